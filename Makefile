@@ -1,0 +1,51 @@
+# Every target makes .venv and installs what it needs by itself; the only thing expected is Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := $(BIN)/uv pip compile pyproject.toml --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+ARGS ?=
+
+.PHONY: help demo test check format bench integration lock clean
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+demo: $(VENV)/.runtime  ## the whole product in a minute, with real models; ARGS=--exit to end by itself
+	$(BIN)/rmv demo $(ARGS)
+
+test: $(VENV)/.development  ## the test suite (ARGS goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.development  ## lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict policies deploy
+
+format: $(VENV)/.development  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.development  ## renew the hash-pinned requirement files
+	$(LOCK) --upgrade -o requirements/runtime.txt
+	$(LOCK) --upgrade --extra dev -c requirements/runtime.txt -o requirements/development.txt
+	$(LOCK) --upgrade --extra build -c requirements/runtime.txt -o requirements/build.txt
+
+clean:  ## remove the virtual environments and caches
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# --- virtual environments --------------------------------------------------------------------
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/build.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.development: requirements/development.txt $(VENV)/.runtime
+	$(PIP) install --require-hashes -r requirements/development.txt
+	touch $@

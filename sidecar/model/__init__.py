@@ -1,0 +1,1 @@
+"""PURE. The structs every floor speaks in: request, identity, policy, decision, record."""
