@@ -1,0 +1,1 @@
+"""Tasks that are held and reported, clocks that can be replaced."""
