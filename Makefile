@@ -23,6 +23,10 @@ check: $(VENV)/.development  ## lint, types, import contracts
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict policies deploy
 
+bench: $(VENV)/.bench  ## measure beside Envoy, HAProxy and nginx (ARGS, e.g. "--items a,e --rounds 1")
+	$(BIN)/python -m tests.bench install
+	$(BIN)/python -m tests.bench run $(ARGS)
+
 format: $(VENV)/.development  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -31,6 +35,7 @@ lock: $(VENV)/.development  ## renew the hash-pinned requirement files
 	$(LOCK) --upgrade -o requirements/runtime.txt
 	$(LOCK) --upgrade --extra dev -c requirements/runtime.txt -o requirements/development.txt
 	$(LOCK) --upgrade --extra build -c requirements/runtime.txt -o requirements/build.txt
+	$(LOCK) --upgrade --extra bench -c requirements/runtime.txt -o requirements/bench.txt
 
 clean:  ## remove the virtual environments and caches
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -48,4 +53,8 @@ $(VENV)/.runtime: requirements/build.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.development: requirements/development.txt $(VENV)/.runtime
 	$(PIP) install --require-hashes -r requirements/development.txt
+	touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.runtime
+	$(PIP) install --require-hashes -r requirements/bench.txt
 	touch $@
