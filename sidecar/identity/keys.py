@@ -1,0 +1,157 @@
+"""The keys that tokens are verified with, and what each of them may verify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+from msgspec import Struct
+
+from sidecar.errors import SidecarError
+from sidecar.identity.compact import decode_object
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sidecar.model.identity import JSON
+
+MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: no shorter than the hash
+
+# One algorithm per kind of key: a token's own word never chooses how a key is used.
+_ALGORITHM = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA", "oct": "HS256"}
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+
+
+class KeySetError(SidecarError):
+    """A key set cannot be used; the text names the key and the reason."""
+
+
+class Key(Struct, frozen=True):
+    """One verification key, bound to one algorithm. `kid` is empty for a key without one."""
+
+    kid: str
+    algorithm: str
+    jwk: PyJWK
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Return whether `signature` is this key's over `message`."""
+        return self.jwk.Algorithm.verify(message, self.jwk.key, signature)
+
+
+class KeySet:
+    """Keys by id and algorithm. `refused` says which keys were left out, and why."""
+
+    def __init__(self, keys: Sequence[Key], refused: Sequence[str] = ()) -> None:
+        self.keys = tuple(keys)
+        self.refused = tuple(refused)
+        self._by_kid = {key.kid: key for key in keys if key.kid}
+        self._by_algorithm: dict[str, list[Key]] = {}
+        for key in keys:
+            self._by_algorithm.setdefault(key.algorithm, []).append(key)
+
+    def find(self, algorithm: str, kid: str | None) -> Key | None:
+        """Return the key that a token's header names.
+
+        Without a `kid` that is the only key of the algorithm: trying several keys in turn would
+        make the cost of a forged token grow with the set.
+        """
+        if kid is not None:
+            key = self._by_kid.get(kid)
+            return key if key is not None and key.algorithm == algorithm else None
+        keys = self._by_algorithm.get(algorithm, [])
+        return keys[0] if len(keys) == 1 else None
+
+
+class _UnsuitableError(SidecarError):
+    """A sound key that is for something else."""
+
+
+def load_jwks(raw: bytes, algorithms: Collection[str]) -> KeySet:
+    """Read a JWK Set (RFC 7517) of keys for `algorithms` (RS256, ES256, EdDSA, HS256).
+
+    Keys for something else (encryption, other curves, other algorithms) are left out and named in
+    `KeySet.refused`, as RFC 7517 section 5 asks. A key that must not be in such a file at all
+    (private, weak, malformed, of a repeated `kid`) refuses the whole set, and so does a set
+    without any usable key: KeySetError.
+    """
+    keys: dict[str, Key] = {}
+    refused: list[str] = []
+    for position, members in enumerate(_members(raw)):
+        label = _label(position, members)
+        try:
+            key = _read_key(members, algorithms)
+        except _UnsuitableError as error:
+            refused.append(f"{label}: {error}")
+            continue
+        except KeySetError as error:
+            raise KeySetError(f"{label}: {error}") from error
+        if label in keys:
+            raise KeySetError(f"{label}: its kid is repeated")
+        keys[label] = key
+    if not keys:
+        raise KeySetError("; ".join(["no usable key", *refused]))
+    return KeySet(tuple(keys.values()), refused)
+
+
+def _members(raw: bytes) -> list[dict[str, JSON]]:
+    try:
+        found = decode_object(raw).get("keys")
+    except ValueError as error:
+        raise KeySetError(f"not a JWK Set: {error}") from error
+    if not isinstance(found, list):
+        raise KeySetError("not a JWK Set: member 'keys' is not a list")
+    keys = [key for key in found if isinstance(key, dict)]
+    if len(keys) != len(found):
+        raise KeySetError("not a JWK Set: a key is not an object")
+    return keys
+
+
+def _label(position: int, members: dict[str, JSON]) -> str:
+    kid = members.get("kid")
+    return f"key '{kid}'" if isinstance(kid, str) and kid else f"key number {position + 1}"
+
+
+def _read_key(members: dict[str, JSON], algorithms: Collection[str]) -> Key:
+    kid = members.get("kid", "")
+    if not isinstance(kid, str):
+        raise KeySetError("its kid is not a string")
+    # Before all else: a private key in this file is a leak, whatever the key is for.
+    if members.get("kty") != "oct" and not _PRIVATE.isdisjoint(members):
+        raise KeySetError("it is a private key, which has no place in a file of public keys")
+    algorithm = _algorithm(members, algorithms)
+    try:
+        jwk = PyJWK(members, algorithm=algorithm)
+    except (PyJWTError, ValueError, TypeError, KeyError):
+        # Without the cause's text, which may hold the key.
+        raise KeySetError(f"it is no well-formed {algorithm} key") from None
+    _check_strength(jwk.key)
+    return Key(kid, algorithm, jwk)
+
+
+def _algorithm(members: dict[str, JSON], algorithms: Collection[str]) -> str:
+    kind = str(members.get("kty"))
+    if kind in {"EC", "OKP"}:
+        kind = f"{kind} {members.get('crv')}"
+    algorithm = _ALGORITHM.get(kind)
+    if algorithm is None:
+        raise _UnsuitableError(f"keys of kind {kind} are not supported")
+    if members.get("alg", algorithm) != algorithm:
+        raise _UnsuitableError(f"its alg is not {algorithm}, the one used with {kind} keys")
+    if algorithm not in algorithms:
+        raise _UnsuitableError(f"{algorithm} is not among the accepted algorithms")
+    if members.get("use", "sig") != "sig":
+        raise _UnsuitableError("its use is not 'sig'")
+    operations = members.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise _UnsuitableError("its key_ops do not include 'verify'")
+    return algorithm
+
+
+def _check_strength(key: object) -> None:
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise KeySetError(f"RSA of {key.key_size} bits is weak; {MIN_RSA_BITS} is the least")
+    if isinstance(key, bytes) and len(key) < MIN_SECRET_BYTES:
+        raise KeySetError(f"a secret of {len(key)} bytes is weak; {MIN_SECRET_BYTES} is the least")
