@@ -1,0 +1,6 @@
+"""Where everybody listens; loopback only."""
+
+HOST = "127.0.0.1"
+PROXY_PORT = 8000
+ORIGIN_PORTS = {"v1": 9001, "v2": 9002, "shadow": 9003}
+ORIGINS = {version: f"{HOST}:{port}" for version, port in ORIGIN_PORTS.items()}
