@@ -15,7 +15,9 @@ Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
 Scalar = str | int | float | bool
 
 
-class Operators(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"in_": "in"}):
+class Operators(
+    Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"in_": "in"}
+):
     """Tests of one attribute; all that are given must hold."""
 
     in_: tuple[Scalar, ...] | None = None
@@ -48,7 +50,7 @@ class Rewrite(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One deployed variant. `allow` and `deny` are alternatives; deny wins; no `allow` lets all in."""
+    """One deployed variant. `deny` wins over `allow`; without `allow` all may use it."""
 
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1, max_length=256)]
     allow: tuple[Matcher, ...] | None = None
@@ -69,7 +71,7 @@ class Split(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`when` a caller matches, `serve` a version, `split` between versions, or `deny` with words."""
+    """`when` a caller matches, `serve` a version, `split`, or `deny` with words."""
 
     id: Name
     when: Matcher = {}

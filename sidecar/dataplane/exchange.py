@@ -1,0 +1,365 @@
+"""One request and its response. Read top to bottom: it is the life of a request.
+
+Nothing here waits. When an endpoint's connection is idle, a request goes from the last byte of
+its head to the upstream's socket in one call; only opening a connection takes a task.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sidecar.dataplane.flow import UNCONNECTED, UPSTREAM_FULL
+from sidecar.dataplane.respond import problem_response
+from sidecar.decide import Verdict
+from sidecar.errors import Code
+from sidecar.model.decision import Decision
+from sidecar.model.identity import ANONYMOUS
+from sidecar.model.record import ExchangeRecord
+from sidecar.wire.framing import LAST_CHUNK, UNTIL_CLOSE
+
+if TYPE_CHECKING:
+    from sidecar.dataplane.connection import ClientConnection
+    from sidecar.dataplane.mirror import Copy
+    from sidecar.dataplane.plane import Lane, Plane
+    from sidecar.model.request import RequestHead
+    from sidecar.upstream.connection import UpstreamConnection
+    from sidecar.upstream.pool import Pool
+
+MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
+CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
+CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
+_REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+"""Methods that may be sent again when a connection dies unanswered (RFC 9110 section 9.2.2)."""
+
+_UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "DENIED:malformed", 0))
+
+
+class Exchange:
+    """The life of one request. A `ResponseSink` to its upstream connection.
+
+    Attributes that few exchanges change stand here as defaults instead of being set in each.
+    """
+
+    verdict: Verdict = _UNDECIDED
+    lane: Lane
+    upstream: UpstreamConnection | None = None
+    copy: Copy | None = None
+    target: bytes
+    is_begun = False
+    is_chunked = False  # the request's body
+    has_body = False  # its head announces one, if of no bytes
+    is_http10 = False
+    keeps_client = True  # whether the client connection goes on after this
+    is_request_done = False
+    is_head_sent = False
+    is_ended = False
+    refusal: tuple[Code, str] | None = None  # to be answered at the end of this read
+    is_retried = False
+    replay: bytes | None = None  # the whole request, while it may be sent again
+    request_bytes = 0
+    response_bytes = 0
+    status = 0  # of the head that was sent to the client; 0 until then
+    code = ""
+    endpoint = ""
+    first_byte_s = -1.0
+    at_s = 0.0  # epoch
+    began_s = 0.0  # monotonic
+
+    def __init__(self, client: ClientConnection, plane: Plane, head: RequestHead) -> None:
+        self.client = client
+        self.plane = plane
+        self.head = head
+        self.out: list[bytes] = []  # for the upstream, not written yet
+
+    # --- 1. The head is here: decide -----------------------------------------------------------
+
+    def begin(self) -> None:
+        """Decide on the request and set out for the version that serves it."""
+        plane = self.plane
+        self.is_begun = True
+        self.at_s = plane.now_s()
+        self.began_s = plane.monotonic_s()
+        verdict = self.verdict = plane.decide(self.head, self.at_s)
+        decision = verdict.decision
+        if decision.refusal is not None:
+            self.refuse(decision.refusal, decision.detail)
+            return
+        lane = self.lane = plane.lane(decision)
+        if verdict.shadows and plane.mirror is not None:
+            self.copy = plane.mirror.copy(self)
+        self._write_head(lane)
+        timeouts = plane.timeouts
+        allowed_s = timeouts.first_byte_s if self.is_request_done else timeouts.body_idle_s
+        self.client.deadline_s = self.began_s + allowed_s
+        self._connect(lane.pick())
+
+    def _write_head(self, lane: Lane) -> None:
+        head = self.head
+        target = head.target
+        if lane.rewrite is not None:
+            target = lane.rewrite(target, self.verdict.rest)
+        out = [head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out += head.fields
+        if self.is_chunked:
+            out.append(b"Transfer-Encoding: chunked\r\n")
+        out += (
+            self.client.forwarded_lines,
+            head.host,
+            b"\r\nX-Request-Id: ",
+            head.request_id,
+            b"\r\n",
+            lane.request_lines,
+            self.plane.tenant_lines[self.verdict.identity.tenant],
+            b"\r\n",
+        )
+        out += self.out  # body that came before a queued request's turn
+        self.out = out
+
+    # --- 2. Find a connection ------------------------------------------------------------------
+
+    def _connect(self, pool: Pool) -> None:
+        upstream = pool.acquire()
+        if upstream is None:
+            pool.connect(self._on_connected, self._on_connect_failed)
+        else:
+            self._attach(upstream)
+
+    def _attach(self, upstream: UpstreamConnection) -> None:
+        self.upstream = upstream
+        self.endpoint = upstream.pool.endpoint.url
+        upstream.start(self, self.head.method)
+
+    def _on_connected(self, upstream: UpstreamConnection) -> None:
+        if self.is_ended:
+            upstream.pool.release(upstream)
+            return
+        self._attach(upstream)
+        self.flush()
+        self.client.reading.release(UNCONNECTED)
+
+    def _on_connect_failed(self, reason: str) -> None:
+        """Try one other connection: no byte of the request has been sent."""
+        if self.is_ended:
+            return
+        if self.is_retried:
+            self.fail(Code.UPSTREAM_FAILED, reason)
+            return
+        self._retry("connect")
+
+    def _retry(self, cause: str) -> None:
+        self.is_retried = True
+        self.plane.metrics.count("rmv_retries_total", "cause", cause)
+        self._connect(self.lane.pick())
+
+    # --- 3. The request's body -----------------------------------------------------------------
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self.is_ended or self.refusal is not None:
+            return
+        self.request_bytes += len(data)
+        limit = self.plane.limits.body_bytes
+        if limit is not None and self.request_bytes > limit:
+            self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
+            return
+        if self.is_chunked:
+            self.out += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self.out.append(data)
+        if self.copy is not None:
+            self.copy.add(data)
+
+    def on_request_end(self) -> None:
+        """Learn that the request is whole."""
+        self.is_request_done = True
+        if self.is_ended:
+            return
+        if self.is_chunked:
+            self.out.append(LAST_CHUNK)
+        if self.is_begun:
+            self.client.deadline_s = self.client.read_s + self.plane.timeouts.first_byte_s
+
+    def flush(self) -> None:
+        """Write what has been collected; called once for each read from the client."""
+        if self.refusal is not None:
+            self._answer(*self.refusal)
+            return
+        upstream = self.upstream
+        if upstream is None:
+            if self.request_bytes > MAX_UNSENT_BYTES and not self.is_ended:
+                self.client.reading.hold(UNCONNECTED)
+        elif self.out:
+            data = b"".join(self.out)
+            self.out = []
+            if self.is_request_done:
+                upstream.is_sent = True
+                if not self.is_head_sent and self.head.method in _REPEATABLE:
+                    self.replay = data
+            self.is_head_sent = True
+            upstream.send(data)
+        if self.copy is not None and self.is_request_done:
+            self.copy.send()
+
+    def on_upstream_full(self) -> None:
+        """Hold the client's body back."""
+        self.client.reading.hold(UPSTREAM_FULL)
+
+    def on_upstream_drained(self) -> None:
+        """Let the client go on."""
+        self.client.reading.release(UPSTREAM_FULL)
+
+    # --- 4. The response -----------------------------------------------------------------------
+
+    def on_interim_head(self, upstream: UpstreamConnection) -> bytes:
+        """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
+        if self.is_http10:
+            return b""
+        lines = b"".join(upstream.fields)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (upstream.status, upstream.reason, lines)
+
+    def on_response_head(self, upstream: UpstreamConnection) -> bytes:
+        """Return the head that the client gets."""
+        plane = self.plane
+        now_s = plane.monotonic_s()
+        self.first_byte_s = now_s - self.began_s
+        self.client.deadline_s = now_s + plane.timeouts.body_idle_s
+        self.status = upstream.status
+        if not self.is_request_done or plane.is_draining or upstream.framing == UNTIL_CLOSE:
+            self.keeps_client = False
+        out = [b"HTTP/1.1 %d %b\r\n" % (upstream.status, upstream.reason)]
+        out += upstream.fields
+        if upstream.writes_chunks:
+            if self.is_http10:
+                upstream.writes_chunks = self.keeps_client = False
+            else:
+                out.append(b"Transfer-Encoding: chunked\r\n")
+        out += (
+            self.lane.response_lines,
+            b"X-Request-Id: ",
+            self.head.request_id,
+            b"\r\n\r\n" if self.keeps_client and not self.is_http10 else self._connection_line(),
+        )
+        return b"".join(out)
+
+    def _connection_line(self) -> bytes:
+        return b"\r\nConnection: %b\r\n\r\n" % (b"keep-alive" if self.keeps_client else b"close")
+
+    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+        """Pass bytes on to the client."""
+        self.response_bytes += body_bytes
+        self.client.send(data)
+
+    def on_response_end(self) -> None:
+        """Be done: the response is whole, and its connection free for others."""
+        self.upstream = None
+        self._end()
+
+    def on_response_lost(self, reason: str) -> None:
+        """Try once more where that is safe; else say so, or cut the response short."""
+        reused = self.upstream is not None and self.upstream.served > 0
+        self.upstream = None
+        if self.replay is not None and reused and not self.status and not self.is_retried:
+            self.out = [self.replay]
+            self._retry("reset")
+            self.flush()
+            return
+        self.fail(Code.UPSTREAM_FAILED, reason)
+
+    # --- 5. Ends -------------------------------------------------------------------------------
+
+    def refuse(self, code: Code, detail: str) -> None:
+        """Answer with a problem instead of asking an upstream.
+
+        Not before `flush`: what this read holds of the body may end it, and then the client
+        connection can go on.
+        """
+        self.refusal = code, detail
+
+    def _answer(self, code: Code, detail: str) -> None:
+        self.refusal = None
+        plane, request_id = self.plane, self.head.request_id
+        if not self.is_begun:  # refused for its head
+            self.at_s, self.began_s = plane.now_s(), plane.monotonic_s()
+        if not self.is_request_done or plane.is_draining:
+            self.keeps_client = False
+        extra = b"X-Request-Id: %b\r\n" % request_id
+        reason = self.verdict.decision.reason
+        if plane.shows_decisions:
+            extra += b"X-Model-Decision: %b\r\n" % reason.encode("latin-1", "replace")
+        if not self.keeps_client:
+            extra += b"Connection: close\r\n"
+        elif self.is_http10:
+            extra += b"Connection: keep-alive\r\n"
+        head, body = problem_response(code, detail, request_id, extra)
+        self.status, self.code = code.status, code.slug
+        if self.head.method == b"HEAD":
+            body = b""
+        self.response_bytes = len(body)
+        self.client.send(head + body)
+        self._end()
+
+    def fail(self, code: Code, reason: str) -> None:
+        """End an exchange that was under way: with a problem, or with a cut once a head is out."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        if self.copy is not None:
+            self.copy.drop("aborted")
+        self.plane.metrics.count("rmv_upstream_errors_total", "code", code.slug)
+        if not self.status:
+            self._answer(code, reason)
+            return
+        self.code = code.slug
+        self.keeps_client = False
+        self.client.cut()
+        self._end()
+
+    def on_client_gone(self) -> None:
+        """Give up: nobody is left to answer."""
+        if self.is_ended:
+            return
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        if self.copy is not None:
+            self.copy.drop("aborted")
+        self.status, self.code = self.status or CLIENT_GONE_STATUS, CLIENT_GONE
+        if self.is_begun:
+            self._end()
+
+    def on_timeout(self) -> None:
+        """End an exchange whose deadline has passed."""
+        if not self.is_request_done:
+            self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
+        else:
+            self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
+
+    def _end(self) -> None:
+        if self.is_ended:
+            return
+        self.is_ended = True
+        self.out = []
+        head, verdict = self.head, self.verdict
+        identity, plane = verdict.identity, self.plane
+        plane.record(
+            ExchangeRecord(
+                self.at_s,
+                head.request_id.decode("ascii"),
+                head.method.decode("ascii"),
+                head.target.decode("latin-1"),
+                identity.tenant,
+                identity.subject,
+                identity.app,
+                verdict.decision,
+                self.status,
+                self.code,
+                self.endpoint,
+                self.first_byte_s,
+                plane.monotonic_s() - self.began_s,
+                self.request_bytes,
+                self.response_bytes,
+                plane.live.is_stale,
+                self.copy.versions if self.copy is not None else (),
+            )
+        )
+        self.client.on_exchange_end(self)

@@ -1,0 +1,41 @@
+"""Backpressure: whether a transport is read, for several reasons at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+
+UPSTREAM_FULL: Final = 1  # the upstream takes no more of the body now
+UNCONNECTED: Final = 2  # a body has begun to arrive before there is an upstream
+PIPELINED: Final = 4  # a later request waits for the one in hand
+
+
+class Reading:
+    """A transport is read while no reason against it holds."""
+
+    __slots__ = ("_reasons", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._reasons = 0
+
+    def hold(self, reason: int) -> None:
+        """Stop reading for `reason`."""
+        if not self._reasons:
+            self._transport.pause_reading()
+        self._reasons |= reason
+
+    def release(self, reason: int) -> None:
+        """Let `reason` go; read again if it was the last."""
+        if self._reasons & reason:
+            self._reasons &= ~reason
+            if not self._reasons:
+                self._transport.resume_reading()
+
+    def release_all(self) -> None:
+        """Read again whatever held it: what comes is dropped."""
+        if self._reasons:
+            self._reasons = 0
+            self._transport.resume_reading()

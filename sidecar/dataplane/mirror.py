@@ -1,0 +1,324 @@
+"""Copies of requests for shadow versions; nothing that happens to one reaches an exchange.
+
+Every copy that was due is counted once: as answered, or by the cause that it was dropped or
+failed for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from sidecar.wire import fields as wire
+from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
+
+if TYPE_CHECKING:
+    from sidecar.dataplane.exchange import Exchange
+    from sidecar.dataplane.plane import Plane, Spelling
+    from sidecar.upstream.connection import UpstreamConnection
+    from sidecar.upstream.pool import Group, Pool, Upstreams
+
+_KINDS = FieldKinds(REQUEST_FIELDS)
+_LEFT_OUT: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
+COUNTER: Final = "rmv_mirrors_total"
+
+
+class Copy:
+    """What is kept of one request until it is whole and can be sent to its shadows."""
+
+    __slots__ = ("_body", "_body_bytes", "_exchange", "_is_over", "_mirror", "versions")
+
+    def __init__(self, mirror: Mirror, exchange: Exchange, versions: tuple[str, ...]) -> None:
+        self.versions = versions
+        self._mirror = mirror
+        self._exchange: Exchange | None = exchange
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._is_over = False
+
+    def add(self, data: bytes) -> None:
+        """Keep a piece of the body, unless the copy has grown too large."""
+        if self._is_over:
+            return
+        if self._body_bytes + len(data) > self._mirror.max_body_bytes:
+            self.drop("size")
+        elif not self._mirror.reserve(len(data)):
+            self.drop("memory")
+        else:
+            self._body_bytes += len(data)
+            self._body.append(data)
+
+    def send(self) -> None:
+        """Send the copy; the request is whole. Later calls do nothing."""
+        if self._is_over or self._exchange is None:
+            return
+        self._is_over = True
+        exchange, self._exchange = self._exchange, None
+        self._mirror.give_back(self._body_bytes)  # a delivery reserves for itself
+        self._mirror.send(exchange, self.versions, self._body)
+        self._body = []
+
+    def drop(self, cause: str) -> None:
+        """Give the copy up."""
+        if self._is_over:
+            return
+        self._is_over = True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            model = exchange.verdict.decision.model
+            for version in self.versions:
+                self._mirror.count(model, version, f"dropped-{cause}")
+        self._mirror.give_back(self._body_bytes)
+        self._body = []
+
+
+class Delivery:
+    """One copy on its way to one shadow. A `ResponseSink` that drops what it is told."""
+
+    __slots__ = ("_data", "_method", "_shadow", "deadline_s", "is_over", "size", "upstream")
+
+    def __init__(self, shadow: ShadowLane, method: bytes, data: bytes) -> None:
+        self._method = method
+        self._data = data
+        self.size = len(data)  # bytes; reserved while it lasts
+        self.deadline_s = 0.0
+        self.upstream: UpstreamConnection | None = None
+        self.is_over = False
+        self._shadow = shadow
+
+    def on_connected(self, upstream: UpstreamConnection) -> None:
+        """Send the copy on a connection."""
+        if self.is_over:
+            upstream.pool.release(upstream)
+            return
+        self.upstream = upstream
+        upstream.start(self, self._method)
+        upstream.is_sent = True
+        upstream.send(self._data)
+        self._data = b""
+
+    def on_connect_failed(self, _reason: str) -> None:
+        """Count the shadow as out of reach."""
+        self.end("failed-connect")
+
+    def on_response_head(self, connection: UpstreamConnection) -> bytes:
+        """Count answers of 500 and above apart."""
+        self._shadow.note_status(connection.status)
+        return b""
+
+    def on_interim_head(self, _connection: UpstreamConnection) -> bytes:
+        """Drop it."""
+        return b""
+
+    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+        """Drop it."""
+
+    def on_response_end(self) -> None:
+        """Be done."""
+        self.upstream = None
+        self.end("answered")
+
+    def on_response_lost(self, _reason: str) -> None:
+        """Count it; a copy is never sent twice."""
+        self.upstream = None
+        self.end("failed-lost")
+
+    def on_upstream_full(self) -> None:
+        """Do nothing: the copy is written already and its size is bounded."""
+
+    def on_upstream_drained(self) -> None:
+        """Do nothing."""
+
+    def end(self, outcome: str) -> None:
+        """Count the outcome, once, and let the next copy go."""
+        if self.is_over:
+            return
+        self.is_over = True
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self._data = b""
+        self._shadow.on_end(self, outcome)
+
+
+class ShadowLane:
+    """The copies for one shadow version: some under way, others waiting, both bounded."""
+
+    def __init__(
+        self, mirror: Mirror, name: tuple[str, str], group: Group, spelling: Spelling
+    ) -> None:
+        """Serve the shadow `name`, which is model and version."""
+        self._mirror = mirror
+        self._model, self._version = name
+        self._group = group
+        self._spelling = spelling
+        self._waiting: deque[Delivery] = deque()
+        self.under_way: dict[Delivery, None] = {}  # in the order they began
+
+    def spell(self, exchange: Exchange, shared: list[bytes], body: list[bytes]) -> Delivery:
+        """Return a copy as this shadow will see it."""
+        head, spelling = exchange.head, self._spelling
+        target = head.target
+        if spelling.rewrite is not None:
+            target = spelling.rewrite(target, exchange.verdict.rest)
+        start = (head.method, b" ", target, b" HTTP/1.1\r\n")
+        data = b"".join((*start, *shared, spelling.lines, b"\r\n", *body))
+        return Delivery(self, head.method, data)
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take a copy, or count why not."""
+        mirror = self._mirror
+        if len(self.under_way) + len(self._waiting) >= mirror.max_queue:
+            mirror.count(self._model, self._version, "dropped-queue")
+        elif not mirror.reserve(delivery.size):
+            mirror.count(self._model, self._version, "dropped-memory")
+        elif len(self.under_way) < mirror.max_connections:
+            self._start(delivery)
+        else:
+            delivery.deadline_s = mirror.now_s() + mirror.timeout_s
+            self._waiting.append(delivery)
+
+    def on_end(self, delivery: Delivery, outcome: str) -> None:
+        """Count an outcome; start what waited longest."""
+        self._mirror.count(self._model, self._version, outcome)
+        self._mirror.give_back(delivery.size)
+        if delivery in self.under_way:
+            del self.under_way[delivery]
+            while self._waiting and len(self.under_way) < self._mirror.max_connections:
+                self._start(self._waiting.popleft())
+
+    def note_status(self, status: int) -> None:
+        """Count the class of an answer's status."""
+        self._mirror.count_status(self._model, self._version, status)
+
+    def sweep(self, now_s: float) -> None:
+        """End what took too long; the oldest come first."""
+        late = []
+        for delivery in self.under_way:
+            if delivery.deadline_s > now_s:
+                break
+            late.append(delivery)
+        while self._waiting and self._waiting[0].deadline_s <= now_s:
+            self._waiting.popleft().end("dropped-queue-timeout")
+        for delivery in late:
+            delivery.end("failed-timeout")
+
+    def close(self) -> None:
+        """End everything."""
+        for delivery in [*self._waiting, *self.under_way]:
+            delivery.end("failed-shutdown")
+        self._waiting.clear()
+
+    def _start(self, delivery: Delivery) -> None:
+        delivery.deadline_s = self._mirror.now_s() + self._mirror.timeout_s
+        self.under_way[delivery] = None
+        pool: Pool = self._group.pick()
+        upstream = pool.acquire()
+        if upstream is None:
+            pool.connect(delivery.on_connected, delivery.on_connect_failed)
+        else:
+            delivery.on_connected(upstream)
+
+
+class Mirror:
+    """Sends copies, each shadow version in a lane of its own, all within one memory limit."""
+
+    def __init__(self, plane: Plane, upstreams: Upstreams) -> None:
+        """Use `upstreams` of its own, so that a shadow never takes a primary's connection."""
+        limits = plane.limits
+        self.max_body_bytes = limits.mirror_body_bytes
+        self.max_queue = limits.mirror_queue
+        self.max_connections = limits.mirror_connections
+        self.timeout_s = plane.timeouts.mirror_s
+        self.now_s = plane.monotonic_s
+        self._plane = plane
+        self._upstreams = upstreams
+        self._free_bytes = limits.mirror_memory_bytes
+        self._lanes: dict[tuple[str, str], ShadowLane] = {}
+        self._old: list[ShadowLane] = []
+
+    def copy(self, exchange: Exchange) -> Copy:
+        """Begin a copy of an exchange that has shadows."""
+        shadows = exchange.verdict.shadows
+        return Copy(self, exchange, tuple([shadow.version for shadow in shadows]))
+
+    def send(self, exchange: Exchange, versions: tuple[str, ...], body: list[bytes]) -> None:
+        """Send a whole request to each of `versions`."""
+        shared = self._shared_lines(exchange, sum(map(len, body)))
+        model = exchange.verdict.decision.model
+        for version in versions:
+            try:
+                lane = self._lanes.get((model, version)) or self._make_lane(model, version)
+            except KeyError:  # the policy changed since the decision
+                self.count(model, version, "dropped-policy")
+                continue
+            lane.offer(lane.spell(exchange, shared, body))
+
+    def _shared_lines(self, exchange: Exchange, body_bytes: int) -> list[bytes]:
+        """Return the head lines that are the same for every shadow; credentials are left out."""
+        head = exchange.head
+        fields = head.fields
+        lines: list[bytes] = []
+        for at in range(0, len(fields), 4):
+            if _KINDS[fields[at]] not in _LEFT_OUT:
+                lines += fields[at : at + 4]
+        if body_bytes or exchange.has_body:
+            lines.append(b"Content-Length: %d\r\n" % body_bytes)
+        lines += (
+            exchange.client.forwarded_lines,
+            head.host,
+            b"\r\nX-Request-Id: ",
+            head.request_id,
+            b"\r\nX-Shadow: 1\r\n",
+            self._plane.tenant_lines[exchange.verdict.identity.tenant],
+        )
+        return lines
+
+    def sweep(self, now_s: float) -> None:
+        """End what took too long."""
+        for lane in self._lanes.values():
+            lane.sweep(now_s)
+        for lane in self._old:
+            lane.sweep(now_s)
+        self._old = [lane for lane in self._old if lane.under_way]
+        self._upstreams.sweep(now_s)
+
+    def forget_lanes(self) -> None:
+        """Start afresh after a policy change; what is under way ends in its own time."""
+        self._old += self._lanes.values()
+        self._lanes.clear()
+
+    def close(self) -> None:
+        """End everything."""
+        for lane in [*self._lanes.values(), *self._old]:
+            lane.close()
+        self._upstreams.close()
+
+    def count(self, model: str, version: str, outcome: str) -> None:
+        """Count what became of a copy."""
+        self._plane.metrics.count(COUNTER, "model", model, "version", version, "outcome", outcome)
+
+    def count_status(self, model: str, version: str, status: int) -> None:
+        """Count a shadow's answer by the class of its status."""
+        self._plane.metrics.count(
+            "rmv_mirror_responses_total", "model", model, "version", version,
+            "class", f"{status // 100}xx",
+        )  # fmt: skip
+
+    def reserve(self, size: int) -> bool:
+        """Take `size` bytes of the memory limit; return whether there was room."""
+        if size > self._free_bytes:
+            return False
+        self._free_bytes -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Return bytes to the memory limit."""
+        self._free_bytes += size
+
+    def _make_lane(self, model: str, version: str) -> ShadowLane:
+        declared = self._plane.live.snapshots[model].policy.versions[version]
+        group = self._upstreams.group(declared.endpoints)
+        spelling = self._plane.spelling(model, version)
+        lane = self._lanes[model, version] = ShadowLane(self, (model, version), group, spelling)
+        return lane

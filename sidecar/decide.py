@@ -1,0 +1,116 @@
+"""From a request's head to the decision about it; every listener decides through here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from sidecar.errors import Code
+from sidecar.identity.refusal import TokenRefused
+from sidecar.model.decision import Cause, Decision, Reason
+from sidecar.model.identity import ANONYMOUS, Identity
+from sidecar.model.policy import Shadow
+from sidecar.policy.resolver import resolve, shadows_for
+
+if TYPE_CHECKING:
+    from sidecar.identity.cache import IdentityCache
+    from sidecar.model.request import RequestHead
+    from sidecar.policy.route import RouteTable
+    from sidecar.store.live import LivePolicies
+
+MAX_TENANTS = 10_000  # remembered without auth; any client can name new ones
+MAX_TENANT_BYTES = 128
+
+
+class Verdict(Struct, frozen=True, gc=False):
+    """Who calls, what was decided, and which shadows get a copy.
+
+    `rest` is what follows model and version in an inference path, for the version's rewrite.
+    """
+
+    identity: Identity
+    decision: Decision
+    rest: bytes = b""
+    shadows: tuple[Shadow, ...] = ()
+
+
+class ClaimedTenants:
+    """Identities by `X-Tenant`, for a sidecar that was told to check no tokens."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes | None, Identity] = {None: ANONYMOUS}
+
+    def lookup(self, tenant: bytes | None, _now_s: float) -> Identity:
+        """Return the identity of a claimed tenant; raises TokenRefused for an unusable name."""
+        known = self._known.get(tenant)
+        if known is not None:
+            return known
+        name = (tenant or b"").decode("latin-1").strip()
+        if not name.isascii() or not name.isprintable() or len(name) > MAX_TENANT_BYTES:
+            raise TokenRefused(Code.TENANT_DENIED, "X-Tenant is not a usable tenant name")
+        identity = Identity(tenant=name)
+        if len(self._known) < MAX_TENANTS:
+            self._known[tenant] = identity
+        return identity
+
+
+def _ask(head: RequestHead, version: str | None, label: str | None) -> Decision | None:
+    """Make a version named in the path the one that is asked for; return what is wrong with it."""
+    denied = Reason.DENIED.value
+    if label is not None:
+        detail = "labels are not supported yet; name a version"
+        return Decision("", "", f"{denied}:label", 0, refusal=Code.NO_SUCH_VERSION, detail=detail)
+    asked = (version or "").encode("utf-8", "surrogateescape")
+    if head.asked_version is not None and head.asked_version != asked:
+        detail = "the path and X-Model-Version name different versions"
+        return Decision(
+            "", "", f"{denied}:conflict", 0, refusal=Code.MALFORMED_REQUEST, detail=detail
+        )
+    head.asked_version = asked
+    return None
+
+
+class Decider:
+    """Identity, route and resolution, on one snapshot a request."""
+
+    def __init__(
+        self, live: LivePolicies, routes: RouteTable, identities: IdentityCache | ClaimedTenants
+    ) -> None:
+        self._live = live
+        self._routes = routes
+        self._lookup = identities.lookup
+        self._is_authenticated = not isinstance(identities, ClaimedTenants)
+
+    def decide(self, head: RequestHead, now_s: float) -> Verdict:
+        """Return the verdict on a request whose head has arrived; `now_s` is epoch seconds."""
+        claim = head.authorization if self._is_authenticated else head.claimed_tenant
+        try:
+            identity = self._lookup(claim, now_s)
+        except TokenRefused as refused:
+            reason = f"{Reason.DENIED.value}:{refused.code.slug}"
+            decision = Decision("", "", reason, 0, refusal=refused.code, detail=refused.detail)
+            return Verdict(ANONYMOUS, decision)
+        snapshots = self._live.snapshots
+        route = self._routes.find(head, snapshots)
+        snapshot = snapshots.get(route.model) if route.model else None
+        if snapshot is None:
+            return Verdict(identity, self._no_snapshot(route.model or ""))
+        if route.version is not None or route.label is not None:
+            conflict = _ask(head, route.version, route.label)
+            if conflict is not None:
+                return Verdict(identity, conflict)
+        decision = resolve(snapshot, identity, head)
+        if decision.refusal is not None or not snapshot.shadows:
+            return Verdict(identity, decision, route.rest)
+        return Verdict(
+            identity, decision, route.rest, shadows_for(snapshot, identity, head, decision)
+        )
+
+    def _no_snapshot(self, model: str) -> Decision:
+        if not self._live.is_loaded:
+            detail = "policies are not loaded yet"
+            return Decision(model, "", "DENIED:not-ready", 0, refusal=Code.NOT_READY, detail=detail)
+        detail = "the request names no model that has a policy here"
+        reason = f"{Reason.DENIED.value}:{Cause.MODEL.value}"
+        return Decision(model, "", reason, 0, refusal=Code.NO_SUCH_MODEL, detail=detail)

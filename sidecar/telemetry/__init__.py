@@ -1,0 +1,1 @@
+"""What is told about exchanges: counters, histograms and the exchange log."""

@@ -1,0 +1,136 @@
+"""Counters and histograms as plain integers; turned into Prometheus text only when asked.
+
+A record's decision is one object per version and reason, with its hash cached, so that counting
+an exchange is one dict access and a few additions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sidecar.model.decision import Decision
+    from sidecar.model.record import ExchangeRecord
+
+BUCKETS: Final = 28  # powers of two of a microsecond: 1 us to 67 s, the last is open
+FIRST_SHOWN: Final = 7  # 128 us: nothing that crosses two sockets is faster
+MAX_SERIES: Final = 10_000  # decisions counted apart; past that under one label, never unbounded
+
+
+class Series:
+    """What is counted for one model, version and reason."""
+
+    __slots__ = ("first_byte", "first_byte_s", "latency", "latency_s", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[tuple[int, str]] = Counter()  # by status and error code
+        self.latency = [0] * BUCKETS
+        self.latency_s = 0.0
+        self.first_byte = [0] * BUCKETS
+        self.first_byte_s = 0.0
+
+
+class Metrics:
+    """Everything this worker counts."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._by_decision: dict[Decision, Series] = {}
+        self.events: Counter[tuple[str, ...]] = Counter()
+        """Other counters: (name, label, value, label, value, ...)."""
+        self.gauges: dict[str, float] = {}
+
+    def observe(self, records: Iterable[ExchangeRecord]) -> None:
+        """Count finished exchanges."""
+        for record in records:
+            series = self._by_decision.get(record.decision) or self._find(record.decision)
+            series.outcomes[record.status, record.code] += 1
+            series.latency[_bucket(record.duration_s)] += 1
+            series.latency_s += record.duration_s
+            if record.first_byte_s >= 0:
+                series.first_byte[_bucket(record.first_byte_s)] += 1
+                series.first_byte_s += record.first_byte_s
+
+    def count(self, name: str, *labels: str) -> None:
+        """Add one to a counter; `labels` are name, value, name, value."""
+        self.events[name, *labels] += 1
+
+    def exposition(self) -> str:
+        """Return the Prometheus text format, version 0.0.4."""
+        return "\n".join([*self._requests(), *self._histograms(), *self._others(), ""])
+
+    def _find(self, decision: Decision) -> Series:
+        if len(self._by_decision) >= MAX_SERIES:
+            self._by_decision.clear()  # decisions of replaced policies; their series stay
+        reason = decision.reason.partition(":")[0]
+        key = decision.model, decision.version, reason
+        if key not in self._series and len(self._series) >= MAX_SERIES:
+            key = "other", "other", reason
+        series = self._by_decision[decision] = self._series.setdefault(key, Series())
+        return series
+
+    def _requests(self) -> Iterator[str]:
+        yield "# HELP rmv_requests_total Finished exchanges."
+        yield "# TYPE rmv_requests_total counter"
+        for (model, version, reason), series in self._series.items():
+            for (status, code), number in series.outcomes.items():
+                labels = _labels(
+                    "model", model, "version", version, "reason", reason,
+                    "status", str(status), "code", code,
+                )  # fmt: skip
+                yield f"rmv_requests_total{labels} {number}"
+
+    def _histograms(self) -> Iterator[str]:
+        yield "# HELP rmv_request_duration_seconds Last byte of the head in to last byte out."
+        yield "# TYPE rmv_request_duration_seconds histogram"
+        for key, series in self._series.items():
+            yield from _histogram(
+                "rmv_request_duration_seconds", key, series.latency, series.latency_s
+            )
+        yield "# HELP rmv_first_byte_seconds Last byte of the head in to first byte back."
+        yield "# TYPE rmv_first_byte_seconds histogram"
+        for key, series in self._series.items():
+            yield from _histogram(
+                "rmv_first_byte_seconds", key, series.first_byte, series.first_byte_s
+            )
+
+    def _others(self) -> Iterator[str]:
+        named = ""
+        for key, number in sorted(self.events.items()):
+            if key[0] != named:
+                named = key[0]
+                yield f"# TYPE {named} counter"
+            yield f"{named}{_labels(*key[1:])} {number}"
+        for name, value in sorted(self.gauges.items()):
+            yield f"# TYPE {name} gauge"
+            yield f"{name} {value:g}"
+
+
+def _bucket(seconds: float) -> int:
+    return min(int(seconds * 1e6).bit_length(), BUCKETS - 1)
+
+
+def _histogram(
+    name: str, key: tuple[str, str, str], buckets: list[int], total_s: float
+) -> Iterator[str]:
+    base = ("model", key[0], "version", key[1], "reason", key[2])
+    below = sum(buckets[:FIRST_SHOWN])
+    for power in range(FIRST_SHOWN, BUCKETS - 1):
+        below += buckets[power]
+        yield f"{name}_bucket{_labels(*base, 'le', f'{2**power / 1e6:g}')} {below}"
+    count = sum(buckets)
+    yield f"{name}_bucket{_labels(*base, 'le', '+Inf')} {count}"
+    yield f"{name}_sum{_labels(*base)} {total_s:.6f}"
+    yield f"{name}_count{_labels(*base)} {count}"
+
+
+def _labels(*pairs: str) -> str:
+    names = zip(pairs[::2], pairs[1::2], strict=True)
+    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in names) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,71 @@
+"""Where finished exchanges go: counted and logged in batches, outside the exchange itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from sidecar.model.record import ExchangeRecord
+    from sidecar.telemetry.metrics import Metrics
+
+BATCH: Final = 256  # records; a batch costs one write
+MAX_BACKLOG_BYTES: Final = 4 * 1024 * 1024  # of lines that a full pipe did not take
+
+_log = logging.getLogger("sidecar.exchange_log")
+
+
+class Recorder:
+    """Takes exchange records; `flush` counts them and writes their lines.
+
+    The log is JSON, one object a line. Writing never blocks: what a full pipe or disk does not
+    take waits in a bounded backlog, and what does not fit there is counted as lost.
+    """
+
+    def __init__(self, metrics: Metrics, fd: int | None) -> None:
+        """Write to the descriptor `fd`, which becomes non-blocking; None logs nothing."""
+        self._metrics = metrics
+        self._fd = fd
+        self._encode = msgspec.json.Encoder().encode_lines
+        self._records: list[ExchangeRecord] = []
+        self._backlog = bytearray()
+        self._is_failing = False
+        if fd is not None:
+            os.set_blocking(fd, False)
+
+    def add(self, record: ExchangeRecord) -> None:
+        """Take the record of an exchange that has ended."""
+        self._records.append(record)
+        if len(self._records) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Count and write what has come since; called often enough that nobody waits for it."""
+        records, self._records = self._records, []
+        self._metrics.observe(records)
+        if self._fd is None:
+            return
+        if records:
+            lines = self._encode(records)
+            if len(self._backlog) + len(lines) > MAX_BACKLOG_BYTES:
+                self._metrics.events["rmv_log_lines_lost_total",] += len(records)
+            else:
+                self._backlog += lines
+        if self._backlog:
+            self._write(self._fd)
+
+    def _write(self, fd: int) -> None:
+        try:
+            del self._backlog[: os.write(fd, self._backlog)]
+        except BlockingIOError:
+            self._metrics.count("rmv_log_writes_deferred_total")
+        except OSError as error:
+            if not self._is_failing:  # once: a full disk would repeat it at every flush
+                _log.error("exchange log cannot be written", extra={"reason": str(error)})
+            self._is_failing = True
+            self._metrics.count("rmv_log_write_errors_total")
+        else:
+            self._is_failing = False

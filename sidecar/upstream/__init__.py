@@ -1,0 +1,1 @@
+"""Connections to model containers: endpoints, their pools, and the parser of their responses."""

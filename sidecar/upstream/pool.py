@@ -1,0 +1,154 @@
+"""Kept-alive connections to one endpoint, and the endpoints of one version."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from sidecar.runtime.tasks import spawn
+from sidecar.upstream.connection import UpstreamConnection
+from sidecar.upstream.endpoint import Endpoint, parse_endpoint
+from sidecar.wire import fields as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class PoolSettings(Struct, frozen=True):
+    """How a pool behaves; times in seconds."""
+
+    connect_timeout_s: float = 1.0
+    idle_timeout_s: float = 30.0
+    max_idle: int = 256
+    hides_decisions: bool = True  # X-Model-* of the upstream are replaced by the sidecar's
+
+
+class Pool:
+    """Connections to one endpoint: idle ones are kept, last used first."""
+
+    def __init__(self, endpoint: Endpoint, settings: PoolSettings) -> None:
+        self.endpoint = endpoint
+        self.is_closed = False
+        self._settings = settings
+        self._idle: list[UpstreamConnection] = []
+
+    def acquire(self) -> UpstreamConnection | None:
+        """Return an idle connection, or None: then `connect`."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
+    def connect(
+        self,
+        on_connected: Callable[[UpstreamConnection], None],
+        on_failed: Callable[[str], None],
+    ) -> None:
+        """Open a connection in a task of its own, then call one of the two."""
+        spawn(self._connect(on_connected, on_failed), name=f"connect {self.endpoint.url}")
+
+    async def _connect(
+        self,
+        on_connected: Callable[[UpstreamConnection], None],
+        on_failed: Callable[[str], None],
+    ) -> None:
+        endpoint, loop = self.endpoint, asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), endpoint.host, endpoint.port
+                )
+        except TimeoutError:
+            on_failed(f"no connection within {self._settings.connect_timeout_s:g} s")
+        except OSError as error:
+            on_failed(f"cannot connect: {error.strerror or error}")
+        else:
+            on_connected(connection)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take back a connection whose response is whole."""
+        if self.is_closed or len(self._idle) >= self._settings.max_idle:
+            connection.transport.close()
+        else:
+            self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Leave out a connection that is gone."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def hides_field(self, kind: int) -> bool:
+        """Return whether a response field of this kind is replaced by the sidecar's own."""
+        return kind == wire.REQUEST_ID or self._settings.hides_decisions
+
+    def sweep(self, now_s: float) -> None:
+        """Close connections that have been idle too long; called every second or so.
+
+        A connection counts as idle since the first sweep that finds it so: no clock is read when
+        one is released.
+        """
+        for connection in self._idle:
+            if not connection.idle_since_s:
+                connection.idle_since_s = now_s
+            elif now_s - connection.idle_since_s >= self._settings.idle_timeout_s:
+                connection.transport.close()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use closes when its response ends."""
+        self.is_closed = True
+        for connection in self._idle:
+            connection.transport.close()
+        self._idle.clear()
+
+
+class Upstreams:
+    """Every pool of this worker, by endpoint; they outlive the policies that name them."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._pools: dict[str, Pool] = {}
+
+    def group(self, urls: Iterable[str]) -> Group:
+        """Return the endpoints of one version as a group; raises ValueError for a bad address."""
+        return Group(tuple(self._pool(url) for url in urls))
+
+    def retain(self, urls: Iterable[str]) -> None:
+        """Close the pools of all other endpoints: no policy names them any more."""
+        wanted = set(urls)
+        for url in self._pools.keys() - wanted:
+            self._pools.pop(url).close()
+
+    def sweep(self, now_s: float) -> None:
+        """Close connections that have been idle too long."""
+        for pool in self._pools.values():
+            pool.sweep(now_s)
+
+    def close(self) -> None:
+        """Close every pool."""
+        self.retain(())
+
+    def _pool(self, url: str) -> Pool:
+        if url not in self._pools:
+            self._pools[url] = Pool(parse_endpoint(url), self._settings)
+        return self._pools[url]
+
+
+class Group:
+    """The endpoints of one version, taken in turn."""
+
+    __slots__ = ("_pools", "_turn")
+
+    def __init__(self, pools: tuple[Pool, ...]) -> None:
+        self._pools = pools
+        self._turn = 0
+
+    def pick(self) -> Pool:
+        """Return the next endpoint's pool."""
+        pools = self._pools
+        if len(pools) == 1:
+            return pools[0]
+        self._turn = (self._turn + 1) % len(pools)
+        return pools[self._turn]

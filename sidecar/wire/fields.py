@@ -1,0 +1,107 @@
+"""Head fields: which are passed on, which end here, and which the sidecar reads or derives.
+
+A field's kind is looked up by its name exactly as sent, one dict access: lower-casing each name
+of each head would cost a fifth of the parser's time, and clients spell names in few ways.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_SPELLINGS = 4096  # remembered per table; names past that are looked up in lower case each time
+
+# Kinds. PASS is 0, so that the common case is the cheapest test. Up to LAST_PASSED fields are
+# passed on; from FIRST_RARE on they need a closer look.
+PASS: Final = 0
+HOST: Final = 1
+CONTENT_LENGTH: Final = 2
+AUTHORIZATION: Final = 3
+SECRET: Final = 4  # for the version that serves, never for a shadow
+EXPECT: Final = 5
+ASKED_MODEL: Final = 6
+LAST_PASSED: Final = 6
+DROP: Final = 7  # hop-by-hop (RFC 9110 section 7.6.1) or derived by the sidecar
+REQUEST_ID: Final = 8
+ASKED_VERSION: Final = 9
+CLAIMED_TENANT: Final = 10
+DECISION: Final = 11
+CONNECTION: Final = 12
+FIRST_RARE: Final = 12
+TRANSFER_ENCODING: Final = 13
+UPGRADE: Final = 14
+TRAILER: Final = 15
+
+
+class FieldKinds(dict[bytes, int]):
+    """Kinds by spelling: `kinds[b"Content-Length"]`. Unknown names are PASS; bounded."""
+
+    def __init__(self, known: dict[bytes, int]) -> None:
+        """Take kinds by lower-case name."""
+        super().__init__(known)
+        self._known = known
+
+    def __missing__(self, name: bytes) -> int:
+        kind = self._known.get(name.lower(), PASS)
+        if len(self) < MAX_SPELLINGS:
+            self[name] = kind
+        return kind
+
+
+REQUEST_FIELDS: Final = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"trailer": TRAILER,
+    b"upgrade": UPGRADE,
+    b"http2-settings": DROP,
+    b"expect": EXPECT,
+    b"authorization": AUTHORIZATION,
+    b"proxy-authorization": DROP,
+    b"cookie": SECRET,
+    b"x-api-key": SECRET,
+    b"x-request-id": REQUEST_ID,
+    b"x-model": ASKED_MODEL,
+    b"x-model-version": ASKED_VERSION,
+    b"x-tenant": CLAIMED_TENANT,
+    b"x-model-decision": DROP,
+    b"x-shadow": DROP,
+    b"x-forwarded-for": DROP,
+    b"x-forwarded-proto": DROP,
+    b"x-forwarded-host": DROP,
+}
+"""Request fields that are not simply passed on."""
+
+RESPONSE_FIELDS: Final = {
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"trailer": DROP,
+    b"upgrade": DROP,
+    b"x-request-id": REQUEST_ID,
+    b"x-model-version": DECISION,
+    b"x-model-decision": DECISION,
+}
+"""Response fields that are not simply passed on."""
+
+UNNOMINABLE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization"))
+"""What `Connection` cannot take out of a message: framing, routing and identity depend on it."""
+
+
+def drop_nominated(fields: list[bytes], connection: bytes) -> None:
+    """Remove from `fields` (flat quadruples) those that a `Connection` value names."""
+    names = {token.strip().lower() for token in connection.split(b",")} - UNNOMINABLE
+    for at in range(len(fields) - 4, -1, -4):
+        if fields[at].lower() in names:
+            del fields[at : at + 4]
+
+
+def names_close(connection: bytes) -> bool:
+    """Return whether a `Connection` value has the token `close`."""
+    return any(token.strip().lower() == b"close" for token in connection.split(b","))

@@ -1,0 +1,27 @@
+"""How bodies are delimited (RFC 9112 6 and 7)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+# What delimits a message's body, beside a length >= 0.
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+
+
+def chunk(data: bytes) -> bytes:
+    """Return `data` as one chunk of a chunked body; an empty chunk would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def is_chunked_alone(transfer_encoding: bytes) -> bool:
+    """Return whether the only coding is `chunked`: no other survives re-framing."""
+    return transfer_encoding.strip().lower() == b"chunked"
+
+
+def is_bodiless(method: bytes, status: int) -> bool:
+    """Return whether a response to `method` has no body whatever its head says (RFC 9112 6.3)."""
+    return method == b"HEAD" or status in {204, 304}
