@@ -15,8 +15,8 @@ import msgspec
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
 
-# The letters of plain base64 become letters of no alphabet, so only base64url decodes.
-_FROM_URL = bytes.maketrans(b"-_+/", b"+/!!")
+# What only plain base64 has, padding included, becomes a letter of no alphabet.
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
 _PADDING = (b"", b"!", b"==", b"=")  # by length modulo 4; no encoding is 1 byte over
 
 
