@@ -1,0 +1,101 @@
+"""Where plain values do not fit a struct: every place at once, each with its path.
+
+msgspec decodes fast but stops at the first misfit and does not name keys of mappings; this walks
+the types again, for documents that it refused.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Union, get_args, get_origin
+
+import msgspec
+
+from sidecar.model.policy import Name, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sidecar.model.identity import JSON
+    from sidecar.policy.problem import Path
+
+Misfit = tuple["Path", str]
+
+NAME_RULE = "letters, digits, `.`, `_`, `-`; at most 64, the first a letter or digit"
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """Return `; did you mean "v2"?`, or nothing when no known word is close."""
+    close = get_close_matches(wrong, list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def misfits(value: JSON) -> Iterator[Misfit]:
+    """Yield path and reason of every place where a document is not shaped like a policy."""
+    return _walk(value, Policy, ())
+
+
+def _walk(value: JSON, expected: object, path: Path) -> Iterator[Misfit]:
+    try:
+        msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        inside = list(_inside(value, _branch(value, expected), path))
+        yield from inside or [(path, _reason(str(error), value, expected))]
+
+
+def _inside(value: JSON, expected: object, path: Path) -> Iterator[Misfit]:
+    """Yield what is wrong below a collection of the right kind; nothing if `value` is."""
+    origin, arguments = get_origin(expected), get_args(expected)
+    if isinstance(value, list) and origin is tuple:
+        for n, item in enumerate(value):
+            yield from _walk(item, arguments[0], (*path, n))
+    elif isinstance(value, dict) and origin is dict:
+        for key, item in value.items():
+            yield from _walk(key, arguments[0], (*path, key))
+            yield from _walk(item, arguments[1], (*path, key))
+    elif isinstance(value, dict) and isinstance(expected, type):
+        yield from _members(value, expected, path)
+
+
+def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Misfit]:
+    if not issubclass(expected, msgspec.Struct):
+        return
+    fields = {field.encode_name: field for field in msgspec.structs.fields(expected)}
+    for key, item in value.items():
+        if key in fields:
+            yield from _walk(item, fields[key].type, (*path, key))
+        else:
+            yield (*path, key), f'unknown field "{key}"' + suggestion(key, fields)
+    for name, field in fields.items():
+        if field.required and name not in value:
+            yield path, f'the field "{name}" is missing'
+
+
+def _branch(value: JSON, expected: object) -> object:
+    """Return the alternative of `expected` that a value of this kind was meant for."""
+    if get_origin(expected) is Annotated:
+        return _branch(value, get_args(expected)[0])
+    if get_origin(expected) not in {Union, UnionType}:
+        return expected
+    alternatives = [_branch(value, one) for one in get_args(expected)]
+    if isinstance(value, list):
+        return next((one for one in alternatives if get_origin(one) is tuple), None)
+    if isinstance(value, dict):
+        return next(
+            (one for one in alternatives if get_origin(one) is dict or _is_struct(one)), None
+        )
+    return None
+
+
+def _is_struct(expected: object) -> bool:
+    return isinstance(expected, type) and issubclass(expected, msgspec.Struct)
+
+
+def _reason(message: str, value: JSON, expected: object) -> str:
+    text = message.split(" - at ", maxsplit=1)[0]
+    if expected == Name and isinstance(value, str):
+        return f'"{value[:80]}" is not a name: {NAME_RULE}'
+    if expected == Name and isinstance(value, (int, float)):
+        return text + "; put it in quotes to make it text"
+    return text[:1].lower() + text[1:].replace("`", "")
