@@ -1,13 +1,27 @@
 """Process configuration: what one sidecar is told at its start, in frozen structs.
 
-Policies are not configuration: they live in Redis and change while it runs.
+A setting comes from the TOML file, is overridden by the environment (`RMV_LISTEN`,
+`RMV_LIMITS__HEAD_BYTES`) and that by a flag. Policies are not configuration: they live in Redis
+and change while it runs.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import ipaddress
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args, get_origin
 
+import msgspec
 from msgspec import Meta, Struct
+
+from sidecar.errors import ConfigError
+from sidecar.model.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 Seconds = Annotated[float, Meta(gt=0)]
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
@@ -37,6 +51,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     idle_upstreams: Annotated[int, Meta(ge=0)] = 256  # pooled connections per endpoint
     mirror_body_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
     mirror_queue: Annotated[int, Meta(ge=1)] = 1_000  # copies in flight per shadow version
+    mirror_connections: Annotated[int, Meta(ge=1)] = 64  # per shadow version
+    mirror_memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024  # of all copies
     identities: Annotated[int, Meta(ge=1)] = 10_000  # verified tokens remembered
 
 
@@ -82,3 +98,292 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
+
+
+class ServeSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `rmv serve` hands to the process that serves.
+
+    `seed_policy` is the policy described by flags; it is for a store that has none for its model.
+    """
+
+    config: Config
+    seed_policy: Policy | None = None
+
+
+class Address(NamedTuple):
+    """Where to listen. An empty `host` means every interface, port 0 a free port."""
+
+    host: str
+    port: int
+
+
+Flag = str | int | float | bool | None
+"""The value of a command line flag; None when it was not given."""
+
+_VARIABLE = "RMV_"
+_SPEC_VARIABLE = "RMV_SPEC"
+_NOT_SETTINGS = {"RMV_CONFIG", _SPEC_VARIABLE}
+# Kubernetes describes a Service called `rmv` to every pod of its namespace (enableServiceLinks).
+_SERVICE_LINK = re.compile(
+    r"RMV_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
+)
+_PATHS = {"state_dir", "identity.jwks_file", "exchange_log"}
+_WORDS = {"", "off", "stdout"}  # what a setting of _PATHS may say instead of a path
+
+
+def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag]) -> Config:
+    """Return the configuration of a sidecar that is about to serve.
+
+    `flags` are keyed by setting (`limits.head_bytes`); relative paths in the file start at its
+    folder. Raises ConfigError that names every problem: where, setting, reason.
+    """
+    settings = _Settings(file, environ, flags)
+    config = settings.decode()
+    problems = tuple(settings.describe(path, why) for path, why in _contradictions(config))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def read(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag]) -> Config:
+    """Return the configuration as `load` does, unchecked for serving: tools need only its store.
+
+    Raises ConfigError on unknown settings and wrong types.
+    """
+    return _Settings(file, environ, flags).decode()
+
+
+def parse_address(text: str) -> Address:
+    """Read `host:port`, `:port` or `[::1]:port`; ConfigError says what is wrong with it."""
+    found = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^\[\]:/\s]*)):(?P<port>\d{1,5})", text)
+    if not found or int(found["port"]) > 65_535:  # noqa: PLR2004 -- 16 bits
+        msg = f"`{text}` is not an address: write host:port, :port or [::1]:port"
+        raise ConfigError(msg)
+    if found["v6"] is None:
+        return Address(found["host"], int(found["port"]))
+    try:
+        ipaddress.IPv6Address(found["v6"])
+    except ValueError as error:
+        msg = f"`{text}`: {error}"
+        raise ConfigError(msg) from error
+    return Address(found["v6"], int(found["port"]))
+
+
+def hand_over(spec: ServeSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with `spec` in it, for the process that will serve."""
+    return {**environ, _SPEC_VARIABLE: msgspec.json.encode(spec).decode()}
+
+
+def take_over(environ: Mapping[str, str]) -> ServeSpec:
+    """Return the spec that `hand_over` put there; ConfigError when there is none."""
+    raw = environ.get(_SPEC_VARIABLE)
+    if raw is None:
+        msg = f"{_SPEC_VARIABLE} is not set: start the sidecar with `rmv serve`"
+        raise ConfigError(msg)
+    try:
+        return msgspec.json.decode(raw, type=ServeSpec)
+    except msgspec.DecodeError as error:
+        msg = f"{_SPEC_VARIABLE}: {error}"
+        raise ConfigError(msg) from error
+
+
+def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong between settings that are each well-formed: setting, reason."""
+    if config.identity is None and not config.no_auth:
+        yield (
+            "auth",
+            "it is not said whose tokens are believed: set jwks_file, issuer and audience"
+            " in [identity], or switch auth off with `no_auth = true` (flag --no-auth)",
+        )
+    if config.identity is not None and config.no_auth:
+        yield "no_auth", "auth is off, yet [identity] says whose tokens are believed: remove one"
+    if config.identity is not None and not Path(config.identity.jwks_file).is_file():
+        yield "identity.jwks_file", f"no such file: {config.identity.jwks_file}"
+    addresses = {"listen": config.listen, "admin": config.admin}
+    for path, text in addresses.items():
+        try:
+            if text is not None:
+                parse_address(text)
+        except ConfigError as error:
+            yield path, str(error)
+    if config.listen == config.admin and not config.listen.endswith(":0"):
+        yield "admin", f"`{config.admin}` is already the address of `listen`"
+
+
+class _Given(NamedTuple):
+    """What one source says of one setting; text is read leniently, as it has no types."""
+
+    value: object
+    source: str
+    is_text: bool = False
+
+
+class _Settings:
+    """Everything that was given, by dotted path, the strongest source last."""
+
+    def __init__(
+        self, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag]
+    ) -> None:
+        self._lines: dict[str, int] = {}
+        self._file = file
+        self._known = dict(_leaves(Config))
+        self._given: dict[str, _Given] = {}
+        if file is not None:
+            self._add_file(file)
+        self._add_environment(environ)
+        for path, value in flags.items():
+            if value is not None:
+                self._given[path] = _Given(value, "--" + path.replace("_", "-"))
+
+    def decode(self) -> Config:
+        """Return the settings as one Config; ConfigError names every one that does not fit."""
+        problems: list[str] = []
+        tree: dict[str, dict[str, object]] = {"": {}}
+        for path, given in self._given.items():
+            section, _, name = path.rpartition(".")
+            try:
+                tree.setdefault(section, {})[name] = self._convert(path, given)
+            except ConfigError as error:
+                problems.append(str(error))
+        problems += [self.describe(path, "is required here") for path in self._missing()]
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return msgspec.convert({**tree.pop(""), **tree}, Config)
+
+    def describe(self, path: str, why: str) -> str:
+        """Return `source: setting: reason`; `path` may go deeper than a setting (`routes[1]`)."""
+        given = self._given.get(path) or self._given.get(path.partition("[")[0])
+        if self._file is not None and (given is None or given.source == str(self._file)):
+            line = self._lines.get(path) or self._lines.get(path.partition("[")[0])
+            source = f"{self._file}:{line}: " if line else f"{self._file}: "
+        else:
+            source = f"{given.source}: " if given else ""
+        return f"{source}{path}: {why}"
+
+    def _convert(self, path: str, given: _Given) -> object:
+        if path not in self._known:
+            raise ConfigError(self.describe(path, self._unknown(path, given)))
+        value, wanted = given.value, self._known[path].type
+        if path == "admin" and value == "off":
+            return None  # TOML has no null
+        if given.is_text and isinstance(value, str) and get_origin(wanted) is tuple:
+            value = _list(value)
+        try:
+            decoded = msgspec.convert(value, wanted, strict=not given.is_text)
+        except msgspec.ValidationError as error:
+            why, _, inside = str(error).partition(" - at `$")
+            path_inside = path + inside.rstrip("`")
+            raise ConfigError(self.describe(path_inside, self._explain(path, why))) from error
+        if path in _PATHS and isinstance(decoded, str) and decoded not in _WORDS:
+            return str(self._anchor(Path(decoded).expanduser(), given))
+        return msgspec.to_builtins(decoded)
+
+    def _anchor(self, path: Path, given: _Given) -> Path:
+        """Start a relative path at the folder of the file that says it, else at the current one."""
+        if self._file is not None and given.source == str(self._file):
+            return self._file.absolute().parent / path
+        return path.absolute()
+
+    def _missing(self) -> Iterator[str]:
+        for path, field in self._known.items():
+            section = path.rpartition(".")[0]
+            is_used = any(given.startswith(f"{section}.") for given in self._given)
+            if field.required and is_used and path not in self._given:
+                yield path
+
+    def _unknown(self, path: str, given: _Given) -> str:
+        if any(known.startswith(f"{path}.") for known in self._known):
+            return f"a table of settings is expected: [{path}]"
+        similar = _similar(path, self._known)
+        if similar and given.source.startswith(_VARIABLE):
+            similar = _VARIABLE + similar.replace(".", "__").upper()
+        return "unknown setting" + (f"; did you mean `{similar}`?" if similar else "")
+
+    def _explain(self, path: str, why: str) -> str:
+        """Say an error of msgspec in the words of this file."""
+        found = re.fullmatch(r"Object contains unknown field `(.*)`", why)
+        if found is None:
+            return why[:1].lower() + why[1:]
+        items = [item for arg in get_args(self._known[path].type) for item, _ in _leaves(arg)]
+        similar = _similar(found[1], items)
+        return f"unknown setting `{found[1]}`" + (f"; did you mean `{similar}`?" if similar else "")
+
+    def _add_file(self, file: Path) -> None:
+        try:
+            text = file.read_text(encoding="utf-8")
+            table = tomllib.loads(text)
+        except OSError as error:
+            msg = f"{file}: cannot be read: {error.strerror}"
+            raise ConfigError(msg) from error
+        except ValueError as error:  # of TOML or of UTF-8
+            line = re.search(r"at line (\d+)", str(error))
+            msg = f"{file}:{line[1]}: {error}" if line else f"{file}: {error}"
+            raise ConfigError(msg) from error
+        self._lines = _line_numbers(text)
+        for path, value in self._flatten(table, ""):
+            self._given[path] = _Given(value, str(file))
+
+    def _flatten(self, table: dict[str, object], parent: str) -> Iterator[tuple[str, object]]:
+        for key, value in table.items():
+            path = f"{parent}{key}"
+            is_section = any(known.startswith(f"{path}.") for known in self._known)
+            if is_section and isinstance(value, dict):
+                yield from self._flatten(value, f"{path}.")
+            else:
+                yield path, value
+
+    def _add_environment(self, environ: Mapping[str, str]) -> None:
+        for name, value in environ.items():
+            if not name.startswith(_VARIABLE) or name in _NOT_SETTINGS:
+                continue
+            path = name.removeprefix(_VARIABLE).lower().replace("__", ".")
+            if path in self._known or not _SERVICE_LINK.fullmatch(name):
+                self._given[path] = _Given(value, name, is_text=True)
+
+
+def _leaves(section: object, parent: str = "") -> Iterator[tuple[str, msgspec.structs.FieldInfo]]:
+    """Yield every setting of a struct by its dotted path; nothing when it is no struct."""
+    if not (isinstance(section, type) and issubclass(section, Struct)):
+        return
+    for field in msgspec.structs.fields(section):
+        path = f"{parent}{field.encode_name}"
+        nested = [
+            s for kind in (field.type, *get_args(field.type)) for s in _leaves(kind, f"{path}.")
+        ]
+        if nested and get_origin(field.type) is not tuple:
+            yield from nested
+        else:
+            yield path, field
+
+
+def _list(text: str) -> object:
+    """Read a list from the environment: JSON, or items between commas."""
+    if not text.startswith("["):
+        return [item.strip() for item in text.split(",")]
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text  # which is refused as not being a list
+
+
+def _similar(word: str, known: Iterable[str]) -> str:
+    return next(iter(get_close_matches(word, known, n=1)), "")
+
+
+def _line_numbers(text: str) -> dict[str, int]:
+    """Find the line of each key and table of a TOML text, by dotted path; lists as `routes[0]`."""
+    lines: dict[str, int] = {}
+    parent = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if item := re.match(r"\s*\[\[([\w.\s-]+)\]\]", line):
+            count = sum(known.startswith(f"{item[1]}[") and known.endswith("]") for known in lines)
+            parent = f"{item[1]}[{count}]"
+        elif table := re.match(r"\s*\[([\w.\s-]+)\]", line):
+            parent = table[1].strip()
+        elif key := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
+            lines.setdefault(f"{parent}.{key[1]}".lstrip("."), number)
+            continue
+        else:
+            continue
+        lines.setdefault(parent, number)
+    return lines

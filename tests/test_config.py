@@ -1,0 +1,281 @@
+"""Settings come from file, environment and flags, and every mistake is named with its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.config import (
+    Address,
+    Config,
+    IdentitySettings,
+    Limits,
+    Route,
+    ServeSpec,
+    hand_over,
+    load,
+    parse_address,
+    read,
+    take_over,
+)
+from sidecar.errors import ConfigError
+from sidecar.model.policy import Operators, Policy, Rule, Split, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FILE = """\
+listen = "0.0.0.0:8080"
+workers = 2
+
+[identity]
+jwks_file = "keys/jwks.json"
+issuer = "https://issuer.example"
+audience = "models"
+algorithms = ["ES256"]
+
+[limits]
+headers = 50
+connections = 10
+
+[[routes]]
+model = "fraud"
+prefix = "/fraud"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    """Write a file that may be loaded, its key set beside it."""
+    (folder / "keys").mkdir()
+    (folder / "keys" / "jwks.json").write_text('{"keys": []}')
+    file = folder / "rmv.toml"
+    file.write_text(text)
+    return file
+
+
+def refused(
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    **flags: str | int,
+) -> str:
+    """Return the text of the error that these sources are refused with."""
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ or {}, flags)
+    return str(caught.value)
+
+
+def test_a_file_sets_every_kind_of_setting(tmp_path: Path) -> None:
+    """Scalars, sections, lists and lists of tables; a path starts at the file's folder."""
+    config = load(written(tmp_path, FILE), {}, {})
+
+    assert config == Config(
+        listen="0.0.0.0:8080",
+        workers=2,
+        identity=IdentitySettings(
+            jwks_file=str(tmp_path / "keys" / "jwks.json"),
+            issuer="https://issuer.example",
+            audience="models",
+            algorithms=("ES256",),
+        ),
+        limits=Limits(headers=50, connections=10),
+        routes=(Route(model="fraud", prefix="/fraud"),),
+    )
+
+
+def test_the_environment_beats_the_file_and_a_flag_beats_both(tmp_path: Path) -> None:
+    file = written(tmp_path, FILE)
+    environ = {"RMV_WORKERS": "3", "RMV_LIMITS__HEADERS": "60", "RMV_LISTEN": ":1"}
+
+    config = load(file, environ, {"listen": "127.0.0.1:9", "workers": None})
+
+    assert config.listen == "127.0.0.1:9"
+    assert config.workers == 3
+    assert config.limits == Limits(headers=60, connections=10)
+
+
+def test_environment_text_is_read_as_what_the_setting_is() -> None:
+    environ = {
+        "RMV_NO_AUTH": "true",
+        "RMV_TIMEOUTS__CONNECT_S": "0.5",
+        "RMV_LIMITS__BODY_BYTES": "1024",
+        "RMV_ROUTES": '[{"model": "fraud", "host": "fraud.example"}]',
+    }
+
+    config = load(None, environ, {})
+
+    assert config.no_auth is True
+    assert config.timeouts.connect_s == 0.5
+    assert config.limits.body_bytes == 1024
+    assert config.routes == (Route(model="fraud", host="fraud.example"),)
+
+
+def test_an_environment_list_may_be_written_with_commas() -> None:
+    environ = {"RMV_IDENTITY__ALGORITHMS": "RS256, ES256"} | {
+        f"RMV_IDENTITY__{name}": "x" for name in ("JWKS_FILE", "ISSUER", "AUDIENCE")
+    }
+
+    config = read(None, environ, {})
+
+    assert config.identity is not None
+    assert config.identity.algorithms == ("RS256", "ES256")
+
+
+def test_the_admin_listener_is_switched_off_by_a_word() -> None:
+    assert load(None, {"RMV_ADMIN": "off"}, {"no_auth": True}).admin is None
+
+
+def test_every_problem_of_a_file_is_told_with_its_line(tmp_path: Path) -> None:
+    text = FILE.replace("workers = 2", 'workers = "two"').replace("headers = 50", "haeders = 50")
+    file = written(tmp_path, text.replace('prefix = "/fraud"', 'prefx = "/fraud"'))
+
+    told = refused(file).splitlines()
+
+    assert told == [
+        f"{file}:2: workers: expected `int`, got `str`",
+        f"{file}:11: limits.haeders: unknown setting; did you mean `limits.headers`?",
+        f"{file}:14: routes[0]: unknown setting `prefx`; did you mean `prefix`?",
+    ]
+
+
+def test_a_setting_outside_its_section_is_led_there(tmp_path: Path) -> None:
+    file = written(tmp_path, "head_bytes = 4096\n")
+
+    assert refused(file) == (
+        f"{file}:1: head_bytes: unknown setting; did you mean `limits.head_bytes`?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        (
+            {"RMV_LIMITS__HEAD_BITES": "1"},
+            "RMV_LIMITS__HEAD_BITES: limits.head_bites: unknown setting;"
+            " did you mean `RMV_LIMITS__HEAD_BYTES`?",
+        ),
+        ({"RMV_WORKERS": "two"}, "RMV_WORKERS: workers: expected `int`, got `str`"),
+        ({"RMV_WORKERS": "0"}, "RMV_WORKERS: workers: expected `int` >= 1"),
+        ({"RMV_LIMITS": "1"}, "RMV_LIMITS: limits: a table of settings is expected: [limits]"),
+        ({"RMV_ROUTES": "[{"}, "RMV_ROUTES: routes: expected `array`, got `str`"),
+    ],
+)
+def test_a_bad_variable_is_refused(environ: dict[str, str], told: str) -> None:
+    assert refused(environ=environ, no_auth=True) == told
+
+
+@pytest.mark.parametrize(
+    "name", ["RMV_SERVICE_HOST", "RMV_PORT", "RMV_PORT_8080_TCP_ADDR", "RMV_REDIS_SERVICE_PORT"]
+)
+def test_what_kubernetes_says_of_a_service_called_rmv_is_no_setting(name: str) -> None:
+    assert load(None, {name: "tcp://10.0.0.1:8080"}, {"no_auth": True}) == Config(no_auth=True)
+
+
+def test_a_flag_of_the_wrong_type_is_named_as_the_flag() -> None:
+    assert refused(prefix="a b", no_auth=True).startswith("--prefix: prefix: expected `str`")
+
+
+def test_auth_must_be_decided() -> None:
+    told = refused()
+
+    assert "jwks_file, issuer and audience in [identity]" in told
+    assert "--no-auth" in told
+
+
+def test_auth_cannot_be_both_on_and_off(tmp_path: Path) -> None:
+    told = refused(written(tmp_path, FILE), no_auth=True)
+
+    assert told.startswith("--no-auth: no_auth: auth is off, yet [identity]")
+
+
+def test_half_an_identity_names_what_is_missing() -> None:
+    told = refused(environ={"RMV_IDENTITY__ISSUER": "me"})
+
+    assert told.splitlines() == [
+        "identity.jwks_file: is required here",
+        "identity.audience: is required here",
+    ]
+
+
+def test_a_missing_key_set_is_told_with_its_line(tmp_path: Path) -> None:
+    file = written(tmp_path, FILE)
+    (tmp_path / "keys" / "jwks.json").unlink()
+
+    told = refused(file)
+
+    assert told.startswith(f"{file}:5: identity.jwks_file: no such file: ")
+
+
+def test_a_tool_reads_the_store_settings_of_a_file_that_could_not_serve(tmp_path: Path) -> None:
+    file = tmp_path / "rmv.toml"
+    file.write_text('redis = "redis://127.0.0.1:1"\n')
+
+    assert read(file, {}, {}).redis == "redis://127.0.0.1:1"
+
+
+def test_a_file_that_is_no_toml_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "rmv.toml"
+    file.write_text("workers = 1\nlisten = \n")
+
+    assert refused(file).startswith(f"{file}:2: ")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rmv.toml"
+
+    assert refused(file) == f"{file}: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("localhost:0", Address("localhost", 0)),
+        (":8080", Address("", 8080)),
+        ("[::1]:8080", Address("::1", 8080)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "8080", "localhost", "::1:8080", "[::1]", "[x]:1", "[]:1", "a b:1", "h:65536", "h:-1"],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="`"):
+        parse_address(text)
+
+
+def test_a_bad_listen_address_is_named_with_its_setting() -> None:
+    told = refused(listen="8080", no_auth=True)
+
+    assert told.startswith("--listen: listen: `8080` is not an address: write host:port")
+
+
+def test_two_listeners_cannot_share_an_address() -> None:
+    assert "already the address of `listen`" in refused(listen=":80", admin=":80", no_auth=True)
+
+
+def test_a_spec_arrives_as_it_was_handed_over() -> None:
+    rule = Rule(
+        id="beta",
+        when={"tenant": ("a", "b"), "header.x-beta": Operators(exists=True)},
+        split=Split(arms={"v1": 1, "v2": 2}),
+    )
+    versions = {"v1": Version(endpoints=("http://127.0.0.1:1",))}
+    policy = Policy(model="m", versions=versions, rules=(rule,))
+    spec = ServeSpec(config=Config(no_auth=True), seed_policy=policy)
+
+    environ = hand_over(spec, {"PATH": "/bin"})
+
+    assert environ["PATH"] == "/bin"
+    assert take_over(environ) == spec
+
+
+@pytest.mark.parametrize("environ", [{}, {"RMV_SPEC": "{"}, {"RMV_SPEC": "{}"}])
+def test_a_worker_without_a_spec_says_so(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="RMV_SPEC"):
+        take_over(environ)
