@@ -30,7 +30,9 @@ def profile(bench: Bench, item: Item, plan: Plan, profiler: str, lines: int) -> 
         wrk.run(item, script, cpu=bench.load_cpu, seconds=plan.warmup)
         busiest = max(subject.family(), key=subject.cpu_s_of)
         argv = command(profiler, busiest, plan.seconds)
-        sampler = Pinned(argv, bench.load_cpu, WORK / "logs" / "profiler.log")
+        # On the proxy's own CPU: from the other one it would run when the load does not, and see
+        # little but system calls.
+        sampler = Pinned(argv, bench.proxy_cpu, WORK / "logs" / "profiler.log")
         text = wrk.run(item, script, cpu=bench.load_cpu, seconds=plan.seconds + 1)
         figures = wrk.Figures.read(text)
         wait(sampler)

@@ -1,0 +1,133 @@
+"""Become the sidecar, all features on, for the work item that the environment names.
+
+Reads BENCH_JOB, BENCH_WORK, UPSTREAM_V1, UPSTREAM_V2, UPSTREAM_SHADOW and the files of BENCH_WORK;
+knows nothing of the loader. Writes what it makes to BENCH_WORK/subject.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from sidecar.policy import codec
+from sidecar.store.connect import open_store
+from sidecar.store.embedded import EmbeddedServer
+
+MODEL = "m"
+PREFIX = "rmv"
+LISTEN = "127.0.0.1:8000"
+
+Arms = dict[str, int]
+Tenants = dict[str, str | Arms]  # tenant -> its version, or the weights of its split
+JSON = dict[str, "JSON"] | list["JSON"] | str | int | float
+
+
+def main() -> None:
+    job, work = os.environ["BENCH_JOB"], Path(os.environ["BENCH_WORK"]).absolute()
+    folder = work / "subject"
+    shutil.rmtree(folder, ignore_errors=True)  # each round starts afresh
+    state = folder / "state"
+    state.mkdir(parents=True, mode=0o700)
+    (work / "logs").mkdir(exist_ok=True)
+    tenants: Tenants = {} if job == "plain" else json.loads((work / "tenants.json").read_text())
+    document = json.dumps(policy(job, tenants), indent=1)
+    (folder / "policy.json").write_text(document)
+    settings = folder / "rmv.toml"
+    settings.write_text(config(job, work, state))
+    asyncio.run(seed(document.encode(), tenants, str(state)))
+    program = str(Path(sys.executable).with_name("rmv"))
+    # A setting from the caller's environment would override the file.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RMV_")}
+    os.execve(program, [program, "serve", "--config", str(settings)], env)
+
+
+def policy(job: str, tenants: Tenants) -> JSON:
+    """The document: `plain` sends all to v1; else tenants have access, pins and one split."""
+    if job == "plain":
+        return {"model": MODEL, "versions": {"v1": version("v1")}, "default": "v1"}
+    versions: dict[str, JSON] = {
+        name: version(name, allow=[{"tenant": allowed(name, tenants)}]) for name in ("v1", "v2")
+    }
+    document: dict[str, JSON] = {
+        "model": MODEL,
+        "versions": versions,
+        "rules": [split(tenant, to) for tenant, to in tenants.items() if isinstance(to, dict)],
+        "default": "v1",
+    }
+    if job == "mirror":
+        # Nobody can ask for it; it only gets copies.
+        versions["shadow"] = version("shadow", deny=[{"tenant": {"exists": True}}])
+        document["shadows"] = [{"version": "shadow", "percent": 100}]
+    return document
+
+
+def version(name: str, **access: JSON) -> JSON:
+    """A version at the address that the environment gives it."""
+    return {"endpoints": [f"http://{os.environ[f'UPSTREAM_{name.upper()}']}"], **access}
+
+
+def allowed(version: str, tenants: Tenants) -> JSON:
+    """The tenants that may use a version: those pinned to it, and those whose split has it."""
+    arms = {tenant: [to] if isinstance(to, str) else to for tenant, to in tenants.items()}
+    return [tenant for tenant, versions in arms.items() if version in versions]
+
+
+def split(tenant: str, arms: Arms) -> JSON:
+    """A split that is drawn anew for each request."""
+    weights: dict[str, JSON] = {**arms}
+    chosen: JSON = {"arms": weights, "key": "request"}
+    return {"id": f"split-{tenant}", "when": {"tenant": tenant}, "split": chosen}
+
+
+def config(job: str, work: Path, state: Path) -> str:
+    """The settings, as TOML; whatever is not named has the default that everybody gets."""
+    log = work / "logs" / "exchanges.jsonl"
+    log.unlink(missing_ok=True)
+    settings = {
+        "listen": LISTEN,
+        "admin": "127.0.0.1:0",
+        "workers": 1,
+        "redis": "embedded",
+        "state_dir": str(state),
+        "prefix": PREFIX,
+        "exchange_log": str(log),
+    }
+    if job == "plain":
+        return toml(settings | {"no_auth": True})
+    identity = {
+        "jwks_file": str(work / "jwks.json"),
+        "issuer": "bench",
+        "audience": "models",
+        "tenant_claim": "tenant",
+    }
+    return f"{toml(settings)}\n[identity]\n{toml(identity)}"
+
+
+def toml(values: dict[str, str | int]) -> str:
+    """One line for each value: of strings, integers and booleans, JSON's spelling is TOML's."""
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+async def seed(document: bytes, tenants: Tenants, state: str) -> None:
+    """Store the policy and the pins, as an operator would have done before the start."""
+    server = EmbeddedServer(state)
+    await server.start()
+    try:
+        store = open_store(server.url, PREFIX, state)
+        try:
+            await store.commit(
+                codec.load(document, source="policy.json"), expected=None, actor="bench", comment=""
+            )
+            for tenant, to in tenants.items():
+                if isinstance(to, str):
+                    await store.set_pin(MODEL, tenant, to)
+        finally:
+            await store.close()
+    finally:
+        await server.stop()
+
+
+if __name__ == "__main__":
+    main()
