@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-LOCK := $(BIN)/uv pip compile pyproject.toml --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+COMPILE := $(BIN)/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+LOCK := $(COMPILE) pyproject.toml
+LOCK_INTEGRATION := $(COMPILE) --upgrade
 ARGS ?=
+INTEGRATION := .venv-integration
 
 .PHONY: help demo test check format bench integration lock clean
 help:  ## list the targets
@@ -27,6 +30,10 @@ bench: $(VENV)/.bench  ## measure beside Envoy, HAProxy and nginx (ARGS, e.g. "-
 	$(BIN)/python -m tests.bench install
 	$(BIN)/python -m tests.bench run $(ARGS)
 
+integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar; skips what cannot be installed
+	if [ -e $(INTEGRATION)/client/.installed ]; then python=$(INTEGRATION)/client/bin/python; else python=$(BIN)/python; fi; \
+	"$$python" -m pytest -rs tests/integration $(ARGS)
+
 format: $(VENV)/.development  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -36,6 +43,9 @@ lock: $(VENV)/.development  ## renew the hash-pinned requirement files
 	$(LOCK) --upgrade --extra dev -c requirements/runtime.txt -o requirements/development.txt
 	$(LOCK) --upgrade --extra build -c requirements/runtime.txt -o requirements/build.txt
 	$(LOCK) --upgrade --extra bench -c requirements/runtime.txt -o requirements/bench.txt
+	$(LOCK_INTEGRATION) requirements/integration-client.in -c requirements/development.txt -o requirements/integration-client.txt
+	$(LOCK_INTEGRATION) requirements/integration-mlserver.in -o requirements/integration-mlserver.txt
+	$(LOCK_INTEGRATION) requirements/integration-llm-katan.in -o requirements/integration-llm-katan.txt
 
 clean:  ## remove the virtual environments and caches
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -58,3 +68,9 @@ $(VENV)/.development: requirements/development.txt $(VENV)/.runtime
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.runtime
 	$(PIP) install --require-hashes -r requirements/bench.txt
 	touch $@
+
+# What cannot be installed leaves pip's reason in why-not.txt, which its tests skip with; it is tried again next time.
+.PHONY: $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan
+$(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan: $(INTEGRATION)/%: requirements/integration-%.txt
+	[ $@/.installed -nt $< ] || { $(PYTHON) -m venv --clear $@ && \
+	$@/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $< 2>$@/why-not.txt && touch $@/.installed; } || cat $@/why-not.txt
