@@ -1,0 +1,67 @@
+"""Policy documents as files: found, read and judged together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.model.policy import Policy
+from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError, Problem
+
+SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+class Read(NamedTuple):
+    """What was found: policies by the file that says them, and everything that is wrong."""
+
+    policies: dict[str, Policy]
+    problems: tuple[Problem, ...]
+
+
+def read(paths: Iterable[Path]) -> Read:
+    """Read the documents in files and folders; `-` is standard input. Problems are returned."""
+    policies: dict[str, Policy] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        found = list(_files(path))
+        if not found:
+            problems.append(
+                Problem(str(path), "", f"holds no {' or '.join(sorted(SUFFIXES))} file")
+            )
+        for file in found:
+            try:
+                policies[str(file)] = _load(file)
+            except PolicyError as error:
+                problems += error.problems
+    problems += _repeats(policies)
+    return Read(policies, tuple(problems))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    yield from sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+
+
+def _load(file: Path) -> Policy:
+    if str(file) == "-":
+        return codec.load(sys.stdin.buffer.read(), source="stdin")
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        problem = Problem(str(file), "", f"cannot be read: {error.strerror}")
+        raise PolicyError([problem]) from error
+    return codec.load(raw, source=str(file))
+
+
+def _repeats(policies: dict[str, Policy]) -> Iterator[Problem]:
+    """Two files for one model: the last one would win, whichever that is."""
+    first: dict[str, str] = {}
+    for source, policy in policies.items():
+        other = first.setdefault(policy.model, source)
+        if other != source:
+            yield Problem(source, "model", f"`{policy.model}` is described in {other}, too")

@@ -1,0 +1,148 @@
+"""`rmv explain`: the decision that a request would get, and why."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sidecar.cli import output
+from sidecar.cli.callers import read_claims, verified
+from sidecar.cli.lookup import policy_of
+from sidecar.cli.options import commands
+from sidecar.cli.session import Session, with_store
+from sidecar.errors import ConfigError
+from sidecar.model.decision import Decision
+from sidecar.model.identity import Identity
+from sidecar.model.policy import Policy, Shadow
+from sidecar.model.request import RequestHead
+from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.runtime.clock import SystemClock
+from sidecar.store.base import Store
+
+app = commands()
+
+
+@app.command("explain")
+@with_store
+async def explain(
+    session: Session,
+    *,
+    model: Annotated[str, typer.Option(help="The model that is called.")],
+    tenant: Annotated[str, typer.Option(help="Who calls.")] = "",
+    subject: Annotated[str, typer.Option(help="The caller's subject.")] = "",
+    app_name: Annotated[str, typer.Option("--app", help="The caller's app.")] = "",
+    scope: Annotated[list[str] | None, typer.Option(help="A scope; may be repeated.")] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(help="A token that says all this; it is verified.", metavar="JWT")
+    ] = "",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="A header.", metavar="'NAME: VALUE'")
+    ] = None,
+    method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
+    path: Annotated[str, typer.Option(help="The request's target.")] = "/",
+    asked_version: Annotated[
+        str, typer.Option(help="What X-Model-Version asks for.", metavar="VERSION")
+    ] = "",
+) -> None:
+    """Show which version a request would be served by, and why, as the store stands now."""
+    if token:
+        _refuse_both(tenant, subject, app_name, scope, claim)
+        identity = verified(session.config, token, SystemClock().now_s())
+    else:
+        claims = read_claims(claim or ())
+        identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
+    head = request_head(method, path, header or (), asked_version)
+    policy = await policy_of(session.store, model)
+    snapshot = await _snapshot(session.store, policy, identity.tenant)
+    decision = resolve(snapshot, identity, head)
+    shadows = shadows_for(snapshot, identity, head, decision)
+    if session.as_json:
+        output.emit(_as_json(identity, decision, shadows))
+        return
+    _print(identity, decision, shadows)
+    if _is_drawn(policy):
+        output.note("note: something here is drawn anew for each request; another one may differ")
+
+
+def request_head(
+    method: str, target: str, headers: Sequence[str], asked_version: str
+) -> RequestHead:
+    """Return the head of a request as it is told by flags; ConfigError for a header without `:`."""
+    fields: list[bytes] = []
+    for text in headers:
+        name, colon, value = text.partition(":")
+        if not name.strip() or not colon:
+            msg = f"--header {text}: write 'NAME: VALUE'"
+            raise ConfigError(msg)
+        fields += [name.strip().encode(), b": ", value.strip().encode(), b"\r\n"]
+    return RequestHead(
+        method.encode(),
+        target.encode(),
+        fields,
+        request_id=secrets.token_hex(16).encode(),
+        asked_version=asked_version.encode() or None,
+    )
+
+
+def _refuse_both(*others: object) -> None:
+    if any(others):
+        msg = "--token says who calls: leave out --tenant, --subject, --app, --scope and --claim"
+        raise ConfigError(msg)
+
+
+async def _snapshot(store: Store, policy: Policy, tenant: str) -> Snapshot:
+    """Compile the policy with the one pin that can matter."""
+    pins = {
+        one.tenant: one.version async for one in store.pins(policy.model) if one.tenant == tenant
+    }
+    kills = {one.version: one.reason for one in await store.kills(policy.model)}
+    return compile_snapshot(policy, pins, kills)
+
+
+def _is_drawn(policy: Policy) -> bool:
+    keys = [rule.split.key for rule in policy.rules if rule.split is not None]
+    keys += [shadow.key for shadow in policy.shadows if 0 < shadow.percent < 100]  # noqa: PLR2004
+    return "request" in keys
+
+
+def _print(identity: Identity, decision: Decision, shadows: Sequence[Shadow]) -> None:
+    code = decision.refusal
+    refused = "" if code is None else f"{code.status} {code.slug}: {decision.detail}"
+    output.facts(
+        [
+            ("model", decision.model),
+            ("tenant", identity.tenant),
+            ("version", decision.version),
+            ("refused", refused),
+            ("reason", decision.reason),
+            ("revision", str(decision.revision)),
+            ("rejected", ", ".join(f"{o.version} ({o.cause.value})" for o in decision.rejected)),
+            ("shadows", ", ".join(shadow.version for shadow in shadows)),
+        ]
+    )
+
+
+def _as_json(
+    identity: Identity, decision: Decision, shadows: Sequence[Shadow]
+) -> dict[str, object]:
+    code = decision.refusal
+    return {
+        "model": decision.model,
+        "tenant": identity.tenant,
+        "version": decision.version or None,
+        "reason": decision.reason,
+        "revision": decision.revision,
+        "rejected": msgspec.to_builtins(decision.rejected),
+        "shadows": [shadow.version for shadow in shadows],
+        "refusal": None
+        if code is None
+        else {"code": code.slug, "status": code.status, "detail": decision.detail},
+    }

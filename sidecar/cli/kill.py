@@ -1,0 +1,72 @@
+"""`rmv kill`, `rmv unkill`: a version, or a whole model, switched off now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sidecar.cli import durations, output
+from sidecar.cli.lookup import NotFoundError, expect_version
+from sidecar.cli.options import Force, Ttl, commands
+from sidecar.cli.session import Session, with_store
+
+Target = Annotated[
+    str, typer.Argument(metavar="MODEL[:VERSION]", help="The model, or one version of it.")
+]
+Version = Annotated[
+    str, typer.Argument(metavar="[VERSION]", help="The version, if not named before.")
+]
+
+app = commands()
+
+
+@app.command("kill")
+@with_store
+async def kill(
+    session: Session,
+    target: Target,
+    reason: Annotated[str, typer.Option(help="Why; everybody who looks is told.")],
+    version: Version = "",
+    ttl: Ttl = None,
+    force: Force = False,
+) -> None:
+    """Switch a version off at once, or the whole model when no version is named."""
+    model, version = split(target, version)
+    await expect_version(session.store, model, version, is_forced=force)
+    await session.store.set_kill(model, version, reason, ttl_s=ttl)
+    if session.as_json:
+        output.emit({"model": model, "version": version, "reason": reason, "ttl_s": ttl})
+        return
+    term = f" for {durations.spell(ttl)}" if ttl else ""
+    print(f"{_named(model, version)} is switched off{term}: {reason}")
+
+
+@app.command("unkill")
+@with_store
+async def unkill(session: Session, target: Target, version: Version = "") -> None:
+    """Switch a version, or the whole model, on again."""
+    model, version = split(target, version)
+    if not await session.store.delete_kill(model, version):
+        msg = f"{_named(model, version)} is not switched off; `rmv status` lists what is"
+        raise NotFoundError(msg)
+    if session.as_json:
+        output.emit({"model": model, "version": version, "reason": None})
+        return
+    print(f"{_named(model, version)} is on again")
+
+
+def split(target: str, version: str) -> tuple[str, str]:
+    """Return model and version of `MODEL`, `MODEL:VERSION` or `MODEL VERSION`."""
+    model, colon, named = target.partition(":")
+    if colon and not named:
+        msg = f"`{target}` names no version: without one, the whole model is meant"
+        raise typer.BadParameter(msg)
+    if named and version:
+        msg = f"two versions are named: {named} and {version}"
+        raise typer.BadParameter(msg)
+    return model, named or version
+
+
+def _named(model: str, version: str) -> str:
+    return f"{model}:{version}" if version else f"{model} (the whole model)"

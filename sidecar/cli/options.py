@@ -1,0 +1,92 @@
+"""The options that commands share, and the configuration they add up to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+
+from sidecar import config as configuration
+from sidecar.cli import durations
+
+Redis = Annotated[
+    str | None,
+    typer.Option(help="Store: a Redis URL, or `embedded` (RMV_REDIS).", metavar="URL"),
+]
+Prefix = Annotated[
+    str | None, typer.Option(help="What every key begins with (RMV_PREFIX).", metavar="NAME")
+]
+StateDir = Annotated[
+    str | None,
+    typer.Option(help="Folder of the embedded store (RMV_STATE_DIR).", metavar="DIR"),
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", "-c", help="TOML configuration file (RMV_CONFIG).", metavar="FILE"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _seconds(text: str) -> float:
+    try:
+        return durations.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Ttl = Annotated[
+    float | None,
+    typer.Option(parser=_seconds, help="End by itself after: 30s, 15m, 1h, 2d.", metavar="TIME"),
+]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Do it although the policy lacks the version.")
+]
+
+
+class StoreOptions(Struct, frozen=True):
+    """Which store is meant; None where nothing was said."""
+
+    redis: str | None = None
+    prefix: str | None = None
+    state_dir: str | None = None
+    config: str | None = None
+    as_json: bool = False
+
+    def over(self, weaker: StoreOptions) -> StoreOptions:
+        """Return these options, with those of `weaker` where nothing was said."""
+        return StoreOptions(
+            redis=self.redis or weaker.redis,
+            prefix=self.prefix or weaker.prefix,
+            state_dir=self.state_dir or weaker.state_dir,
+            config=self.config or weaker.config,
+            as_json=self.as_json or weaker.as_json,
+        )
+
+    def flags(self) -> dict[str, configuration.Flag]:
+        """Return the settings that were given."""
+        return {"redis": self.redis, "prefix": self.prefix, "state_dir": self.state_dir}
+
+    def file(self) -> Path | None:
+        """Return the configuration file that was named, by the option or by RMV_CONFIG."""
+        named = self.config or os.environ.get("RMV_CONFIG")
+        return Path(named) if named else None
+
+    def read(self) -> configuration.Config:
+        """Return the configuration a tool works by; raises ConfigError."""
+        return configuration.read(self.file(), os.environ, self.flags())
+
+
+def commands() -> typer.Typer:
+    """Return an empty app for the commands of one module."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def given(ctx: object, options: StoreOptions) -> StoreOptions:
+    """Return a command's options over those that stood before its name."""
+    before: object = ctx.obj if isinstance(ctx, typer.Context) else None
+    return options.over(before) if isinstance(before, StoreOptions) else options

@@ -1,0 +1,103 @@
+"""The command `rmv`: which commands there are, and how they end."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+from sidecar import __version__
+from sidecar.cli import output
+from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions
+from sidecar.errors import ConfigError, SidecarError
+
+COMMANDS = {
+    "serve": "sidecar.cli.serve",
+    "validate": "sidecar.cli.validate",
+    "apply": "sidecar.cli.apply",
+    "get": "sidecar.cli.get",
+    "history": "sidecar.cli.get",
+    "status": "sidecar.cli.status",
+    "explain": "sidecar.cli.explain",
+    "pin": "sidecar.cli.pin",
+    "unpin": "sidecar.cli.pin",
+    "pins": "sidecar.cli.pin",
+    "kill": "sidecar.cli.kill",
+    "unkill": "sidecar.cli.kill",
+    "token": "sidecar.cli.token",
+}
+"""Where each command is: in the Typer `app` of that module."""
+
+USAGE = 2
+FAILURE = 1
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module only when it is run: `rmv validate` needs no Redis client."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """Return the names, in the order of `--help`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:
+        """Return a command by its name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        group = get_group(importlib.import_module(COMMANDS[cmd_name]).app)
+        command = group.commands[cmd_name]
+        if not isinstance(command, TyperCommand):
+            msg = f"{cmd_name} is not a plain command"
+            raise TypeError(msg)
+        return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 it is done, 1 it failed, 2 it was not understood."""
+    try:
+        app(args=argv, prog_name="rmv")
+    except ConfigError as error:
+        output.complain(str(error))
+        sys.exit(USAGE)
+    except SidecarError as error:
+        output.complain(str(error))
+        sys.exit(FAILURE)
+
+
+def _show_version(*, is_asked: bool) -> None:
+    if is_asked:
+        print(f"rmv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    *,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda value: _show_version(is_asked=value))
+    ] = False,
+) -> None:
+    """Decide at run time which model version serves each request.
+
+    The options here may also follow a command.
+    """
+    ctx.obj = StoreOptions(redis, prefix, state_dir, config, as_json=as_json)

@@ -1,0 +1,80 @@
+"""`rmv serve`: settings are checked here, then this process becomes the one that serves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from sidecar import config as configuration
+from sidecar.cli.options import ConfigFile, Prefix, Redis, StateDir, StoreOptions, commands, given
+from sidecar.cli.seed import seed_policy
+
+app = commands()
+
+
+@app.command("serve")
+def serve(
+    ctx: typer.Context,
+    *,
+    config: ConfigFile = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model of requests that name no other.", metavar="NAME")
+    ] = None,
+    version: Annotated[
+        list[str] | None,
+        typer.Option(help="A version and its endpoint; may be repeated.", metavar="NAME=URL"),
+    ] = None,
+    default: Annotated[
+        str | None, typer.Option(help="The version that answers.", metavar="NAME")
+    ] = None,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(help="A version that gets copies.", metavar="NAME[=PERCENT]"),
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Where clients connect.", metavar="HOST:PORT")
+    ] = None,
+    admin: Annotated[
+        str | None, typer.Option(help="Health and metrics, or `off`.", metavar="HOST:PORT")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes.", metavar="N")] = None,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    state_dir: StateDir = None,
+    exchange_log: Annotated[
+        str | None, typer.Option(help="`stdout`, `off` or a file.", metavar="WHERE")
+    ] = None,
+    no_auth: Annotated[
+        bool | None, typer.Option("--no-auth", help="Believe every caller without a token.")
+    ] = None,
+) -> None:
+    """Serve: decide the version of each request and pass it on.
+
+    Settings: file, then environment (RMV_LISTEN, RMV_LIMITS__HEAD_BYTES), then flags.
+    --version, --default and --shadow make a policy when the store has none for the model.
+    """
+    options = given(ctx, StoreOptions(redis, prefix, state_dir, config))
+    flags: dict[str, configuration.Flag] = {
+        **options.flags(),
+        "model": model,
+        "listen": listen,
+        "admin": admin,
+        "workers": workers,
+        "exchange_log": exchange_log,
+        "no_auth": no_auth,
+    }
+    settings = configuration.load(options.file(), os.environ, flags)
+    policy = seed_policy(settings.model, version or (), default, shadow or ())
+    become_server(configuration.ServeSpec(settings, policy))
+
+
+def become_server(spec: configuration.ServeSpec) -> None:
+    """Turn this process into the one that serves: same pid, no command line in its memory."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # -P: a module that lies in the current folder must not stand in for one of ours.
+    arguments = [sys.executable, "-P", "-m", "sidecar.app"]
+    os.execve(sys.executable, arguments, configuration.hand_over(spec, os.environ))  # noqa: S606 -- no shell is wanted

@@ -1,0 +1,94 @@
+"""A command's visit to the store: opened, handed over, closed, and its failures explained."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Concatenate, NamedTuple, ParamSpec
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions, given
+from sidecar.config import Config
+from sidecar.errors import StoreUnavailableError
+from sidecar.store.base import Store
+from sidecar.store.connect import open_store
+
+P = ParamSpec("P")
+
+
+def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+
+_CONTEXT = _keyword("ctx", typer.Context, inspect.Parameter.empty)
+_OPTIONS = (
+    _keyword("redis", Redis, None),
+    _keyword("prefix", Prefix, None),
+    _keyword("state_dir", StateDir, None),
+    _keyword("config", ConfigFile, None),
+    _keyword("as_json", AsJson, default=False),
+)
+
+
+class Session(NamedTuple):
+    """What a command works with."""
+
+    store: Store
+    config: Config
+    as_json: bool
+
+
+def with_store(
+    command: Callable[Concatenate[Session, P], Awaitable[None]],
+) -> Callable[P, None]:
+    """Make an async `command(session, ...)` one that typer can run.
+
+    Its command line gets the options that say which store is meant.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        ctx = kwargs.pop(_CONTEXT.name)
+        said = {option.name: kwargs.pop(option.name) for option in _OPTIONS}
+        options = given(ctx, msgspec.convert(said, StoreOptions))
+
+        async def visit() -> None:
+            async with _session(options) as session:
+                await command(session, *args, **kwargs)
+
+        asyncio.run(visit())
+
+    # Typer reads the signature: the command's own, without the session, then the shared part.
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+    run.__dict__["__signature__"] = inspect.Signature([*parameters, _CONTEXT, *_OPTIONS])
+    return run
+
+
+@asynccontextmanager
+async def _session(options: StoreOptions) -> AsyncIterator[Session]:
+    config = options.read()
+    store = open_store(config.redis, config.prefix, config.state_dir)
+    try:
+        yield Session(store, config, options.as_json)
+    except StoreUnavailableError as error:
+        msg = (
+            f"the store `{_shown(config.redis)}` cannot be reached: {error}\n"
+            "Is `rmv serve` running? --redis, --state-dir or --config names another store."
+        )
+        raise StoreUnavailableError(msg) from error
+    finally:
+        await store.close()
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its password."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@") if password else url
