@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:\d+[dhms])+")
+_DURATION = re.compile(r"(?:[0-9]+[dhms])+")
 MAX_S = 10 * 365 * 86_400  # longer is no term but a typing error
 
 
@@ -14,7 +14,7 @@ def parse(text: str) -> float:
     if not _DURATION.fullmatch(text):
         msg = f"`{text}` is not a duration: write 30s, 15m, 1h, 2d or 1h30m"
         raise ValueError(msg)
-    seconds = sum(int(part[:-1]) * _UNITS_S[part[-1]] for part in re.findall(r"\d+[dhms]", text))
+    seconds = sum(int(part[:-1]) * _UNITS_S[part[-1]] for part in re.findall(r"[0-9]+[dhms]", text))
     if not 0 < seconds <= MAX_S:
         msg = (
             f"`{text}` is not a duration that can be used: it must be more than 0, at most 10 years"

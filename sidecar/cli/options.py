@@ -88,5 +88,5 @@ def commands() -> typer.Typer:
 
 def given(ctx: object, options: StoreOptions) -> StoreOptions:
     """Return a command's options over those that stood before its name."""
-    before: object = ctx.obj if isinstance(ctx, typer.Context) else None
+    before: object = getattr(ctx, "obj", None)
     return options.over(before) if isinstance(before, StoreOptions) else options

@@ -1,0 +1,140 @@
+"""`rmv validate` and `rmv apply` take documents as files, all or none."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from tests.cli.conftest import POLICY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from tests.cli.conftest import Rmv
+
+BAD = POLICY.replace("default: v1", "default: v9").replace("model: tumor", "model: fraud")
+
+
+def folder(tmp_path: Path, **documents: str) -> Path:
+    """Write a folder of documents."""
+    made = tmp_path / "policies"
+    made.mkdir(exist_ok=True)
+    for name, text in documents.items():
+        (made / f"{name}.yaml").write_text(text)
+    (made / "README.md").write_text("no policy")
+    return made
+
+
+def test_valid_documents_are_told_by_model(rmv: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, tumor=POLICY)
+
+    ran = rmv("validate", "-f", made)
+
+    assert ran == (0, f"{made}/tumor.yaml: policy of tumor is valid\n", "")
+
+
+def test_every_problem_is_told_with_its_line(rmv: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, bad=BAD.replace("serve: v2", "serve: v8"), broken="model: [")
+
+    ran = rmv("validate", "-f", made)
+
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert [line for line in lines if line.startswith(f"{made}/bad.yaml:8:") and "v8" in line]
+    assert [line for line in lines if line.startswith(f"{made}/bad.yaml:9:") and "v9" in line]
+    assert [line for line in lines if line.startswith(f"{made}/broken.yaml:")]
+
+
+def test_problems_are_told_to_programs_as_json(rmv: Rmv, tmp_path: Path) -> None:
+    ran = rmv("validate", "--json", "-f", folder(tmp_path, bad=BAD))
+
+    told = json.loads(ran.out)
+    assert ran.code == 1
+    assert told["valid"] is False
+    assert told["problems"][0]["path"] == "default"
+    assert told["problems"][0]["line"] == 9
+
+
+def test_two_documents_for_one_model_are_a_problem(rmv: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, a=POLICY, b=POLICY)
+
+    ran = rmv("validate", "-f", made)
+
+    assert ran.code == 1
+    assert ran.out == f"{made}/b.yaml: model: `tumor` is described in {made}/a.yaml, too\n"
+
+
+def test_a_path_without_documents_is_a_problem(rmv: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path)
+
+    ran = rmv("validate", "-f", made, "-f", tmp_path / "none.yaml")
+
+    assert ran.code == 1
+    assert ran.out == (
+        f"{made}: holds no .json or .yaml or .yml file\n"
+        f"{tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+    )
+
+
+def test_a_document_may_come_from_standard_input(rmv: Rmv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(BAD.encode())))
+
+    ran = rmv("validate", "-f", "-")
+
+    assert ran.code == 1
+    assert ran.out.startswith("stdin:9:")
+
+
+def test_an_apply_creates_then_leaves_then_configures(store: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, tumor=POLICY)
+
+    created = store("apply", "-f", made, "--comment", "first", "--actor", "ann")
+    unchanged = store("apply", "-f", made)
+    folder(tmp_path, tumor=POLICY.replace("default: v1", "default: v2"))
+    configured = store("apply", "-f", made, "--json")
+
+    assert created == (0, "tumor created (revision 1)\n", "")
+    assert unchanged == (0, "tumor unchanged (revision 1)\n", "")
+    assert json.loads(configured.out) == [
+        {"model": "tumor", "outcome": "configured", "revision": 2}
+    ]
+
+
+def test_one_invalid_document_keeps_all_from_being_applied(store: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, bad=BAD, tumor=POLICY)
+
+    ran = store("apply", "-f", made)
+
+    assert ran.code == 1
+    assert ran.out == ""
+    assert ran.err.startswith(f"error: {made}/bad.yaml:9:")
+    assert json.loads(store("get", "--json").out) == []
+
+
+def test_what_get_prints_can_be_applied_again(tumor: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "printed.yaml"
+    file.write_text(tumor("get", "tumor").out)
+
+    assert tumor("apply", "-f", file).out == "tumor unchanged (revision 1)\n"
+
+
+def test_policies_are_listed_and_their_history_kept(tumor: Rmv) -> None:
+    listed = tumor("get").out.splitlines()
+    history = json.loads(tumor("history", "tumor", "--json").out)
+
+    assert listed[1].startswith("tumor  1         v1, v2    v1")
+    assert [entry["revision"] for entry in history] == [1]
+
+
+def test_an_unknown_model_is_answered_with_a_similar_one(tumor: Rmv) -> None:
+    ran = tumor("get", "tumour")
+
+    assert ran == (
+        1,
+        "",
+        "error: the store has no policy of `tumour`; did you mean `tumor`?\n",
+    )

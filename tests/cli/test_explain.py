@@ -1,0 +1,133 @@
+"""`rmv explain` decides as the sidecar does; `rmv token` makes tokens that it believes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.cli.callers import read_claims
+from sidecar.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Rmv
+
+
+def test_the_default_is_explained(tumor: Rmv) -> None:
+    ran = tumor("explain", "--model", "tumor", "--tenant", "acme")
+
+    assert ran.code == 0
+    assert dict(line.split(maxsplit=1) for line in ran.out.splitlines()) == {
+        "model": "tumor",
+        "tenant": "acme",
+        "version": "v1",
+        "reason": "DEFAULT",
+        "revision": "1",
+    }
+
+
+def test_a_rule_sees_the_headers(tumor: Rmv) -> None:
+    ran = tumor("explain", "--model", "tumor", "--tenant", "acme", "-H", "X-Beta: yes", "--json")
+
+    told = json.loads(ran.out)
+    assert (told["version"], told["reason"]) == ("v2", "RULE:beta")
+
+
+def test_a_pin_and_a_kill_are_seen(tumor: Rmv) -> None:
+    tumor("pin", "tumor", "acme", "v2")
+    pinned = tumor("explain", "--model", "tumor", "--tenant", "acme", "--json")
+    tumor("kill", "tumor:v2", "--reason", "wrong dose")
+    killed = tumor("explain", "--model", "tumor", "--tenant", "acme", "--json")
+
+    assert json.loads(pinned.out)["reason"] == "PINNED"
+    told = json.loads(killed.out)
+    assert told["version"] is None
+    assert told["rejected"] == [{"version": "v2", "cause": "killed"}]
+    assert told["refusal"]["code"] == "version-unavailable"
+
+
+def test_a_refusal_is_told_with_its_status(tumor: Rmv) -> None:
+    ran = tumor("explain", "--model", "tumor", "--tenant", "evil", "--asked-version", "v2")
+
+    assert ran.code == 0
+    assert "refused   403 version-forbidden: " in ran.out
+    assert "rejected  v2 (not-entitled)" in ran.out
+
+
+def test_a_token_of_the_development_issuer_is_believed(
+    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    made = tumor("token", "--tenant", "acme", "--keys", keys, "--claim", "plan=gold")
+    settings = dict(line.split(" = ") for line in made.err.splitlines() if " = " in line)
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RMV_IDENTITY__{name.strip().upper()}", json.loads(value))
+
+    again = tumor("token", "--tenant", "acme")
+    ran = tumor("explain", "--model", "tumor", "--token", made.out.strip(), "--json")
+
+    assert made.out.count("\n") == 1
+    assert made.out.count(".") == 2
+    assert again.err == ""  # the same keys, found beside the key set that the settings name
+    assert json.loads(ran.out)["tenant"] == "acme"
+
+
+def test_claims_are_put_where_the_settings_look_for_them(tumor: Rmv, tmp_path: Path) -> None:
+    tumor("token", "--tenant", "first", "--keys", tmp_path / "keys")
+    file = tmp_path / "rmv.toml"
+    file.write_text(
+        '[identity]\njwks_file = "keys/jwks.json"\nissuer = "me"\naudience = "models"\n'
+        'tenant_claim = "org.tenant"\n'
+    )
+
+    token = tumor("token", "--tenant", "acme", "--config", file).out.strip()
+    ran = tumor("explain", "--model", "tumor", "--token", token, "--config", file, "--json")
+
+    assert json.loads(ran.out)["tenant"] == "acme"
+
+
+def test_a_token_that_is_not_believed_is_refused(
+    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tumor("token", "--tenant", "acme", "--keys", tmp_path / "keys").out.strip()
+    monkeypatch.setenv("RMV_IDENTITY__JWKS_FILE", str(tmp_path / "keys" / "jwks.json"))
+    monkeypatch.setenv("RMV_IDENTITY__ISSUER", "somebody else")
+    monkeypatch.setenv("RMV_IDENTITY__AUDIENCE", "rmv")
+
+    ran = tumor("explain", "--model", "tumor", "--token", token)
+
+    assert ran.code == 1
+    assert "issuer" in ran.err
+    assert token not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--token", "x"), "--token needs the settings of [identity]"),
+        (("--token", "x", "--tenant", "acme"), "--token says who calls"),
+        (("--header", "nonsense"), "--header nonsense: write 'NAME: VALUE'"),
+        (("--claim", "nonsense"), "--claim nonsense: write NAME=VALUE"),
+    ],
+)
+def test_a_caller_that_cannot_be_read_is_a_usage_error(
+    tumor: Rmv, arguments: tuple[str, ...], told: str
+) -> None:
+    ran = tumor("explain", "--model", "tumor", *arguments)
+
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {told}")
+
+
+def test_claims_are_json_where_they_can_be() -> None:
+    claims = read_claims(["plan=gold", "seats=3", "org.id=7", 'org.tags=["a"]', "empty="])
+
+    assert claims == {"plan": "gold", "seats": 3, "org": {"id": 7, "tags": ["a"]}, "empty": ""}
+
+
+def test_a_claim_inside_a_plain_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`plan` is not an object"):
+        read_claims(["plan=gold", "plan.name=gold"])

@@ -1,0 +1,41 @@
+"""Results are plain where programs read, coloured where people do."""
+
+from io import StringIO
+
+import pytest
+
+from sidecar.cli.output import facts, paint, table
+
+
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    assert paint("no", "red", StringIO()) == "no"
+    assert paint("no", "red", Terminal()) == "\033[31mno\033[0m"
+
+
+def test_no_color_is_obeyed_on_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert paint("no", "red", Terminal()) == "no"
+
+
+def test_a_table_is_aligned_and_shows_empty_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("MODEL", "REVISION"), [("fraud", "1"), ("tumor-detection", "")])
+
+    assert capsys.readouterr().out == (
+        "MODEL            REVISION\nfraud            1\ntumor-detection  -\n"
+    )
+
+
+def test_facts_without_a_value_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    facts([("model", "fraud"), ("refused", ""), ("revision", "3")])
+
+    assert capsys.readouterr().out == "model     fraud\nrevision  3\n"
