@@ -1,0 +1,1 @@
+"""Policies, pins and kills in Redis: how they are spelled, watched and committed."""

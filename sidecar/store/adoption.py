@@ -1,0 +1,49 @@
+"""Whether a document that was seen belongs into the history, and as which revision.
+
+Anyone may edit a policy with redis-cli, and a commit may die between its two writes. So whoever
+sees a document compares it with the history; all who see the same thing do the same thing.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+if TYPE_CHECKING:
+    from sidecar.model.policy import Policy
+
+DIRECT = "direct"
+"""The actor of an edit made past this program."""
+
+MAX_REVISION = 2**53  # what every JSON reader keeps exact; stream ids end at 2**64
+
+
+class Adoption(Enum):
+    """What the history still needs."""
+
+    NONE = "none"  # the document stands there already
+    RECORD = "record"  # add the document as it is
+    COMMIT = "commit"  # its revision is taken: commit it anew, as the next one
+
+
+def judge(revision: int, digest: str, *, last: int, recorded: str | None) -> Adoption:
+    """Judge a document by its revision and digest.
+
+    `last` is the newest revision in the history (0: none), `recorded` the digest that the
+    document's own revision has there.
+    """
+    if recorded == digest:
+        return Adoption.NONE
+    if last < revision <= MAX_REVISION:
+        return Adoption.RECORD
+    return Adoption.COMMIT
+
+
+def readopted(policy: Policy, *, last: int) -> Policy:
+    """Return a directly edited `policy` as the next revision.
+
+    Its comment is dropped: it was that of the commit which the editor started from.
+    """
+    return structs.replace(policy, revision=last + 1, actor=DIRECT, comment="")

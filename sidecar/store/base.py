@@ -1,0 +1,130 @@
+"""What every store promises, and the structs it speaks in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from sidecar.model.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sidecar.store.live import LivePolicies
+
+
+class StoredPolicy(Struct, frozen=True):
+    """A policy and the very bytes it is stored as, which a commit compares."""
+
+    raw: bytes
+    policy: Policy
+
+
+class Pin(Struct, frozen=True):
+    """One tenant held to one version; `ttl_s` is None when it does not end by itself."""
+
+    tenant: str
+    version: str
+    ttl_s: float | None = None
+
+
+class Kill(Struct, frozen=True):
+    """A version switched off, or the whole model when `version` is empty."""
+
+    version: str
+    reason: str
+    ttl_s: float | None = None
+
+
+class HistoryEntry(Struct, frozen=True):
+    """One committed revision. `at_s` is epoch seconds, `digest` that of `document`'s bytes."""
+
+    revision: int
+    actor: str
+    comment: str
+    at_s: float
+    digest: str
+    document: bytes
+
+
+class Store(Protocol):
+    """Where policies, pins and kills are kept, in words of the model.
+
+    Every method may raise `StoreUnavailableError`, after seconds at most, and `BadNameError` for
+    a model, version or tenant that cannot stand in a key. Only `watch` never raises either.
+    """
+
+    async def get_document(self, model: str) -> bytes | None:
+        """Return a model's document as it is stored, valid or not; None when there is none."""
+        ...
+
+    async def get_policy(self, model: str) -> StoredPolicy | None:
+        """Return a model's policy, or None when there is none.
+
+        Raises:
+            PolicyError: the stored document is not a valid policy.
+        """
+        ...
+
+    async def models(self) -> list[str]:
+        """Return the models that have a document, sorted."""
+        ...
+
+    async def commit(
+        self, policy: Policy, *, expected: bytes | None, actor: str, comment: str
+    ) -> Policy:
+        """Store `policy` if the stored bytes still are `expected` (None: no document yet).
+
+        Returns the policy as committed: with its new revision, one above all before it, its
+        actor and its comment.
+
+        Raises:
+            StoreConflictError: somebody else changed the document since it was read.
+            PolicyError: `policy` is not valid.
+        """
+        ...
+
+    async def delete_policy(self, model: str) -> bool:
+        """Remove a model's document, whatever it is; return whether there was one."""
+        ...
+
+    async def set_pin(
+        self, model: str, tenant: str, version: str, ttl_s: float | None = None
+    ) -> None:
+        """Hold `tenant` to `version`, for `ttl_s` seconds when given."""
+        ...
+
+    async def delete_pin(self, model: str, tenant: str) -> bool:
+        """Let a tenant go; return whether it was pinned."""
+        ...
+
+    def pins(self, model: str) -> AsyncIterator[Pin]:
+        """Iterate over the pins of a model, in no order; there may be a million."""
+        ...
+
+    async def set_kill(
+        self, model: str, version: str, reason: str, ttl_s: float | None = None
+    ) -> None:
+        """Switch a version off, or the whole model when `version` is empty."""
+        ...
+
+    async def delete_kill(self, model: str, version: str = "") -> bool:
+        """Switch it on again; return whether it was off."""
+        ...
+
+    async def kills(self, model: str) -> list[Kill]:
+        """Return what is switched off in a model, sorted by version."""
+        ...
+
+    async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
+        """Return the newest committed revisions of a model, newest first."""
+        ...
+
+    async def watch(self, live: LivePolicies) -> None:
+        """Keep `live` current until cancelled; nothing else ends it."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...

@@ -1,0 +1,61 @@
+"""How this program talks to Redis: bounded in time, and with its errors translated."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from sidecar.errors import ConfigError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECT_TIMEOUT_S = 1.0
+CALL_TIMEOUT_S = 2.0  # a healthy server answers in under a millisecond
+_RETRIES = 1  # on a fresh connection, at once; the library's own ten wait for seconds
+
+FOREIGN_ERRORS = (RedisError, OSError, TimeoutError)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn whatever goes wrong on the way to Redis into `StoreUnavailableError`."""
+    try:
+        yield
+    except FOREIGN_ERRORS as e:
+        raise StoreUnavailableError(f"Redis: {str(e) or type(e).__name__}") from e
+
+
+def make_client(url: str) -> Redis:
+    """Return a client that connects when first used.
+
+    Raises:
+        ConfigError: `url` cannot be used.
+    """
+    return Redis.from_pool(make_pool(url))
+
+
+def make_pool(url: str) -> ConnectionPool:
+    """Return a pool of RESP3 connections, none of them made yet.
+
+    Raises:
+        ConfigError: `url` cannot be used.
+    """
+    try:
+        return ConnectionPool.from_url(
+            url,
+            protocol=3,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=CALL_TIMEOUT_S,
+            retry=Retry(NoBackoff(), _RETRIES),
+            # A handshake that only one vendor's cloud answers.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+    except (ValueError, TypeError, RedisError) as e:
+        raise ConfigError(f"redis: this URL cannot be used: {e}") from e

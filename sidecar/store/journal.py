@@ -1,0 +1,148 @@
+"""The history of committed revisions in Redis, and the one way to change a document."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from redis.exceptions import ResponseError
+
+from sidecar.policy import codec
+from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
+from sidecar.store.base import HistoryEntry
+from sidecar.store.client import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis.asyncio import Redis
+    from redis.typing import EncodableT, FieldT
+
+    from sidecar.model.policy import Policy
+    from sidecar.runtime.clock import Clock
+    from sidecar.store.keys import Keys
+
+_log = logging.getLogger("sidecar.store")
+
+# KEYS: the document. ARGV: whether one is expected, the expected bytes, the new bytes.
+# A document that already is the new one was written by this very call before a retry.
+_COMPARE_AND_SET = """
+local current = redis.call('GET', KEYS[1])
+if current == ARGV[3] then return 1 end
+if current ~= (ARGV[1] == '1' and ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3])
+return 1
+"""
+_ID_TAKEN = "equal or smaller"  # in XADD's error, of Redis and Valkey alike
+
+
+class Journal:
+    """Documents by compare-and-set, history by revision. No command spans two keys."""
+
+    def __init__(self, redis: Redis, keys: Keys, clock: Clock) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._clock = clock
+
+    async def compare_and_set(self, model: str, expected: bytes | None, raw: bytes) -> bool:
+        """Store `raw` if the stored bytes are `expected`; return whether they were.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        key = self._keys.policy(model)
+        is_expected = "0" if expected is None else "1"
+        with translated():
+            reply = await self._redis.eval(
+                _COMPARE_AND_SET, 1, key, is_expected, expected or b"", raw
+            )
+        return int(reply) == 1
+
+    async def record(self, policy: Policy, raw: bytes) -> None:
+        """Add a committed document to the history, unless its revision is there already.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        fields: dict[FieldT, EncodableT] = {
+            "actor": policy.actor or DIRECT,
+            "comment": policy.comment,
+            "at": f"{self._clock.now_s():.3f}",
+            "digest": codec.digest(raw),
+            "document": raw,
+        }
+        with translated():
+            try:
+                at = f"{policy.revision}-0"
+                await self._redis.xadd(self._keys.history(policy.model), fields, id=at)
+            except ResponseError as e:
+                if _ID_TAKEN not in str(e):
+                    raise
+
+    async def entries(self, model: str, limit: int) -> list[HistoryEntry]:
+        """Return the newest entries, newest first.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        with translated():
+            found = await self._redis.xrevrange(self._keys.history(model), count=limit)
+        return [_entry(at, fields) for at, fields in found or ()]
+
+    async def last_revision(self, model: str) -> int:
+        """Return the newest revision in the history, 0 when there is none.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        newest = await self.entries(model, 1)
+        return newest[0].revision if newest else 0
+
+    async def adopt(self, model: str, raw: bytes) -> None:
+        """Bring a valid document that was seen in the store into the history, if it is not there.
+
+        Any number of processes may do so at once: they end with one entry.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        policy = codec.decode(raw, source=self._keys.policy(model))
+        last = await self.last_revision(model)
+        recorded = await self._recorded(model, policy.revision) if last else None
+        match judge(policy.revision, codec.digest(raw), last=last, recorded=recorded):
+            case Adoption.NONE:
+                return
+            case Adoption.RECORD:
+                await self.record(policy, raw)
+            case Adoption.COMMIT:
+                policy = readopted(policy, last=last)
+                committed = codec.encode(policy)
+                if not await self.compare_and_set(model, raw, committed):
+                    return  # somebody was faster; what they wrote is seen and judged in its turn
+                await self.record(policy, committed)
+        _log.info("policy adopted", extra={"model": model, "revision": policy.revision})
+
+    async def _recorded(self, model: str, revision: int) -> str | None:
+        """Return the digest of a revision in the history."""
+        at = f"{revision}-0"
+        with translated():
+            found = await self._redis.xrange(self._keys.history(model), at, at, count=1)
+        return _entry(*found[0]).digest if found else None
+
+
+def _entry(
+    at: bytes | str | None, fields: Mapping[bytes | str, bytes | str] | None
+) -> HistoryEntry:
+    members = {_bytes(name): _bytes(value) for name, value in (fields or {}).items()}
+    return HistoryEntry(
+        revision=int(_bytes(at or b"0").partition(b"-")[0]),
+        actor=members.get(b"actor", b"").decode("utf-8", "replace"),
+        comment=members.get(b"comment", b"").decode("utf-8", "replace"),
+        at_s=float(members.get(b"at", b"0")),
+        digest=members.get(b"digest", b"").decode("utf-8", "replace"),
+        document=members.get(b"document", b""),
+    )
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value  # the client is told not to decode

@@ -1,0 +1,109 @@
+"""How every Redis key is spelled and parsed (DESIGN section 6: one fact, one key)."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from sidecar.errors import SidecarError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as `model.policy.Name`
+_MAX_TENANT = 512  # characters; a tenant comes from a claim, not from a person's typing
+
+
+class BadNameError(SidecarError):
+    """A model, version or tenant that cannot stand in a key."""
+
+
+class PolicyKey(Struct, frozen=True):
+    """The policy document of `model`."""
+
+    model: str
+
+
+class PinKey(Struct, frozen=True):
+    """The version that `tenant` is held to."""
+
+    model: str
+    tenant: str
+
+
+class KillKey(Struct, frozen=True):
+    """The switch of one version, or of the whole model when `version` is empty."""
+
+    model: str
+    version: str
+
+
+Key = PolicyKey | PinKey | KillKey
+"""A key that decisions depend on."""
+
+
+class Keys:
+    """Spells and parses keys under one prefix. Spelling a bad name raises `BadNameError`."""
+
+    def __init__(self, prefix: str = "rmv") -> None:
+        self._policy = f"{prefix}:policy:"
+        self._pin = f"{prefix}:pin:"
+        self._kill = f"{prefix}:kill:"
+        self._history = f"{prefix}:history:"
+        self.watched = (self._policy, self._pin, self._kill)
+        """The prefixes of the keys that decisions depend on."""
+        # One SCAN for all three; `parse` drops what the wider pattern lets in besides them.
+        self.watched_pattern = f"{prefix}:[pk]*"
+        self.policy_pattern = f"{self._policy}*"
+
+    def policy(self, model: str) -> str:
+        """Spell the key of a policy document."""
+        return self._policy + _checked(model)
+
+    def pin(self, model: str, tenant: str) -> str:
+        """Spell the key of a pin; `tenant` may contain colons."""
+        if not tenant or len(tenant) > _MAX_TENANT:
+            raise BadNameError(f"a tenant has 1 to {_MAX_TENANT} characters, not {len(tenant)}")
+        return f"{self._pin}{_checked(model)}:{tenant}"
+
+    def kill(self, model: str, version: str = "") -> str:
+        """Spell the key of a kill; an empty `version` is the whole model."""
+        whole = self._kill + _checked(model)
+        return f"{whole}:{_checked(version)}" if version else whole
+
+    def history(self, model: str) -> str:
+        """Spell the key of the stream of a model's committed revisions."""
+        return self._history + _checked(model)
+
+    def pins_pattern(self, model: str) -> str:
+        """Return the SCAN pattern of all pins of `model`."""
+        return f"{self._pin}{_checked(model)}:*"  # a checked name has no glob characters
+
+    def kills_pattern(self, model: str) -> str:
+        """Return the SCAN pattern of the version kills of `model`; the model's own is not in it."""
+        return f"{self._kill}{_checked(model)}:*"
+
+    def parse(self, raw: bytes) -> Key | None:
+        """Return what a key means, or None when it is not one that decisions depend on."""
+        try:
+            key = raw.decode()
+        except UnicodeDecodeError:
+            return None
+        if key.startswith(self._pin):
+            model, _, tenant = key[len(self._pin) :].partition(":")
+            return PinKey(model, tenant) if model and tenant else None
+        if key.startswith(self._policy):
+            model = key[len(self._policy) :]
+            return PolicyKey(model) if _NAME.fullmatch(model) else None
+        if key.startswith(self._kill):
+            model, colon, version = key[len(self._kill) :].partition(":")
+            is_whole = not colon
+            return KillKey(model, version) if model and (is_whole or version) else None
+        return None
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise BadNameError(
+            f"{name!r} is not a name: 1 to 64 letters, digits, '.', '_', '-', "
+            "the first of them a letter or digit"
+        )
+    return name

@@ -1,0 +1,219 @@
+"""What decisions are made from right now: the last good snapshot of every model."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar, assert_never
+
+from msgspec import Struct, field
+
+from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError, Problem
+from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sidecar.model.policy import Policy
+
+_T = TypeVar("_T")
+_log = logging.getLogger("sidecar.store")
+_STRIDE = 1000  # items between two yields of `replacing`: about a millisecond of work
+
+
+class Contents(Struct):
+    """All that a store holds and decisions depend on, as read in one go.
+
+    Documents by model; pins by model, then tenant; kill reasons by model, then version, where
+    the empty version is the whole model.
+    """
+
+    policies: dict[str, bytes] = field(default_factory=dict)
+    pins: dict[str, dict[str, str]] = field(default_factory=dict)
+    kills: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def put(self, key: Key, value: bytes | None) -> None:
+        """Set what `key` means to `value`, or remove it when that is None."""
+        match key:
+            case PolicyKey(model=model):
+                _put(self.policies, model, value)
+            case PinKey(model=model, tenant=tenant):
+                _put(self.pins.setdefault(model, {}), tenant, _text(value))
+            case KillKey(model=model, version=version):
+                _put(self.kills.setdefault(model, {}), version, _text(value))
+            case _:
+                assert_never(key)
+
+    def has(self, key: Key) -> bool:
+        """Return whether `key` is set."""
+        match key:
+            case PolicyKey(model=model):
+                return model in self.policies
+            case PinKey(model=model, tenant=tenant):
+                return tenant in self.pins.get(model, {})
+            case KillKey(model=model, version=version):
+                return version in self.kills.get(model, {})
+            case _:
+                assert_never(key)
+
+
+class LivePolicies:
+    """The snapshots that decisions are made from, kept current by a store's `watch`.
+
+    Everything here is one reference or one dict item away, so the hot path reads it unguarded.
+    A document with faults never replaces a good one, and never touches another model.
+    `on_change` is called with the model after its snapshot or its fault changed; not for pins,
+    which need no more than their one dict item.
+    """
+
+    def __init__(
+        self, keys: Keys | None = None, on_change: Callable[[str], None] | None = None
+    ) -> None:
+        self.snapshots: dict[str, Snapshot] = {}
+        """By model. A snapshot is replaced as a whole; its pins change in place."""
+        self.faults: dict[str, str] = {}
+        """Model -> why its newest document was refused; what served before still does."""
+        self.is_stale = True
+        """Whether the store may hold something newer: not loaded yet, out of reach, or emptied."""
+        self._keys = keys or Keys()
+        self._on_change = on_change
+        self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
+        self._policies: dict[str, Policy] = {}  # those in force
+        self._pins: dict[str, dict[str, str]] = {}  # each also held by its model's snapshot
+        self._kills: dict[str, dict[str, str]] = {}
+
+    def put(self, key: Key, value: bytes | None) -> None:
+        """Apply what the store now holds under `key`; None is a key that is gone."""
+        match key:
+            case PolicyKey(model=model):
+                self.put_policy(model, value)
+            case PinKey(model=model, tenant=tenant):
+                self.put_pin(model, tenant, _text(value))
+            case KillKey(model=model, version=version):
+                self.put_kill(model, version, _text(value))
+            case _:
+                assert_never(key)
+
+    def put_policy(self, model: str, raw: bytes | None) -> bool:
+        """Take a model's document into force, or remove the model; return whether `raw` serves.
+
+        A document that does not parse, validate or name its own key is refused: logged, kept in
+        `faults`, and the last good one keeps serving.
+        """
+        if raw is None:
+            self._remove(model)
+            return False
+        if self._documents.get(model) == raw:
+            return model not in self.faults
+        self._documents[model] = raw
+        try:
+            policy = self._decode(model, raw)
+            self._compile(policy)
+        except PolicyError as e:
+            self._refuse(model, str(e))
+            return False
+        except Exception as e:  # noqa: BLE001 -- a bug that one document meets must not stop the others
+            self._refuse(model, f"{self._keys.policy(model)}: {e!r}")
+            return False
+        self._policies[model] = policy
+        self.faults.pop(model, None)
+        self._changed(model)
+        return True
+
+    def put_pin(self, model: str, tenant: str, version: str | None) -> None:
+        """Hold `tenant` to `version`, or let it go. O(1); a pin may come before its policy."""
+        _put(self._pins.setdefault(model, {}), tenant, version)
+
+    def put_kill(self, model: str, version: str, reason: str | None) -> None:
+        """Switch a version off, or on again when `reason` is None; "" is the whole model."""
+        kills = self._kills.setdefault(model, {})
+        if kills.get(version) == reason:
+            return
+        _put(kills, version, reason)
+        policy = self._policies.get(model)
+        if policy is None:
+            return
+        self._compile(policy)
+        self._changed(model)
+
+    def replace(self, contents: Contents) -> None:
+        """Make everything as in `contents`; what is not there is removed."""
+        for _ in self.replacing(contents):
+            pass
+
+    def replacing(self, contents: Contents) -> Iterator[None]:
+        """Do what `replace` does, yielding now and then so that a loop can serve in between.
+
+        Between the steps every model is whole: only how many are current differs.
+        """
+        # Kills first: nothing that is switched off may serve, not even for one step.
+        for model in self._kills.keys() | contents.kills.keys():
+            now = contents.kills.get(model, {})
+            for version in self._kills.get(model, {}).keys() | now.keys():
+                self.put_kill(model, version, now.get(version))
+            yield
+        for model in self._pins.keys() | contents.pins.keys():
+            yield from self._replace_pins(model, contents.pins.get(model, {}))
+        for model in self._documents.keys() | contents.policies.keys():
+            self.put_policy(model, contents.policies.get(model))
+            yield
+
+    def _replace_pins(self, model: str, now: dict[str, str]) -> Iterator[None]:
+        live = self._pins.setdefault(model, {})
+        gone = [tenant for tenant in live if tenant not in now]
+        for start in range(0, len(gone), _STRIDE):
+            for tenant in gone[start : start + _STRIDE]:
+                del live[tenant]
+            yield
+        items = iter(now.items())
+        while some := dict(islice(items, _STRIDE)):
+            live.update(some)
+            yield
+
+    def _decode(self, model: str, raw: bytes) -> Policy:
+        source = self._keys.policy(model)
+        policy = codec.load(raw, source=source)
+        if policy.model != model:
+            reason = f"is {policy.model!r}, but the key says {model!r}"
+            raise PolicyError(codec.locate(raw, [Problem(source, "model", reason)]))
+        return policy
+
+    def _compile(self, policy: Policy) -> None:
+        model = policy.model
+        pins = self._pins.setdefault(model, {})
+        # The kills are copied: a snapshot is made from them, it does not look them up.
+        self.snapshots[model] = compile_snapshot(policy, pins, dict(self._kills.get(model, {})))
+
+    def _refuse(self, model: str, reason: str) -> None:
+        self.faults[model] = reason
+        _log.error(
+            "policy refused",
+            extra={"model": model, "reason": reason, "serving": model in self.snapshots},
+        )
+        self._changed(model)
+
+    def _remove(self, model: str) -> None:
+        is_known = self._documents.pop(model, None) is not None
+        self._policies.pop(model, None)
+        self.snapshots.pop(model, None)
+        self.faults.pop(model, None)
+        if is_known:
+            self._changed(model)
+
+    def _changed(self, model: str) -> None:
+        if self._on_change is not None:
+            self._on_change(model)
+
+
+def _put(into: dict[str, _T], name: str, value: _T | None) -> None:
+    if value is None:
+        into.pop(name, None)
+    else:
+        into[name] = value
+
+
+def _text(value: bytes | None) -> str | None:
+    # Values typed or piped into redis-cli often end in a newline.
+    return None if value is None else value.decode("utf-8", "replace").strip()

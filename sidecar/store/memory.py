@@ -1,0 +1,190 @@
+"""The store in this process's memory: the same promises, for tests and for trying things out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from sidecar.errors import StoreConflictError
+from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError
+from sidecar.runtime.clock import SystemClock
+from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
+from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
+from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.live import Contents
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sidecar.model.policy import Policy
+    from sidecar.runtime.clock import Clock
+    from sidecar.store.live import LivePolicies
+
+
+class MemoryStore:
+    """`Store` without a server; a change is live before the call that made it returns."""
+
+    def __init__(self, keys: Keys | None = None, *, clock: Clock | None = None) -> None:
+        self._keys = keys or Keys()
+        self._clock = clock or SystemClock()
+        self._contents = Contents()
+        self._history: dict[str, list[HistoryEntry]] = defaultdict(list)  # oldest first
+        self._ends: dict[Key, asyncio.TimerHandle] = {}
+        self._watching: list[LivePolicies] = []
+
+    async def get_document(self, model: str) -> bytes | None:
+        """Return a model's document as it is stored, valid or not."""
+        self._keys.policy(model)
+        return self._contents.policies.get(model)
+
+    async def get_policy(self, model: str) -> StoredPolicy | None:
+        """Return a model's policy, or None; raises PolicyError when it is not valid."""
+        raw = await self.get_document(model)
+        if raw is None:
+            return None
+        return StoredPolicy(raw, codec.load(raw, source=self._keys.policy(model)))
+
+    async def models(self) -> list[str]:
+        """Return the models that have a document, sorted."""
+        return sorted(self._contents.policies)
+
+    async def commit(
+        self, policy: Policy, *, expected: bytes | None, actor: str, comment: str
+    ) -> Policy:
+        """Store `policy` as the next revision if the stored bytes still are `expected`."""
+        source = self._keys.policy(policy.model)
+        codec.load(codec.encode(policy), source=source)
+        if self._contents.policies.get(policy.model) != expected:
+            raise StoreConflictError(f"{source} changed since it was read")
+        revision = self._last_revision(policy.model) + 1
+        committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
+        self._store(committed)
+        return committed
+
+    async def edit(self, model: str, raw: bytes) -> None:
+        """Set a document as redis-cli would, past every check; a valid one is adopted."""
+        source = self._keys.policy(model)
+        self._put(PolicyKey(model), raw)
+        try:
+            policy = codec.load(raw, source=source)
+        except PolicyError:
+            return  # every watcher refuses it and says why
+        if policy.model != model:
+            return
+        last = self._last_revision(model)
+        digest = codec.digest(raw)
+        recorded = [e.digest for e in self._history[model] if e.revision == policy.revision]
+        match judge(policy.revision, digest, last=last, recorded=recorded[0] if recorded else None):
+            case Adoption.NONE:
+                pass
+            case Adoption.RECORD:
+                self._record(policy, raw)
+            case Adoption.COMMIT:
+                self._store(readopted(policy, last=last))
+
+    async def delete_policy(self, model: str) -> bool:
+        """Remove a model's document; return whether there was one."""
+        self._keys.policy(model)
+        return self._put(PolicyKey(model), None)
+
+    async def set_pin(
+        self, model: str, tenant: str, version: str, ttl_s: float | None = None
+    ) -> None:
+        """Hold `tenant` to `version`, for `ttl_s` seconds when given."""
+        self._keys.pin(model, tenant)
+        self._put(PinKey(model, tenant), version.encode(), ttl_s)
+
+    async def delete_pin(self, model: str, tenant: str) -> bool:
+        """Let a tenant go; return whether it was pinned."""
+        self._keys.pin(model, tenant)
+        return self._put(PinKey(model, tenant), None)
+
+    async def pins(self, model: str) -> AsyncIterator[Pin]:
+        """Iterate over the pins of a model, in no order."""
+        self._keys.pins_pattern(model)
+        for tenant, version in list(self._contents.pins.get(model, {}).items()):
+            yield Pin(tenant, version, self._ttl_s(PinKey(model, tenant)))
+
+    async def set_kill(
+        self, model: str, version: str, reason: str, ttl_s: float | None = None
+    ) -> None:
+        """Switch a version off, or the whole model when `version` is empty."""
+        self._keys.kill(model, version)
+        self._put(KillKey(model, version), reason.encode(), ttl_s)
+
+    async def delete_kill(self, model: str, version: str = "") -> bool:
+        """Switch it on again; return whether it was off."""
+        self._keys.kill(model, version)
+        return self._put(KillKey(model, version), None)
+
+    async def kills(self, model: str) -> list[Kill]:
+        """Return what is switched off in a model, sorted by version."""
+        self._keys.kill(model)
+        return [
+            Kill(version, reason, self._ttl_s(KillKey(model, version)))
+            for version, reason in sorted(self._contents.kills.get(model, {}).items())
+        ]
+
+    async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
+        """Return the newest committed revisions of a model, newest first."""
+        self._keys.history(model)
+        return self._history[model][::-1][:limit]
+
+    async def watch(self, live: LivePolicies) -> None:
+        """Keep `live` current until cancelled; nothing else ends it."""
+        live.replace(self._contents)
+        live.is_stale = False
+        self._watching.append(live)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._watching.remove(live)
+
+    async def close(self) -> None:
+        """Stop the timers of what would end by itself."""
+        for end in self._ends.values():
+            end.cancel()
+        self._ends.clear()
+
+    def _store(self, policy: Policy) -> None:
+        raw = codec.encode(policy)
+        self._put(PolicyKey(policy.model), raw)
+        self._record(policy, raw)
+
+    def _record(self, policy: Policy, raw: bytes) -> None:
+        self._history[policy.model].append(
+            HistoryEntry(
+                revision=policy.revision,
+                actor=policy.actor or DIRECT,
+                comment=policy.comment,
+                at_s=self._clock.now_s(),
+                digest=codec.digest(raw),
+                document=raw,
+            )
+        )
+
+    def _last_revision(self, model: str) -> int:
+        entries = self._history[model]
+        return entries[-1].revision if entries else 0
+
+    def _put(self, key: Key, value: bytes | None, ttl_s: float | None = None) -> bool:
+        """Set or remove a key here and wherever it is watched; return whether it was there."""
+        end = self._ends.pop(key, None)
+        if end is not None:
+            end.cancel()
+        if ttl_s is not None:
+            loop = asyncio.get_running_loop()
+            self._ends[key] = loop.call_later(ttl_s, self._put, key, None)
+        was_there = self._contents.has(key)
+        self._contents.put(key, value)
+        for live in self._watching:
+            live.put(key, value)
+        return was_there
+
+    def _ttl_s(self, key: Key) -> float | None:
+        end = self._ends.get(key)
+        return None if end is None else max(0.0, end.when() - asyncio.get_running_loop().time())

@@ -1,0 +1,200 @@
+"""The store in Redis or Valkey, one standalone server."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from sidecar.errors import StoreConflictError
+from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError
+from sidecar.runtime.clock import SystemClock
+from sidecar.store.adoption import MAX_REVISION
+from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
+from sidecar.store.client import make_client, translated
+from sidecar.store.journal import Journal
+from sidecar.store.keys import Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.tracking import TrackingConnection
+from sidecar.store.watch import Watcher, WatchTiming
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sidecar.model.policy import Policy
+    from sidecar.runtime.clock import Clock
+    from sidecar.store.live import LivePolicies
+
+_PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
+
+
+class RedisStore:
+    """`Store` on a server given by a `redis://`, `rediss://` or `unix://` URL.
+
+    Nothing is connected before the first call.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        keys: Keys | None = None,
+        *,
+        clock: Clock | None = None,
+        timing: WatchTiming | None = None,
+    ) -> None:
+        self._keys = keys or Keys()
+        self._redis = make_client(url)
+        self._journal = Journal(self._redis, self._keys, clock or SystemClock())
+        self._timing = timing or WatchTiming()
+
+    async def get_document(self, model: str) -> bytes | None:
+        """Return a model's document as it is stored, valid or not."""
+        with translated():
+            return _bytes(await self._redis.get(self._keys.policy(model)))
+
+    async def get_policy(self, model: str) -> StoredPolicy | None:
+        """Return a model's policy, or None; raises PolicyError when it is not valid."""
+        raw = await self.get_document(model)
+        if raw is None:
+            return None
+        return StoredPolicy(raw, codec.load(raw, source=self._keys.policy(model)))
+
+    async def models(self) -> list[str]:
+        """Return the models that have a document, sorted."""
+        found = {
+            key.model
+            async for page in self._pages(self._keys.policy_pattern)
+            for key in map(self._keys.parse, page)
+            if isinstance(key, PolicyKey)
+        }
+        return sorted(found)
+
+    async def commit(
+        self, policy: Policy, *, expected: bytes | None, actor: str, comment: str
+    ) -> Policy:
+        """Store `policy` as the next revision if the stored bytes still are `expected`."""
+        model = policy.model
+        source = self._keys.policy(model)
+        codec.load(codec.encode(policy), source=source)
+        if await self.get_document(model) != expected:
+            raise StoreConflictError(f"{source} changed since it was read")
+        if expected is not None:
+            await self._settle(model, expected)
+        revision = await self._journal.last_revision(model) + 1
+        committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
+        raw = codec.encode(committed)
+        if not await self._journal.compare_and_set(model, expected, raw):
+            raise StoreConflictError(f"{source} changed since it was read")
+        await self._journal.record(committed, raw)
+        return committed
+
+    async def delete_policy(self, model: str) -> bool:
+        """Remove a model's document; return whether there was one."""
+        return await self._delete(self._keys.policy(model))
+
+    async def set_pin(
+        self, model: str, tenant: str, version: str, ttl_s: float | None = None
+    ) -> None:
+        """Hold `tenant` to `version`, for `ttl_s` seconds when given."""
+        await self._set(self._keys.pin(model, tenant), version, ttl_s)
+
+    async def delete_pin(self, model: str, tenant: str) -> bool:
+        """Let a tenant go; return whether it was pinned."""
+        return await self._delete(self._keys.pin(model, tenant))
+
+    async def pins(self, model: str) -> AsyncIterator[Pin]:
+        """Iterate over the pins of a model, in no order."""
+        seen: set[str] = set()  # SCAN may return a key twice
+        async for page in self._pages(self._keys.pins_pattern(model)):
+            for raw, value, ttl_s in await self._values(page):
+                key = self._keys.parse(raw)
+                if isinstance(key, PinKey) and key.tenant not in seen:
+                    seen.add(key.tenant)
+                    yield Pin(key.tenant, value, ttl_s)
+
+    async def set_kill(
+        self, model: str, version: str, reason: str, ttl_s: float | None = None
+    ) -> None:
+        """Switch a version off, or the whole model when `version` is empty."""
+        await self._set(self._keys.kill(model, version), reason, ttl_s)
+
+    async def delete_kill(self, model: str, version: str = "") -> bool:
+        """Switch it on again; return whether it was off."""
+        return await self._delete(self._keys.kill(model, version))
+
+    async def kills(self, model: str) -> list[Kill]:
+        """Return what is switched off in a model, sorted by version."""
+        found = {self._keys.kill(model).encode()}
+        async for page in self._pages(self._keys.kills_pattern(model)):
+            found.update(page)
+        kills = [
+            Kill(key.version, value, ttl_s)
+            for raw, value, ttl_s in await self._values(sorted(found))
+            if isinstance(key := self._keys.parse(raw), KillKey)
+        ]
+        return sorted(kills, key=lambda kill: kill.version)
+
+    async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
+        """Return the newest committed revisions of a model, newest first."""
+        return await self._journal.entries(model, limit)
+
+    async def watch(self, live: LivePolicies) -> None:
+        """Keep `live` current until cancelled; nothing else ends it."""
+        await Watcher(self._track, self._keys, live, self._journal, self._timing).run()
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        with translated():
+            await self._redis.aclose()
+
+    def _track(self) -> TrackingConnection:
+        return TrackingConnection(self._redis.connection_pool, self._keys.watched)
+
+    async def _settle(self, model: str, current: bytes) -> None:
+        """Make sure that the history has the document which a commit is about to replace."""
+        with suppress(PolicyError):  # replacing a broken document is how it is mended
+            policy = codec.load(current, source=self._keys.policy(model))
+            if 0 < policy.revision <= MAX_REVISION:
+                await self._journal.record(policy, current)
+
+    async def _set(self, key: str, value: str, ttl_s: float | None) -> None:
+        ttl_ms = None if ttl_s is None else max(1, round(ttl_s * 1000))
+        with translated():
+            await self._redis.set(key, value, px=ttl_ms)
+
+    async def _delete(self, key: str) -> bool:
+        with translated():
+            return await self._redis.delete(key) > 0
+
+    async def _pages(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """Iterate over the keys that match, a page at a time; a key may come twice."""
+        cursor = 0
+        while True:
+            with translated():
+                cursor, page = await self._redis.scan(cursor, match=pattern, count=_PAGE)
+            if page:
+                yield [key for key in page if isinstance(key, bytes)]
+            if cursor == 0:
+                return
+
+    async def _values(self, keys: list[bytes]) -> list[tuple[bytes, str, float | None]]:
+        """Return key, value and seconds to live (None: for ever) of those keys that exist."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.mget(keys)
+        for key in keys:
+            pipeline.pttl(key)
+        with translated():
+            values, *ttls_ms = await pipeline.execute()
+        return [
+            (key, value.decode("utf-8", "replace"), ttl_ms / 1000 if ttl_ms >= 0 else None)
+            for key, value, ttl_ms in zip(keys, values, ttls_ms, strict=True)
+            if value is not None
+        ]
+
+
+def _bytes(value: bytes | str | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,210 @@
+"""Keeps the live policies current: track, load everything, then follow the changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from sidecar.errors import StoreUnavailableError
+from sidecar.policy.problem import PolicyError
+from sidecar.runtime import tasks
+from sidecar.store.client import FOREIGN_ERRORS
+from sidecar.store.keys import PolicyKey
+from sidecar.store.live import Contents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.store.journal import Journal
+    from sidecar.store.keys import Key, Keys
+    from sidecar.store.live import LivePolicies
+    from sidecar.store.tracking import TrackingConnection
+
+_log = logging.getLogger("sidecar.store")
+_BATCH = 1000  # keys of one SCAN or MGET: about a millisecond of the loop's time
+
+
+class WatchTiming(Struct, frozen=True):
+    """How soon a watch notices and mends what is wrong, in seconds.
+
+    A connection that says nothing for `ping_every_s` is asked, and dead `ping_timeout_s` later.
+    """
+
+    ping_every_s: float = 2.0
+    ping_timeout_s: float = 3.0
+    reload_every_s: float = 60.0
+    first_backoff_s: float = 0.05
+    max_backoff_s: float = 1.0
+
+
+class Watcher:
+    """Feeds one `LivePolicies` from one server until it is cancelled."""
+
+    def __init__(
+        self,
+        connect: Callable[[], TrackingConnection],
+        keys: Keys,
+        live: LivePolicies,
+        journal: Journal,
+        timing: WatchTiming,
+    ) -> None:
+        self._connect = connect
+        self._keys = keys
+        self._watched = tuple(prefix.encode() for prefix in keys.watched)
+        self._live = live
+        self._timing = timing
+        self._adopter = _Adopter(journal)
+        self._backoff_s = timing.first_backoff_s
+        self._trouble: str | None = None  # what was last logged; the same again is not
+
+    async def run(self) -> None:
+        """Watch for ever: an error is logged, marks the policies stale, and starts over."""
+        adopting = tasks.spawn(self._adopter.run(), name="policy-adoption")
+        try:
+            while True:
+                await self._try_session()
+                self._live.is_stale = True
+                # Many sidecars lose the same server at once; they should not all return at once.
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311 -- spreads load, guards nothing
+                await asyncio.sleep(self._backoff_s * jitter)
+                self._backoff_s = min(self._backoff_s * 2, self._timing.max_backoff_s)
+        finally:
+            await tasks.stop(adopting)
+
+    async def _try_session(self) -> None:
+        try:
+            await self._session()
+        except FOREIGN_ERRORS as e:
+            trouble = str(e) or type(e).__name__
+            if trouble != self._trouble:
+                _log.warning("policy watch lost", extra={"reason": trouble})
+            self._trouble = trouble
+        except Exception:  # noqa: BLE001 -- a bug may cost one session, never the watch
+            _log.exception("policy watch failed")
+            self._trouble = ""
+
+    async def _session(self) -> None:
+        """Live through one connection; ends only with an error."""
+        clock = asyncio.get_running_loop().time
+        tracking = self._connect()
+        try:
+            await tracking.open()
+            await self._reload(tracking)
+            self._settled()
+            reload_at = clock() + self._timing.reload_every_s
+            while True:
+                wait_s = min(self._timing.ping_every_s, max(0.001, reload_at - clock()))
+                if not await tracking.heard(wait_s):
+                    await tracking.ping(self._timing.ping_timeout_s)
+                is_flushed = await self._follow(tracking)
+                if is_flushed or clock() >= reload_at:
+                    await self._reload(tracking)
+                    reload_at = clock() + self._timing.reload_every_s
+        finally:
+            await tracking.close()
+
+    def _settled(self) -> None:
+        self._backoff_s = self._timing.first_backoff_s
+        if self._trouble is not None:
+            _log.warning("policy watch resumed")
+        self._trouble = None
+
+    async def _follow(self, tracking: TrackingConnection, image: Contents | None = None) -> bool:
+        """Re-read the keys that changed; return whether the whole store was flushed instead.
+
+        `image` is a load under way, which must not overwrite the newer with the older.
+        """
+        changed, is_flushed = await tracking.take()
+        for start in range(0, len(changed), _BATCH):
+            raws = changed[start : start + _BATCH]
+            values = await tracking.mget(raws)
+            for raw, value in zip(raws, values, strict=True):
+                key = self._parse(raw)
+                if key is None:
+                    continue
+                if image is not None:
+                    image.put(key, value)
+                self._put(key, value)
+        return is_flushed
+
+    async def _reload(self, tracking: TrackingConnection) -> None:
+        """Read everything, and make the live policies equal to it."""
+        image = None
+        while image is None:
+            image = await self._load(tracking)
+        if not image.policies and self._live.snapshots:
+            # Models are removed one by one. All gone at once is a store that lost its data.
+            self._live.is_stale = True
+            _log.error(
+                "store is empty: serving the last known policies",
+                extra={"models": len(self._live.snapshots)},
+            )
+            return
+        for _ in self._live.replacing(image):
+            await asyncio.sleep(0)
+        for model, raw in image.policies.items():
+            if model not in self._live.faults:
+                self._adopter.notice(model, raw)
+        self._live.is_stale = False
+
+    async def _load(self, tracking: TrackingConnection) -> Contents | None:
+        """Read everything; None when the store was flushed meanwhile, so that it must be redone."""
+        image = Contents()
+        cursor = 0
+        while True:
+            cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
+            keys = {raw: key for raw in found if (key := self._parse(raw)) is not None}
+            values = await tracking.mget(list(keys))
+            for key, value in zip(keys.values(), values, strict=True):
+                image.put(key, value)
+            if await self._follow(tracking, image):
+                return None
+            if cursor == 0:
+                return image
+            await asyncio.sleep(0)
+
+    def _parse(self, raw: bytes) -> Key | None:
+        key = self._keys.parse(raw)
+        if key is None and raw.startswith(self._watched):
+            _log.warning("key ignored: no such spelling", extra={"key": repr(raw)})
+        return key
+
+    def _put(self, key: Key, value: bytes | None) -> None:
+        if not isinstance(key, PolicyKey) or value is None:
+            self._live.put(key, value)
+        elif self._live.put_policy(key.model, value):
+            self._adopter.notice(key.model, value)
+
+
+class _Adopter:
+    """Brings documents into the history beside the watch, which must not wait for it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._noticed: dict[str, bytes] = {}  # documents in force, by model; newest wins
+        self._done: dict[str, bytes] = {}
+        self._wake = asyncio.Event()
+
+    def notice(self, model: str, raw: bytes) -> None:
+        """Remember to look at a document that was taken into force."""
+        if self._done.get(model) != raw:
+            self._noticed[model] = raw
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Adopt what is noticed until cancelled. What fails is noticed again by the next reload."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._noticed:
+                model, raw = self._noticed.popitem()
+                try:
+                    await self._journal.adopt(model, raw)
+                except (StoreUnavailableError, PolicyError) as e:
+                    _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
+                else:
+                    self._done[model] = raw
