@@ -97,6 +97,11 @@ def as_text(value: Scalar) -> str:
     return str(value)
 
 
+def tenants_of(options: tuple[Scalar, ...]) -> frozenset[str]:
+    """Return the tenants that a list names; the empty text is none, for it means no tenant."""
+    return frozenset(map(as_text, options)) - {""}
+
+
 def header_text(value: bytes) -> str:
     """Decode a header or path for comparison; bytes that are no UTF-8 equal only themselves."""
     return value.decode("utf-8", "surrogateescape")
@@ -108,7 +113,7 @@ def _compile(attribute: str, condition: Condition) -> Test:
     if not isinstance(condition, Operators):
         options = condition if isinstance(condition, tuple) else (condition,)
         if attribute == "tenant":
-            return _tenant_in(frozenset(map(as_text, options)))
+            return _tenant_in(tenants_of(options))
         is_any = _one_of(options, is_text=is_text)
         return lambda identity, head: any(map(is_any, values(identity, head)))
     positive = _positive_checks(condition, is_text=is_text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.model.decision import Reason
 from sidecar.model.policy import Operators
-from sidecar.policy.match import Needs, as_text, compile_matcher, needs
+from sidecar.policy.match import Needs, compile_matcher, needs, tenants_of
 from sidecar.policy.sticky import CompiledSplit
 
 if TYPE_CHECKING:
@@ -93,4 +93,4 @@ def _named_tenants(when: Matcher) -> frozenset[str] | None:
     if condition is None or isinstance(condition, Operators):
         return None
     options = condition if isinstance(condition, tuple) else (condition,)
-    return frozenset(map(as_text, options))
+    return tenants_of(options)

@@ -93,9 +93,10 @@ def _is_struct(expected: object) -> bool:
 
 
 def _reason(message: str, value: JSON, expected: object) -> str:
-    text = message.split(" - at ", maxsplit=1)[0]
-    if expected == Name and isinstance(value, str):
+    text = message.split(" - at ", maxsplit=1)[0].replace("`", "")
+    is_name = expected == Name or Name in get_args(expected)
+    if is_name and isinstance(value, str):
         return f'"{value[:80]}" is not a name: {NAME_RULE}'
-    if expected == Name and isinstance(value, (int, float)):
-        return text + "; put it in quotes to make it text"
-    return text[:1].lower() + text[1:].replace("`", "")
+    if "str" in text and isinstance(value, (int, float)):
+        text += "; put it in quotes to make it text"
+    return text[:1].lower() + text[1:]

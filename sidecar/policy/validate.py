@@ -191,6 +191,9 @@ def _matcher(matcher: Matcher, at: Path) -> Iterator[Finding]:
         here: Path = (*at, attribute)
         yield from _attribute(attribute, here)
         yield from _condition(condition, here)
+        options = condition if isinstance(condition, tuple) else (condition,)
+        if attribute in {"tenant", "subject", "app"} and "" in options:
+            yield here, "an empty text matches nobody; for callers without one, use exists: false"
 
 
 def _attribute(attribute: str, at: Path) -> Iterator[Finding]:

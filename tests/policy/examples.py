@@ -1,0 +1,53 @@
+"""Heads, callers and policies that the tests of this room share."""
+
+from __future__ import annotations
+
+from sidecar.model.identity import JSON, Identity
+from sidecar.model.policy import Policy, Rule, Shadow, Version
+from sidecar.model.request import RequestHead
+
+
+def make_head(  # noqa: PLR0913  # a request has that many parts
+    target: bytes = b"/invocations",
+    *,
+    method: bytes = b"POST",
+    host: bytes = b"models.example",
+    request_id: bytes = b"r-1",
+    asked_model: bytes | None = None,
+    asked_version: bytes | None = None,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> RequestHead:
+    return RequestHead(
+        method=method,
+        target=target,
+        fields=[part for name, value in headers for part in (name, b": ", value, b"\r\n")],
+        host=host,
+        request_id=request_id,
+        asked_model=asked_model,
+        asked_version=asked_version,
+    )
+
+
+def caller(
+    tenant: str = "acme",
+    *,
+    subject: str = "",
+    app: str = "",
+    scopes: tuple[str, ...] = (),
+    claims: dict[str, JSON] | None = None,
+) -> Identity:
+    return Identity(tenant=tenant, subject=subject, app=app, scopes=scopes, claims=claims or {})
+
+
+def make_policy(
+    *rules: Rule,
+    versions: dict[str, Version] | None = None,
+    default: str | None = "v1",
+    shadows: tuple[Shadow, ...] = (),
+) -> Policy:
+    served = versions or {"v1": version(), "v2": version(), "v3": version()}
+    return Policy(model="tumor", versions=served, rules=rules, default=default, shadows=shadows)
+
+
+def version() -> Version:
+    return Version(endpoints=("http://127.0.0.1:9001",))

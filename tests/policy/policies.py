@@ -1,0 +1,146 @@
+"""Random policies, callers and heads that go together, for property tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+from sidecar.model.identity import JSON, Identity
+from sidecar.model.policy import (
+    Condition,
+    Matcher,
+    Operators,
+    Policy,
+    Rule,
+    Scalar,
+    Shadow,
+    Split,
+    Version,
+)
+from tests.policy.examples import make_head
+
+if TYPE_CHECKING:
+    from sidecar.model.request import RequestHead
+
+VERSIONS = ("v1", "v2", "v3")
+TENANTS = ("", "acme", "globex", "initech")
+WORDS = ("a", "b", "ab", "true", "1")
+
+SCALARS: st.SearchStrategy[Scalar] = st.sampled_from(WORDS) | st.sampled_from((0, 1, 1.0, True))
+OPTIONS = st.lists(SCALARS, min_size=1, max_size=3).map(tuple)
+NAMES = st.sampled_from(VERSIONS)
+ENDPOINTS = ("http://127.0.0.1:9001",)
+
+OPERATORS = st.builds(
+    Operators,
+    in_=st.none() | OPTIONS,
+    not_in=st.none() | OPTIONS,
+    prefix=st.none() | st.sampled_from(("a", "t")),
+    suffix=st.none() | st.sampled_from(("b", "e")),
+    regex=st.none() | st.sampled_from(("a.?", "[0-9]+")),
+    exists=st.none() | st.booleans(),
+)
+CONDITIONS = SCALARS | OPTIONS | OPERATORS.filter(lambda made: made != Operators())
+CLAIMS: st.SearchStrategy[JSON] = st.one_of(
+    st.none(), SCALARS, st.lists(SCALARS, max_size=2).map(list), st.just({"x": 1})
+)
+SPLITS = st.builds(
+    Split,
+    arms=st.dictionaries(NAMES, st.integers(0, 3), min_size=1).filter(lambda a: any(a.values())),
+    key=st.sampled_from(("tenant", "subject", "app", "request", "header.x-word")),
+    otherwise=st.none() | NAMES,
+)
+SHADOWS = st.builds(Shadow, version=NAMES, percent=st.sampled_from((0.0, 50.0, 100.0)))
+
+ATTRIBUTES: dict[str, st.SearchStrategy[Condition]] = {
+    "tenant": st.sampled_from(TENANTS[1:])
+    | st.lists(st.sampled_from(TENANTS), min_size=1).map(tuple),
+    "app": CONDITIONS,
+    "scope": CONDITIONS,
+    "claim.level": CONDITIONS,
+    "claim.org.unit": CONDITIONS,
+    "header.x-word": CONDITIONS,
+    "method": st.sampled_from(("GET", "POST")) | OPERATORS.filter(lambda made: made != Operators()),
+}
+
+
+@st.composite
+def matchers(draw: st.DrawFn, max_size: int = 2) -> Matcher:
+    """Conditions on the attributes that `callers` and `heads` have."""
+    chosen = draw(st.lists(st.sampled_from(sorted(ATTRIBUTES)), max_size=max_size, unique=True))
+    matcher = {attribute: draw(ATTRIBUTES[attribute]) for attribute in chosen}
+    if "tenant" in matcher and draw(st.integers(0, 3)) == 0:
+        matcher["tenant"] = Operators(not_in=("acme",))
+    return matcher
+
+
+@st.composite
+def versions(draw: st.DrawFn) -> dict[str, Version]:
+    """All of `VERSIONS`, mostly open to everybody."""
+    lists = st.lists(matchers(max_size=1), max_size=2).map(tuple)
+    made = {}
+    for name in VERSIONS:
+        allow: tuple[Matcher, ...] | None = None
+        deny: tuple[Matcher, ...] = ()
+        if draw(st.integers(0, 2)) == 0:
+            allow = draw(lists) or None
+            deny = draw(lists)
+        made[name] = Version(endpoints=ENDPOINTS, allow=allow, deny=deny)
+    return made
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> tuple[Rule, ...]:
+    """Up to five rules with ids of their own."""
+    made = []
+    for n in range(draw(st.integers(0, 5))):
+        when = draw(matchers())
+        kind = draw(st.sampled_from(("serve", "split", "deny")))
+        if kind == "serve":
+            made.append(Rule(id=f"r{n}", when=when, serve=draw(NAMES)))
+        elif kind == "split":
+            made.append(Rule(id=f"r{n}", when=when, split=draw(SPLITS)))
+        else:
+            made.append(Rule(id=f"r{n}", when=when, deny="no"))
+    return tuple(made)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Policies over `VERSIONS`; well shaped, and fit to be compiled."""
+    return Policy(
+        model="tumor",
+        versions=draw(versions()),
+        rules=draw(rules()),
+        default=draw(st.none() | NAMES),
+        shadows=tuple(draw(st.lists(SHADOWS, max_size=2, unique_by=lambda one: one.version))),
+        revision=draw(st.integers(0, 3)),
+    )
+
+
+@st.composite
+def callers(draw: st.DrawFn) -> Identity:
+    """Callers with and without each attribute."""
+    claims = draw(st.fixed_dictionaries({}, optional={"level": CLAIMS, "org": CLAIMS}))
+    if draw(st.booleans()):
+        claims["org"] = {"unit": draw(CLAIMS)}
+    return Identity(
+        tenant=draw(st.sampled_from(TENANTS)),
+        subject=draw(st.sampled_from(("", "s1", "s2"))),
+        app=draw(st.sampled_from(("", *WORDS))),
+        scopes=tuple(draw(st.lists(st.sampled_from(WORDS), max_size=2))),
+        claims=claims,
+    )
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> RequestHead:
+    """Heads that may ask for a version and may carry `X-Word`."""
+    words = draw(st.lists(st.sampled_from(WORDS), max_size=1))
+    return make_head(
+        method=draw(st.sampled_from((b"GET", b"POST"))),
+        request_id=draw(st.sampled_from((b"r1", b"r2", b"r3"))),
+        asked_version=draw(st.sampled_from((None, None, None, b"v1", b"v2", b"v9", b"\xff"))),
+        headers=tuple((b"X-Word", one.encode()) for one in words),
+    )

@@ -1,0 +1,287 @@
+"""Documents come in as JSON or YAML, are refused with a place, and go out in one spelling."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.model.policy import Operators, Policy, Rule, Split, Version
+from sidecar.policy import codec, document
+from sidecar.policy.codec import MAX_DOCUMENT_BYTES, decode, digest, encode, load
+from sidecar.policy.problem import PolicyError, Problem
+from tests.policy.policies import policies
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
+
+YAML = b"""\
+model: tumor
+versions:
+  v1: {endpoints: ["http://127.0.0.1:9001"]}
+  v2:
+    endpoints:
+      - http://127.0.0.1:9002
+rules:
+  - id: canary
+    when: {tenant: [acme, no, 007], claim.level: 3, header.x-debug: true}
+    split: {arms: {v1: 90, v2: 10}}
+default: v1
+"""
+MINIMAL = b'{"model":"m","versions":{"v1":{"endpoints":["http://h:1"]}}}'
+
+
+def refused(raw: bytes) -> tuple[Problem, ...]:
+    with pytest.raises(PolicyError) as caught:
+        decode(raw, source="doc")
+    return caught.value.problems
+
+
+def with_rule(rule: str) -> bytes:
+    return (
+        b'{"model":"m","versions":{"v1":{"endpoints":["http://h:1"]}},"rules":[%s]}' % rule.encode()
+    )
+
+
+def test_yaml_is_read_as_it_stands() -> None:
+    policy = decode(YAML, source="doc")
+
+    assert policy == Policy(
+        model="tumor",
+        versions={
+            "v1": Version(endpoints=("http://127.0.0.1:9001",)),
+            "v2": Version(endpoints=("http://127.0.0.1:9002",)),
+        },
+        rules=(
+            Rule(
+                id="canary",
+                when={"tenant": ("acme", "no", "007"), "claim.level": 3, "header.x-debug": True},
+                split=Split(arms={"v1": 90, "v2": 10}),
+            ),
+        ),
+        default="v1",
+    )
+
+
+@given(policies())
+def test_what_is_encoded_decodes_to_the_same(policy: Policy) -> None:
+    assert decode(encode(policy), source="doc") == policy
+
+
+@given(policies())
+def test_json_reads_the_same_as_json_and_as_yaml(policy: Policy) -> None:
+    raw = encode(policy)
+
+    assert document.read(raw.decode(), "doc").value == json.loads(raw)
+
+
+def test_equal_policies_have_one_spelling_and_one_digest() -> None:
+    turned = b'{"versions": {"v1": {"endpoints": ["http://h:1"], "deny": []}}, "model": "m"}'
+
+    one, other = decode(MINIMAL, source=""), decode(turned, source="")
+
+    assert encode(one) == encode(other) == MINIMAL
+    assert digest(one) == digest(other) == digest(MINIMAL)
+    assert digest(turned) != digest(MINIMAL)
+
+
+def test_the_order_of_versions_does_not_show_in_the_spelling() -> None:
+    turned = decode(YAML, source="")
+    versions = dict(reversed(turned.versions.items()))
+
+    assert encode(Policy(model="m", versions=versions)) == encode(
+        Policy(model="m", versions=turned.versions)
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "line", "column", "words"),
+    [
+        (b"", None, None, "empty"),
+        (b"model: a\nmodel: b\n", 2, 1, '"model" is given twice'),
+        (MINIMAL[:-1] + b',\n "model": "x"}', 2, 2, '"model" is given twice'),
+        (b'{"model":\n  "m" :}', 2, 7, "not JSON"),
+        (b'{"model":', None, None, "not JSON"),
+        (b"a: b: c\n", 1, 5, "not YAML"),
+        (b"model: m\n---\nmodel: n\n", 3, 1, "more than one document"),
+        (b"model: !!python/object:os.system x\n", 1, 8, "tags"),
+        (b"model: !!map {}\n", 1, 8, "tags"),
+        (b"? [a]\n: b\n", 1, 3, "key must be plain text"),
+        (b"model: *x\n", 1, 8, "alias"),
+        (b"model: m\nx: \xff\n", 2, 4, "0xff"),
+        (b"model: 1e999\n", 1, 8, "out of range"),
+        (b"model: \x00\n", None, None, "not YAML"),
+        (b"MODEL", 1, 1, "expected object, got str"),
+    ],
+)
+def test_what_is_no_document_is_refused_with_its_place(
+    raw: bytes, line: int | None, column: int | None, words: str
+) -> None:
+    (problem,) = refused(raw)
+
+    assert words in problem.reason
+    assert (problem.line, problem.column) == (line, column)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"model: m\n", 'doc:1:1: the field "versions" is missing'),
+        (b"model: [m]\nversions: {}", "doc:1:8: model: expected str, got array"),
+        (
+            b"model: m\nversions:\n  v 1: {endpoints: [x]}",
+            'doc:3:8: versions["v 1"]: "v 1" is not a name',
+        ),
+        (
+            b"model: m\nversions:\n  v1: {endpoint: [x]}",
+            'versions.v1.endpoint: unknown field "endpoint"; did you mean "endpoints"?',
+        ),
+        (
+            b"model: m\nversions:\n  v1: {endpoints: []}",
+            "doc:3:19: versions.v1.endpoints: expected array of length >= 1",
+        ),
+        (
+            b"model: m\nversions:\n  v1: {endpoints: [x]}\ndefault: 1.10",
+            "doc:4:10: default: expected str | null, got float; put it in quotes",
+        ),
+        (
+            with_rule('{"id":"r","when":{"header.x":{"prefixx":"a"}}}'),
+            'rules[0].when["header.x"].prefixx: unknown field "prefixx"; did you mean "prefix"?',
+        ),
+        (with_rule('{"id":"r","when":{"a":[[]]}}'), "rules[0].when.a[0]: expected bool | int"),
+        (with_rule('{"id":"r","split":{"arms":{"v1":-1}}}'), "rules[0].split.arms.v1: expected"),
+    ],
+)
+def test_misfits_are_named_with_path_and_place(raw: bytes, text: str) -> None:
+    assert text in "\n".join(map(str, refused(raw)))
+
+
+def test_all_misfits_are_reported_at_once() -> None:
+    raw = b"model: m\nversions: {v1: {endpoints: x}}\nrules: [{id: 1}, {serve: v1}]\nextra: 1"
+
+    assert [problem.path for problem in refused(raw)] == [
+        "versions.v1.endpoints",
+        "rules[0].id",
+        "rules[1]",
+        "extra",
+    ]
+
+
+def test_json_that_is_no_yaml_is_refused_without_places() -> None:
+    (problem,) = refused(b'{\n\t"model": 1,\n\t"versions": {}\n}')
+
+    assert problem.path == "model"
+
+
+def test_flow_yaml_is_no_broken_json() -> None:
+    policy = decode(b"{model: m, versions: {v1: {endpoints: ['http://h:1']}}}", source="doc")
+
+    assert policy == decode(MINIMAL, source="doc")
+
+
+def test_a_byte_order_mark_is_no_text() -> None:
+    assert decode(b"\xef\xbb\xbf" + MINIMAL, source="doc") == decode(MINIMAL, source="doc")
+
+
+@pytest.mark.parametrize("text", ["no", "off", "1:30", "2026-01-01", "0x10", "1_000", ".nan", "01"])
+def test_yaml_scalars_that_json_does_not_know_are_text(text: str) -> None:
+    assert document.read(f"a: {text}", "").value == {"a": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("-1.5", -1.5),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("~", None),
+        ("'1'", "1"),
+        ("", None),
+    ],
+)
+def test_yaml_scalars_that_json_knows_mean_the_same(text: str, value: JSON) -> None:
+    assert document.read(f"a: {text}", "").value == {"a": value}
+
+
+def test_aliases_are_read() -> None:
+    assert document.read("a: &x {b: 1}\nc: [*x, *x]", "").value == {
+        "a": {"b": 1},
+        "c": [{"b": 1}, {"b": 1}],
+    }
+
+
+def test_a_bomb_of_aliases_is_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+
+    assert "aliases counted in full" in refused("\n".join(lines).encode())[0].reason
+
+
+def test_an_anchor_may_not_hold_itself() -> None:
+    assert "before the end of its anchor" in refused(b"a: &x [*x]")[0].reason
+
+
+@pytest.mark.parametrize("raw", [b"- " * 100_000, b"[" * 100_000, b'{"a":' * 100_000, b"a: " * 50])
+def test_deep_nesting_is_refused(raw: bytes) -> None:
+    assert refused(raw)
+
+
+def test_a_document_over_the_limit_is_refused_unread() -> None:
+    (problem,) = refused(b" " * (MAX_DOCUMENT_BYTES + 1))
+
+    assert "at most 1048576" in problem.reason
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode()))
+def test_no_bytes_cause_anything_but_a_refusal(raw: bytes) -> None:
+    with pytest.raises(PolicyError):
+        decode(raw, source="doc")
+
+
+@given(st.integers(0, len(YAML)), st.integers(0, 12), st.text("{}[]:,*&!-' \n\t\"", max_size=4))
+def test_a_damaged_document_is_read_or_refused(at: int, gone: int, put: str) -> None:
+    for raw in (YAML, MINIMAL):
+        damaged = raw[:at] + put.encode() + raw[at + gone :]
+        try:
+            policy = decode(damaged, source="doc")
+        except PolicyError as error:
+            assert error.problems  # noqa: PT017  # either outcome is right
+        else:
+            assert decode(encode(policy), source="doc") == policy
+
+
+def test_load_validates_and_gives_places() -> None:
+    raw = YAML.replace(b"default: v1", b"default: v22")
+
+    with pytest.raises(PolicyError) as caught:
+        load(raw, source="policies/tumor.yaml")
+
+    wanted = 'policies/tumor.yaml:11:10: default: unknown version "v22"; did you mean "v2"?'
+    assert str(caught.value) == wanted
+
+
+def test_load_returns_a_good_policy() -> None:
+    assert load(YAML, source="doc") == decode(YAML, source="doc")
+
+
+def test_operators_keep_their_name_in() -> None:
+    policy = decode(with_rule('{"id":"r","when":{"app":{"in":["a"]}},"serve":"v1"}'), source="")
+
+    assert policy.rules[0].when == {"app": Operators(in_=("a",))}
+    assert b'"in":["a"]' in encode(policy)
+
+
+def test_a_problem_is_placed_at_the_nearest_value_that_encloses_it() -> None:
+    problem = Problem("doc", 'rules[0].when["header.x-no.pe"].in', "why")
+
+    (placed,) = codec.locate(YAML, [problem])
+
+    assert str(placed) == 'doc:9:11: rules[0].when["header.x-no.pe"].in: why'
+
+
+def test_a_problem_without_source_and_place_is_path_and_reason() -> None:
+    assert str(Problem("", "rules[0]", "why")) == "rules[0]: why"

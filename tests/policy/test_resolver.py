@@ -1,0 +1,333 @@
+"""Kill, explicit, pin, rules, default: in this order, each with its reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from sidecar.errors import Code
+from sidecar.model.decision import Cause, Decision, Rejected
+from sidecar.model.policy import Policy, Rule, Shadow, Split, Version
+from sidecar.policy.bucket import choose, sampled
+from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from tests.policy.examples import caller, make_head, make_policy, version
+from tests.policy.plain import PlainReading
+from tests.policy.policies import TENANTS, VERSIONS, callers, heads, policies
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import Identity
+    from sidecar.model.request import RequestHead
+
+HEAD = make_head()
+CANARY = Rule(id="canary", split=Split(arms={"v1": 90, "v2": 10}))
+NOT_FOR_ACME = Version(endpoints=("http://127.0.0.1:9001",), deny=({"tenant": "acme"},))
+
+
+def snapshot_of(
+    policy: Policy, pins: dict[str, str] | None = None, kills: dict[str, str] | None = None
+) -> Snapshot:
+    return compile_snapshot(policy, {} if pins is None else pins, kills or {})
+
+
+def limited(**versions: Version) -> dict[str, Version]:
+    return {name: version() for name in VERSIONS} | versions
+
+
+def outcome(decision: Decision) -> tuple[str, str, Code | None]:
+    return decision.version, decision.reason, decision.refusal
+
+
+PINS = st.dictionaries(
+    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, "gone")), max_size=2
+)
+KILLS = st.dictionaries(st.sampled_from((*VERSIONS, *VERSIONS, "")), st.just("why"), max_size=2)
+
+
+@settings(max_examples=150)
+@given(policies(), PINS, KILLS, st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6))
+def test_the_resolver_is_a_plain_reading_of_the_document(
+    policy: Policy,
+    pins: dict[str, str],
+    kills: dict[str, str],
+    requests: list[tuple[Identity, RequestHead]],
+) -> None:
+    snapshot = compile_snapshot(policy, pins, kills)
+    reading = PlainReading(policy, pins, kills)
+
+    for identity, head in (*requests, *requests):  # twice: what is remembered must be right too
+        decision = resolve(snapshot, identity, head)
+        assert replace(decision, detail="") == reading.decide(identity, head)
+        assert bool(decision.detail) == (decision.refusal is not None)
+
+
+@given(policies(), KILLS, callers(), heads())
+def test_shadows_are_all_but_the_serving_and_the_killed(
+    policy: Policy, kills: dict[str, str], identity: Identity, head: RequestHead
+) -> None:
+    snapshot = snapshot_of(policy, kills=kills)
+    decision = resolve(snapshot, identity, head)
+
+    taken = shadows_for(snapshot, identity, head, decision)
+
+    assert taken == tuple(
+        shadow
+        for shadow in policy.shadows
+        if decision.version
+        and shadow.version not in {decision.version, *kills}
+        and sampled(f"tumor/{shadow.version}", head.request_id, shadow.percent)
+    )
+
+
+def test_the_default_serves_whom_nothing_else_concerns() -> None:
+    assert outcome(resolve(snapshot_of(make_policy()), caller(), HEAD)) == ("v1", "DEFAULT", None)
+
+
+def test_a_pin_beats_rules_and_default() -> None:
+    snapshot = snapshot_of(make_policy(Rule(id="all", serve="v3")), {"acme": "v2"})
+
+    assert outcome(resolve(snapshot, caller("acme"), HEAD)) == ("v2", "PINNED", None)
+    assert outcome(resolve(snapshot, caller("globex"), HEAD)) == ("v3", "RULE:all", None)
+
+
+def test_a_pin_changes_without_a_new_snapshot() -> None:
+    pins: dict[str, str] = {}
+    snapshot = snapshot_of(make_policy(), pins)
+
+    before = resolve(snapshot, caller(), HEAD)
+    pins["acme"] = "v2"
+    pinned = resolve(snapshot, caller(), HEAD)
+    del pins["acme"]
+    after = resolve(snapshot, caller(), HEAD)
+
+    assert [one.version for one in (before, pinned, after)] == ["v1", "v2", "v1"]
+
+
+@pytest.mark.parametrize(
+    ("pin", "reason", "refusal"),
+    [
+        ("v2", "DENIED:killed", Code.VERSION_UNAVAILABLE),
+        ("v3", "DENIED:not-entitled", Code.VERSION_FORBIDDEN),
+        ("v4", "DENIED:unknown", Code.VERSION_UNAVAILABLE),
+    ],
+)
+def test_a_pin_to_a_version_that_may_not_serve_refuses(
+    pin: str, reason: str, refusal: Code
+) -> None:
+    policy = make_policy(versions=limited(v3=NOT_FOR_ACME))
+    snapshot = snapshot_of(policy, {"acme": pin}, {"v2": "bad weights at globex"})
+
+    decision = resolve(snapshot, caller("acme"), HEAD)
+
+    assert outcome(decision) == ("", reason, refusal)
+    assert pin in decision.detail
+    assert "globex" not in decision.detail
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (b"v1", ("v1", "EXPLICIT", None)),
+        (b"v2", ("", "DENIED:killed", Code.VERSION_UNAVAILABLE)),
+        (b"v3", ("", "DENIED:not-entitled", Code.VERSION_FORBIDDEN)),
+        (b"v4", ("", "DENIED:unknown", Code.NO_SUCH_VERSION)),
+        (b"", ("", "DENIED:unknown", Code.NO_SUCH_VERSION)),
+        (b"\xff", ("", "DENIED:unknown", Code.NO_SUCH_VERSION)),
+    ],
+)
+def test_an_explicit_version_is_served_or_refused_with_the_cause(
+    asked: bytes, found: tuple[str, str, Code | None]
+) -> None:
+    policy = make_policy(versions=limited(v3=NOT_FOR_ACME))
+    snapshot = snapshot_of(policy, {"acme": "v1"}, {"v2": "why"})
+
+    decision = resolve(snapshot, caller("acme"), make_head(asked_version=asked))
+
+    assert outcome(decision) == found
+
+
+def test_a_caller_who_may_not_use_a_version_does_not_learn_that_it_is_killed() -> None:
+    snapshot = snapshot_of(make_policy(versions=limited(v3=NOT_FOR_ACME)), kills={"v3": "why"})
+
+    decision = resolve(snapshot, caller("acme"), make_head(asked_version=b"v3"))
+
+    assert decision.refusal is Code.VERSION_FORBIDDEN
+
+
+def test_a_killed_model_refuses_everybody() -> None:
+    snapshot = snapshot_of(make_policy(), {"acme": "v1"}, {"": "why"})
+
+    for head in (HEAD, make_head(asked_version=b"v1")):
+        decision = resolve(snapshot, caller(), head)
+        assert outcome(decision) == ("", "KILLED", Code.NO_ELIGIBLE_VERSION)
+
+
+def test_a_killed_default_is_unavailable() -> None:
+    decision = resolve(snapshot_of(make_policy(), kills={"v1": "why"}), caller(), HEAD)
+
+    assert outcome(decision) == ("", "DENIED:killed", Code.NO_ELIGIBLE_VERSION)
+    assert decision.rejected == (Rejected("v1", Cause.KILLED),)
+
+
+def test_without_a_default_nothing_serves() -> None:
+    decision = resolve(snapshot_of(make_policy(default=None)), caller(), HEAD)
+
+    assert outcome(decision) == ("", "DENIED:no-default", Code.NO_ELIGIBLE_VERSION)
+
+
+def test_a_caller_entitled_to_no_version_is_denied() -> None:
+    policy = make_policy(versions={"v1": NOT_FOR_ACME}, default=None)
+
+    decision = resolve(snapshot_of(policy), caller("acme"), HEAD)
+
+    assert outcome(decision) == ("", "DENIED:not-entitled", Code.TENANT_DENIED)
+
+
+def test_deny_wins_over_allow() -> None:
+    both = Version(
+        endpoints=("http://h:1",),
+        allow=({"scope": "beta"},),
+        deny=({"tenant": "acme"}, {"tenant": "initech"}),
+    )
+    snapshot = snapshot_of(make_policy(versions={"v1": both}))
+
+    assert resolve(snapshot, caller("acme", scopes=("beta",)), HEAD).refusal is Code.TENANT_DENIED
+    assert resolve(snapshot, caller("globex", scopes=("beta",)), HEAD).version == "v1"
+    assert resolve(snapshot, caller("globex"), HEAD).refusal is Code.TENANT_DENIED
+
+
+def test_a_rule_that_denies_ends_the_search_with_its_words() -> None:
+    deny = Rule(id="no", when={"tenant": "acme"}, deny="moved to eu.example")
+    snapshot = snapshot_of(make_policy(deny, CANARY))
+
+    decision = resolve(snapshot, caller("acme"), HEAD)
+
+    assert outcome(decision) == ("", "DENIED:rule", Code.TENANT_DENIED)
+    assert decision.detail == "moved to eu.example"
+
+
+def test_rules_are_asked_in_order_whoever_they_name() -> None:
+    snapshot = snapshot_of(
+        make_policy(
+            Rule(id="beta", when={"header.x-beta": True}, serve="v3"),
+            Rule(id="acme", when={"tenant": ("acme", "globex")}, serve="v2"),
+            Rule(id="rest", serve="v1"),
+        )
+    )
+    beta = make_head(headers=((b"X-Beta", b"true"),))
+
+    assert resolve(snapshot, caller("acme"), beta).reason == "RULE:beta"
+    assert resolve(snapshot, caller("acme"), HEAD).reason == "RULE:acme"
+    assert resolve(snapshot, caller("initech"), HEAD).reason == "RULE:rest"
+
+
+def test_a_rule_is_passed_over_when_its_version_may_not_serve() -> None:
+    rules = (Rule(id="one", serve="v3"), Rule(id="two", when={"tenant": "acme"}, serve="v2"))
+    policy = make_policy(*rules, versions=limited(v3=NOT_FOR_ACME))
+
+    decision = resolve(snapshot_of(policy), caller("acme"), HEAD)
+
+    assert outcome(decision) == ("v2", "RULE:two", None)
+    assert decision.rejected == (Rejected("v3", Cause.NOT_ENTITLED),)
+
+
+def test_a_split_is_sticky_by_its_key() -> None:
+    snapshot = snapshot_of(make_policy(CANARY))
+
+    for n in range(200):
+        tenant = f"tenant-{n}"
+        decision = resolve(snapshot, caller(tenant), HEAD)
+        assert decision.reason == "SPLIT:canary"
+        assert decision.version == choose({"v1": 90, "v2": 10}, "tumor/canary", tenant.encode())
+
+
+def test_killing_an_arm_moves_only_its_callers() -> None:
+    rule = Rule(id="abc", split=Split(arms={"v1": 1, "v2": 1, "v3": 1}, key="subject"))
+    before = snapshot_of(make_policy(rule))
+    after = snapshot_of(make_policy(rule), kills={"v2": "why"})
+
+    moved = set()
+    for n in range(300):
+        identity = caller(subject=f"s{n}")
+        was, now = (resolve(one, identity, HEAD).version for one in (before, after))
+        assert now != "v2"
+        assert was in {now, "v2"}
+        moved.add((was, now))
+
+    assert {("v2", "v1"), ("v2", "v3")} < moved
+
+
+def test_a_request_is_drawn_anew_each_time() -> None:
+    snapshot = snapshot_of(
+        make_policy(Rule(id="r", split=Split(arms={"v1": 1, "v2": 1}, key="request")))
+    )
+
+    drawn = {
+        resolve(snapshot, caller(), make_head(request_id=bytes([n]))).version for n in range(64)
+    }
+
+    assert drawn == {"v1", "v2"}
+
+
+def test_a_caller_without_the_key_gets_otherwise_or_the_next_rule() -> None:
+    split = Split(arms={"v2": 1}, key="subject")
+    without = snapshot_of(make_policy(Rule(id="ab", split=split)))
+    given_one = snapshot_of(make_policy(Rule(id="ab", split=replace(split, otherwise="v3"))))
+
+    assert outcome(resolve(without, caller(), HEAD)) == ("v1", "DEFAULT", None)
+    assert outcome(resolve(given_one, caller(), HEAD)) == ("v3", "RULE:ab", None)
+
+
+def test_equal_decisions_are_one_object() -> None:
+    policy = make_policy(CANARY, versions=limited(v3=NOT_FOR_ACME))
+    snapshot = snapshot_of(policy, {"globex": "v2"}, {"v2": "why"})
+    asked = [None, b"v1", b"v2", b"v3", b"nonsense"]
+
+    for tenant in ("acme", "globex", "initech"):
+        for version_asked in asked:
+            head = make_head(asked_version=version_asked)
+            first = resolve(snapshot, caller(tenant), head)
+            assert resolve(snapshot, caller(tenant), head) is first
+
+
+def test_what_is_remembered_of_tenants_is_bounded() -> None:
+    snapshot = snapshot_of(make_policy())
+
+    for n in range(40_000):
+        resolve(snapshot, caller(str(n)), HEAD)
+
+    assert len(snapshot.plans) <= 16_384
+
+
+def test_entitlement_follows_the_claims_of_each_identity() -> None:
+    gold = Version(endpoints=("http://h:1",), allow=({"claim.plan": "gold"},))
+    snapshot = snapshot_of(make_policy(versions={"v1": gold}))
+
+    for _ in range(3):
+        assert resolve(snapshot, caller(claims={"plan": "gold"}), HEAD).version == "v1"
+        assert resolve(snapshot, caller(claims={"plan": "tin"}), HEAD).version == ""
+
+
+def test_a_refused_request_has_no_shadows() -> None:
+    snapshot = snapshot_of(make_policy(default=None, shadows=(Shadow(version="v2"),)))
+    decision = resolve(snapshot, caller(), HEAD)
+
+    assert shadows_for(snapshot, caller(), HEAD, decision) == ()
+
+
+def test_a_shadow_keyed_by_tenant_takes_all_or_nothing_of_it() -> None:
+    shadow = Shadow(version="v2", percent=50, key="tenant")
+    snapshot = snapshot_of(make_policy(shadows=(shadow,)))
+
+    for tenant in ("", *(f"t{n}" for n in range(50))):
+        identity = caller(tenant)
+        decision = resolve(snapshot, identity, HEAD)
+        is_taken = bool(tenant) and sampled("tumor/v2", tenant.encode(), 50)
+        for n in range(3):
+            head = make_head(request_id=bytes([n]))
+            wanted = (shadow,) if is_taken else ()
+            assert shadows_for(snapshot, identity, head, decision) == wanted
