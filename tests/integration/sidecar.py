@@ -7,6 +7,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 import redis
 
 from tests.integration.processes import HOST, ROOT, Server, fetch, free_port, running, status
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RMV = str(ROOT / ".venv" / "bin" / "rmv")
-SOCKET = "valkey.sock"
 
 Policy = dict[str, object]
 
@@ -40,31 +40,31 @@ def sidecar(folder: Path, policy: Policy, probe: str) -> Iterator[Sidecar]:
     """Run a sidecar without authentication that fronts one model, ready when `probe` is 200."""
     port = free_port()
     state = folder / "state"
-    state.mkdir()
-    (folder / "rmv.toml").write_text(
+    config = folder / "rmv.toml"
+    config.write_text(
         f'listen = "{HOST}:{port}"\n'
         f'admin = "{HOST}:{free_port()}"\n'
         f'state_dir = "{state}"\n'
         f'model = "{policy["model"]}"\n'
         "no_auth = true\n"
     )
-    with running([RMV, "serve", "--config", str(folder / "rmv.toml")], folder) as server:
-        socket = state / SOCKET
-        with redis.Redis(unix_socket_path=str(socket)) as store:
-            server.until("its store answers", lambda: _answers(store))
-            _apply(folder, policy, f"unix://{socket}")
-            server.until(
-                "serving the policy", lambda: status(f"http://{HOST}:{port}{probe}") == 200
-            )
-            yield Sidecar(server, port, store)
+    with (
+        running([RMV, "serve", "--config", str(config)], folder) as server,
+        redis.Redis(unix_socket_path=str(state / "valkey.sock")) as store,
+    ):
+        server.until("its store answers", lambda: _answers(store))
+        _apply(server, config, policy)
+        server.until("serving the policy", lambda: status(f"http://{HOST}:{port}{probe}") == 200)
+        yield Sidecar(server, port, store)
 
 
-def _apply(folder: Path, policy: Policy, store: str) -> None:
-    policies = folder / "policies"
-    policies.mkdir()
-    (policies / f"{policy['model']}.json").write_text(json.dumps(policy))
-    command = [RMV, "apply", "-f", str(policies), "--redis", store]
-    subprocess.run(command, check=True, timeout=60)
+def _apply(server: Server, config: Path, policy: Policy) -> None:
+    document = config.with_name(f"{policy['model']}.json")
+    document.write_text(json.dumps(policy))
+    command = [RMV, "apply", "--config", str(config), "--file", str(document)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        pytest.fail(f"rmv apply: {done.stderr}\n{server.name}: {server.last_lines()}")
 
 
 def _answers(store: redis.Redis) -> bool:

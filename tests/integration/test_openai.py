@@ -44,8 +44,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             servers[version] = url = f"http://{HOST}:{port}"
             server.until("healthy", lambda url=url: status(f"{url}/health") == 200)
         folder = tmp_path_factory.mktemp("sidecar")
-        probe = "/v1/models"
-        proxy = stack.enter_context(sidecar(folder, policy(servers), probe))
+        proxy = stack.enter_context(sidecar(folder, policy(servers), "/health"))
         yield Deployment(f"{proxy.url}/v1", servers)
 
 
@@ -63,6 +62,7 @@ def settings(base_url: str, tenant: str) -> dict[str, object]:
         "base_url": base_url,
         "api_key": "unused",
         "max_retries": 0,
+        "timeout": 60.0,
         "default_headers": {"X-Tenant": tenant},
     }
 
