@@ -45,7 +45,7 @@ async def apply(
     outcomes: list[Outcome] = []
     try:
         for policy in found.policies.values():
-            one = await _apply(session.store, policy, actor or _user(), comment)
+            one = await apply_policy(session.store, policy, actor or _user(), comment)
             outcomes.append(one)
             if not session.as_json:
                 print(f"{one.model} {one.outcome} (revision {one.revision})")
@@ -54,7 +54,12 @@ async def apply(
             output.emit(outcomes)
 
 
-async def _apply(store: Store, policy: Policy, actor: str, comment: str) -> Outcome:
+async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -> Outcome:
+    """Commit a policy if it differs from the stored one.
+
+    A stored document that is not valid is replaced. Raises StoreConflictError when somebody else
+    changes it at the same time: what they meant must not be lost unseen.
+    """
     raw = await store.get_document(policy.model)
     stored = None if raw is None else _decoded(raw)
     if stored is not None and _bare(stored) == _bare(policy):

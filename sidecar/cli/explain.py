@@ -20,6 +20,7 @@ from sidecar.model.identity import Identity
 from sidecar.model.policy import Policy, Shadow
 from sidecar.model.request import RequestHead
 from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.route import RouteTable
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
@@ -60,6 +61,7 @@ async def explain(
         claims = read_claims(claim or ())
         identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
     head = request_head(method, path, header or (), asked_version)
+    ask_by_path(head, model)
     policy = await policy_of(session.store, model)
     snapshot = await _snapshot(session.store, policy, identity.tenant)
     decision = resolve(snapshot, identity, head)
@@ -90,6 +92,21 @@ def request_head(
         request_id=secrets.token_hex(16).encode(),
         asked_version=asked_version.encode() or None,
     )
+
+
+def ask_by_path(head: RequestHead, model: str) -> None:
+    """Make a version that the path names (`/v2/models/m/versions/v2`) the one that is asked for.
+
+    Raises ConfigError when the head asks for another one already: the sidecar answers 400.
+    """
+    route = RouteTable((), model).find(head, {model})
+    if route.model != model or route.version is None:
+        return
+    asked = route.version.encode()
+    if head.asked_version not in {None, asked}:
+        msg = f"--path names version {route.version}, --asked-version another one"
+        raise ConfigError(msg)
+    head.asked_version = asked
 
 
 def _refuse_both(*others: object) -> None:

@@ -46,14 +46,20 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:
         """Return a command by its name, or None."""
-        if cmd_name not in COMMANDS:
-            return None
-        group = get_group(importlib.import_module(COMMANDS[cmd_name]).app)
-        command = group.commands[cmd_name]
-        if not isinstance(command, TyperCommand):
-            msg = f"{cmd_name} is not a plain command"
-            raise TypeError(msg)
-        return command
+        if cmd_name in COMMANDS:
+            return _import(cmd_name)
+        # It is among these that typer then looks for what was probably meant.
+        self.commands.update({name: _import(name) for name in COMMANDS})
+        return None
+
+
+def _import(name: str) -> TyperCommand:
+    group = get_group(importlib.import_module(COMMANDS[name]).app)
+    command = group.commands[name]
+    if not isinstance(command, TyperCommand):
+        msg = f"{name} is not a plain command"
+        raise TypeError(msg)
+    return command
 
 
 app = typer.Typer(

@@ -7,12 +7,16 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+from sidecar.cli.apply import apply_policy
+from sidecar.errors import StoreConflictError
+from sidecar.policy import codec
+from sidecar.store.memory import MemoryStore
 from tests.cli.conftest import POLICY
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.cli.conftest import Rmv
 
@@ -113,6 +117,27 @@ def test_one_invalid_document_keeps_all_from_being_applied(store: Rmv, tmp_path:
     assert ran.out == ""
     assert ran.err.startswith(f"error: {made}/bad.yaml:9:")
     assert json.loads(store("get", "--json").out) == []
+
+
+class RacedStore(MemoryStore):
+    """A store whose document changes right after it was read."""
+
+    async def get_document(self, model: str) -> bytes | None:
+        raw = await super().get_document(model)
+        policy = codec.decode(POLICY.replace("default: v1", "default: v2").encode(), source="")
+        await self.commit(policy, expected=raw, actor="bob", comment="")
+        return raw
+
+
+async def test_a_change_made_meanwhile_is_not_overwritten() -> None:
+    store = RacedStore()
+    policy = codec.decode(POLICY.encode(), source="")
+
+    with pytest.raises(StoreConflictError, match="tumor: somebody else changed it just now"):
+        await apply_policy(store, policy, "ann", "")
+
+    (last,) = await store.history("tumor")
+    assert last.actor == "bob"
 
 
 def test_what_get_prints_can_be_applied_again(tumor: Rmv, tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_refusal_is_told_with_its_status(tumor: Rmv) -> None:
     assert "rejected  v2 (not-entitled)" in ran.out
 
 
+def test_a_version_in_the_path_is_asked_for(tumor: Rmv) -> None:
+    path = "/v2/models/tumor/versions/v2/infer"
+
+    ran = tumor("explain", "--model", "tumor", "--path", path, "--json")
+    both = tumor("explain", "--model", "tumor", "--path", path, "--asked-version", "v1")
+
+    told = json.loads(ran.out)
+    assert (told["version"], told["reason"]) == ("v2", "EXPLICIT")
+    assert both.code == 2
+
+
 def test_a_token_of_the_development_issuer_is_believed(
     tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
