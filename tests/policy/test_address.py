@@ -1,0 +1,101 @@
+"""An endpoint is http://host[:port], spelled one way, and no address of the host's own secrets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.policy.address import fault
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://127.0.0.1:9001",
+        "http://10.0.0.7",
+        "http://model",
+        "http://model.",
+        "http://fraud-v2.models.svc.cluster.local:8080",
+        "http://under_score:80",
+        "http://[::1]:9001",
+        "http://[fd00::7]",
+        "http://1.model:65535",
+        "http://xn--bcher-kva.example:1",
+    ],
+)
+def test_plain_endpoints_are_accepted(endpoint: str) -> None:
+    assert fault(endpoint) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("", "starts with http://"),
+        ("127.0.0.1:9001", "starts with http://"),
+        ("model:9001", "starts with http://"),
+        ("http:/model", "starts with http://"),
+        ("https://model", "https endpoints are not supported"),
+        ("unix:/run/model.sock", "unix endpoints are not supported"),
+        ("unix:///run/model.sock", "unix endpoints are not supported"),
+        ("ftp://model", "scheme ftp"),
+        ("HTTP://model", "scheme HTTP"),
+        ("http://model/", "no path"),
+        ("http://model/v2", "no path"),
+        ("http://model?x", "no query"),
+        ("http://model#x", "no fragment"),
+        ("http://user:password@model", "no user or password"),
+        ("http://", "host is missing"),
+        ("http://:80", "host is missing"),
+        ("http://model:", "port"),
+        ("http://model:0", "port"),
+        ("http://model:65536", "port"),
+        ("http://model:080", "port"),
+        ("http://model:+80", "port"),
+        ("http://model:8 0", "port"),
+        ("http://model:٨٠", "port"),
+        ("http://model:80:81", "port"),
+        ("http://2130706433", "no other form"),
+        ("http://0x7f.1", "no other form"),
+        ("http://0x7f000001", "no other form"),
+        ("http://127.1", "no other form"),
+        ("http://0177.0.0.1", "no other form"),
+        ("http://127.0.0.1.", "no other form"),
+        ("http://127.0.0.256", "no other form"),
+        ("http://model.0x", "no other form"),
+        ("http://169.254.169.254", "metadata"),
+        ("http://169.254.0.1:80", "metadata"),
+        ("http://[fe80::1]", "link-local"),
+        ("http://[fe80::1%eth0]", "link-local"),
+        ("http://[::ffff:169.254.169.254]", "metadata"),
+        ("http://[64:ff9b::a9fe:a9fe]", "metadata"),
+        ("http://[2002:a9fe:a9fe::]", "metadata"),
+        ("http://[fd00:ec2::254]", "metadata"),
+        ("http://0.0.0.0:80", "no single host"),
+        ("http://[::]", "no single host"),
+        ("http://224.0.0.1", "no single host"),
+        ("http://::1", "port"),
+        ("http://[::1", "brackets"),
+        ("http://[::1]x", "brackets"),
+        ("http://[model]", "not an IPv6"),
+        ("http://mo del", "neither a name"),
+        ("http://model\r\nX", "neither a name"),
+        ("http://-model", "neither a name"),
+        ("http://a..b", "neither a name"),
+        ("http://bücher.example", "neither a name"),
+        ("http://" + "a" * 64, "neither a name"),
+        ("http://" + "a." * 127 + "a", "neither a name"),
+    ],
+)
+def test_everything_else_is_refused_in_words(endpoint: str, words: str) -> None:
+    reason = fault(endpoint)
+
+    assert reason is not None
+    assert words in reason
+
+
+@given(st.text(max_size=30).map(lambda text: "http://" + text))
+def test_what_is_accepted_is_plain_visible_ascii(endpoint: str) -> None:
+    if fault(endpoint) is None:
+        assert endpoint.isascii()
+        assert all("!" <= char <= "~" for char in endpoint)
