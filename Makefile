@@ -32,7 +32,7 @@ bench: $(VENV)/.bench  ## measure beside Envoy, HAProxy and nginx (ARGS, e.g. "-
 
 integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar; skips what cannot be installed
 	if [ -e $(INTEGRATION)/client/.installed ]; then python=$(INTEGRATION)/client/bin/python; else python=$(BIN)/python; fi; \
-	"$$python" -m pytest -rs tests/integration $(ARGS)
+	"$$python" -m pytest -rs tests/integration $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
 
 format: $(VENV)/.development  ## format and fix what can be fixed
 	$(BIN)/ruff format .
