@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 _log = logging.getLogger("sidecar.tasks")
+_RECANCEL_S = 1.0
 _running: set[asyncio.Task[None]] = set()
 
 
@@ -23,9 +24,12 @@ def spawn(work: Coroutine[object, object, None], *, name: str) -> asyncio.Task[N
 
 async def stop(*tasks: asyncio.Task[None]) -> None:
     """Cancel `tasks` and wait until all have ended. Their errors were logged when they happened."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        # Again and again: `asyncio.wait_for` may swallow a cancellation before Python 3.12.
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_RECANCEL_S)
 
 
 def _finish(task: asyncio.Task[None]) -> None:

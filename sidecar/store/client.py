@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from redis.asyncio import ConnectionPool, Redis
@@ -14,20 +15,21 @@ from redis.maint_notifications import MaintNotificationsConfig
 from sidecar.errors import ConfigError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
 CONNECT_TIMEOUT_S = 1.0
-CALL_TIMEOUT_S = 2.0  # a healthy server answers in under a millisecond
+CALL_TIMEOUT_S = 2.0  # of a whole call, retry included; a healthy server takes under 1 ms
 _RETRIES = 1  # on a fresh connection, at once; the library's own ten wait for seconds
 
 FOREIGN_ERRORS = (RedisError, OSError, TimeoutError)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn whatever goes wrong on the way to Redis into `StoreUnavailableError`."""
+@asynccontextmanager
+async def bounded() -> AsyncIterator[None]:
+    """Bound the calls within, and turn what goes wrong into `StoreUnavailableError`."""
     try:
-        yield
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            yield
     except FOREIGN_ERRORS as e:
         raise StoreUnavailableError(f"Redis: {str(e) or type(e).__name__}") from e
 
@@ -52,7 +54,9 @@ def make_pool(url: str) -> ConnectionPool:
             url,
             protocol=3,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=CALL_TIMEOUT_S,
+            # The library bounds writes by `wait_for`, which may swallow a cancellation before
+            # Python 3.12; `bounded` does it instead.
+            socket_timeout=None,
             retry=Retry(NoBackoff(), _RETRIES),
             # A handshake that only one vendor's cloud answers.
             maint_notifications_config=MaintNotificationsConfig(enabled=False),

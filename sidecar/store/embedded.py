@@ -145,7 +145,8 @@ class EmbeddedServer:
         with suppress(ProcessLookupError):  # it has ended by itself
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

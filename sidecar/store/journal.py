@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from sidecar.policy import codec
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry
-from sidecar.store.client import translated
+from sidecar.store.client import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Journal:
         """
         key = self._keys.policy(model)
         is_expected = "0" if expected is None else "1"
-        with translated():
+        async with bounded():
             reply = await self._redis.eval(
                 _COMPARE_AND_SET, 1, key, is_expected, expected or b"", raw
             )
@@ -71,7 +71,7 @@ class Journal:
             "digest": codec.digest(raw),
             "document": raw,
         }
-        with translated():
+        async with bounded():
             try:
                 at = f"{policy.revision}-0"
                 await self._redis.xadd(self._keys.history(policy.model), fields, id=at)
@@ -85,7 +85,7 @@ class Journal:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        with translated():
+        async with bounded():
             found = await self._redis.xrevrange(self._keys.history(model), count=limit)
         return [_entry(at, fields) for at, fields in found or ()]
 
@@ -125,7 +125,7 @@ class Journal:
     async def _recorded(self, model: str, revision: int) -> str | None:
         """Return the digest of a revision in the history."""
         at = f"{revision}-0"
-        with translated():
+        async with bounded():
             found = await self._redis.xrange(self._keys.history(model), at, at, count=1)
         return _entry(*found[0]).digest if found else None
 

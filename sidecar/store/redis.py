@@ -13,7 +13,7 @@ from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
-from sidecar.store.client import make_client, translated
+from sidecar.store.client import bounded, make_client
 from sidecar.store.journal import Journal
 from sidecar.store.keys import Keys, KillKey, PinKey, PolicyKey
 from sidecar.store.tracking import TrackingConnection
@@ -53,7 +53,7 @@ class RedisStore:
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""
-        with translated():
+        async with bounded():
             return _bytes(await self._redis.get(self._keys.policy(model)))
 
     async def get_policy(self, model: str) -> StoredPolicy | None:
@@ -148,7 +148,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Let go of every connection."""
-        with translated():
+        async with bounded():
             await self._redis.aclose()
 
     def _track(self) -> TrackingConnection:
@@ -163,18 +163,18 @@ class RedisStore:
 
     async def _set(self, key: str, value: str, ttl_s: float | None) -> None:
         ttl_ms = None if ttl_s is None else max(1, round(ttl_s * 1000))
-        with translated():
+        async with bounded():
             await self._redis.set(key, value, px=ttl_ms)
 
     async def _delete(self, key: str) -> bool:
-        with translated():
+        async with bounded():
             return await self._redis.delete(key) > 0
 
     async def _pages(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """Iterate over the keys that match, a page at a time; a key may come twice."""
         cursor = 0
         while True:
-            with translated():
+            async with bounded():
                 cursor, page = await self._redis.scan(cursor, match=pattern, count=_PAGE)
             if page:
                 yield [key for key in page if isinstance(key, bytes)]
@@ -187,7 +187,7 @@ class RedisStore:
         pipeline.mget(keys)
         for key in keys:
             pipeline.pttl(key)
-        with translated():
+        async with bounded():
             values, *ttls_ms = await pipeline.execute()
         return [
             (key, value.decode("utf-8", "replace"), ttl_ms / 1000 if ttl_ms >= 0 else None)

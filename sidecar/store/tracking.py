@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ class TrackingConnection:
 
     async def open(self) -> None:
         """Connect and start tracking."""
-        await self._connection.connect_check_health()
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            await self._connection.connect_check_health()
         # The only way to see pushes; without a handler the parser drops them.
         parser = self._connection._get_push_notifications_parser()  # noqa: SLF001
         parser.invalidation_push_handler_func = self._on_push
@@ -84,7 +86,8 @@ class TrackingConnection:
         return taken, is_flushed
 
     async def _call(self, *words: str | bytes | int, timeout_s: float = CALL_TIMEOUT_S) -> object:
-        await self._connection.send_command(*words, check_health=False)
+        async with asyncio.timeout(timeout_s):
+            await self._connection.send_command(*words, check_health=False)
         while True:
             reply = await self._read(timeout_s)
             if reply is None:
