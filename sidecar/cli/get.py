@@ -23,7 +23,7 @@ app = commands()
 @with_store
 async def get(
     session: Session,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The model.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model.")] = None,
 ) -> None:
     """Print one policy as YAML that `rmv apply` takes, or list all."""
     if model is not None:

@@ -15,7 +15,7 @@ Target = Annotated[
     str, typer.Argument(metavar="MODEL[:VERSION]", help="The model, or one version of it.")
 ]
 Version = Annotated[
-    str, typer.Argument(metavar="[VERSION]", help="The version, if not named before.")
+    str, typer.Argument(metavar="VERSION", help="The version, if not named before.")
 ]
 
 app = commands()

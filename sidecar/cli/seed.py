@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Policy, Shadow, Version
-from sidecar.policy.problem import PolicyError
 from sidecar.policy.validate import validate
 
 SOURCE = "flags"
@@ -20,8 +19,7 @@ def seed_policy(
     None when no version is given: then `model` only names the model that is fronted.
 
     Raises:
-        ConfigError: a flag cannot be read, or one is missing.
-        PolicyError: the flags are well-formed, and the policy they make is not valid.
+        ConfigError: a flag cannot be read, one is missing, or the policy they make is not valid.
     """
     if not versions:
         if default is not None or shadows:
@@ -43,7 +41,7 @@ def seed_policy(
         shadows=mirrored,
     )
     if problems := validate(policy, SOURCE):
-        raise PolicyError(problems)
+        raise ConfigError("\n".join(str(problem) for problem in problems))
     return policy
 
 

@@ -12,7 +12,6 @@ from sidecar.cli.seed import seed_policy
 from sidecar.config import Config, ServeSpec, take_over
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Policy, Shadow, Version
-from sidecar.policy.problem import PolicyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +155,7 @@ def test_a_shadow_takes_a_percentage(percent: str) -> None:
 
 
 def test_flags_that_make_an_invalid_policy_are_refused() -> None:
-    with pytest.raises(PolicyError, match="default"):
+    with pytest.raises(ConfigError, match="flags: default"):
         seed_policy("m", [V1], "v9", [])
 
 
