@@ -11,7 +11,7 @@ import msgspec
 
 from sidecar.model.policy import Policy
 from sidecar.policy import document
-from sidecar.policy.problem import PolicyError, Problem, render
+from sidecar.policy.problem import PolicyError, Problem, gather
 from sidecar.policy.shape import misfits
 from sidecar.policy.validate import validate
 
@@ -138,9 +138,13 @@ class _TwinKeyError(ValueError):
 
 
 def _refuse_twin_members(members: list[tuple[str, JSON]]) -> None:
-    names = [name for name, _ in members]
-    if len(set(names)) != len(names):
-        raise _TwinKeyError(next(name for name in names if names.count(name) > 1))
+    if len(dict(members)) == len(members):
+        return
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise _TwinKeyError(name)
+        seen.add(name)
 
 
 def _twin_place(text: str) -> document.Place | tuple[None, None]:
@@ -161,7 +165,7 @@ def _places(text: str) -> document.Document | None:
 
 
 def _misfit_error(value: JSON, where: document.Document | None, source: str) -> PolicyError:
-    problems = [Problem(source, render(path), reason) for path, reason in misfits(value)]
+    problems = gather(misfits(value), source)
     return PolicyError(problems if where is None else (_placed(one, where) for one in problems))
 
 

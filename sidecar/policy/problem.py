@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the root of a document."""
+
+MAX_PROBLEMS = 100  # more of them is one mistake repeated, and a log line without end
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -49,6 +52,15 @@ class Problem(Struct, frozen=True):
             if self.column is not None:
                 place += f":{self.column}"
         return ": ".join(part for part in (place, self.path, self.reason) if part)
+
+
+def gather(findings: Iterable[tuple[Path, str]], source: str) -> tuple[Problem, ...]:
+    """Make problems of paths and reasons: all of them, up to `MAX_PROBLEMS`."""
+    first = islice(findings, MAX_PROBLEMS + 1)
+    problems = tuple(Problem(source, render(path), reason) for path, reason in first)
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    return (*problems[:MAX_PROBLEMS], Problem(source, "", "and more"))
 
 
 class PolicyError(SidecarError):

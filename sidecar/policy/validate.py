@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.model.policy import Operators
 from sidecar.policy import address
-from sidecar.policy.problem import Path, Problem, render
+from sidecar.policy.problem import Path, Problem, gather
 from sidecar.policy.rewrite import PLACEHOLDERS
 from sidecar.policy.shape import NAME_RULE, suggestion
 
@@ -52,14 +52,14 @@ RESERVED_HEADERS = frozenset(
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_IN_VALUE = re.compile(r"[^\t -~]")  # RFC 9110 section 5.5; other bytes have no agreed meaning
 _TEMPLATE_PART = re.compile(r"\{[^{}]*\}|[{}]")
 _NOT_IN_TARGET = re.compile(r"[^!-~]")  # RFC 9112 section 3.2: a target is visible ASCII
 
 
 def validate(policy: Policy, source: str = "") -> tuple[Problem, ...]:
     """Return everything that keeps a policy from being used; empty when it is good."""
-    return tuple(Problem(source, render(path), reason) for path, reason in _findings(policy))
+    return gather(_findings(policy), source)
 
 
 def _findings(policy: Policy) -> Iterator[Finding]:
@@ -257,8 +257,8 @@ def _rewrite(rewrite: Rewrite, at: Path) -> Iterator[Finding]:
         elif name.lower() in lowered:
             yield here, f'the header "{name}" is given twice'
         lowered.add(name.lower())
-        if _CONTROL.search(value):
-            yield here, "a header value has no control characters"
+        if _NOT_IN_VALUE.search(value):
+            yield here, "a header value is visible ASCII, without control characters"
         elif value != value.strip(" \t"):
             yield here, "a header value neither starts nor ends with blanks"
 

@@ -257,6 +257,7 @@ def test_a_template_that_makes_a_path_is_accepted(path: str) -> None:
         ("X-Forwarded-For", "1", "written by the sidecar"),
         ("X-Stage", "a\r\nX: b", "control characters"),
         ("X-Stage", "a\x00", "control characters"),
+        ("X-Stage", "ä", "visible ASCII"),
         ("X-Stage", " a", "blanks"),
     ],
 )
@@ -264,6 +265,15 @@ def test_a_header_that_a_rewrite_may_not_set_is_refused(name: str, value: str, w
     (problem,) = one_rewrite(**{name: value})
 
     assert words in problem
+
+
+def test_a_mistake_repeated_without_end_is_reported_a_hundred_times() -> None:
+    rules = tuple(Rule(id=f"r{n}", when={"app": "x"}, serve="v9") for n in range(5_000))
+
+    problems = found(make_policy(*rules))
+
+    assert len(problems) == 101
+    assert problems[-1] == "and more"
 
 
 def test_one_header_in_two_cases_is_given_twice() -> None:
