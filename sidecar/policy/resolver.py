@@ -3,7 +3,7 @@
 Hot path: the first request of a tenant finds out whether its decision can depend on anything but
 the tenant; if not, the decision itself is kept. `tests/policy/test_resolver.py` holds the outcome
 equal to a plain reading of the document; `tests/bench/resolve.py` has the figures
-(pinned 0.2 us, default 0.2 us; 1.5 us for each request without plans).
+(pinned, default and a split by tenant 0.13 us; by subject 1 us, by request 2.7 us).
 """
 
 from __future__ import annotations

@@ -61,9 +61,7 @@ class RouteTable:
         Protocol, TensorFlow Serving), then the default model. A path that names an unknown model
         is the default model's, where there is one: its version then does not count.
         """
-        target = head.target
-        query = target.find(b"?")
-        path = target if query < 0 else target[:query]
+        path = head.target.partition(b"?")[0]
         key = (head.host, path, head.asked_model)
         found = self._found.get(key)
         if found is None:
