@@ -61,5 +61,9 @@ def make_pool(url: str) -> ConnectionPool:
             # A handshake that only one vendor's cloud answers.
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-    except (ValueError, TypeError, RedisError) as e:
-        raise ConfigError(f"redis: this URL cannot be used: {e}") from e
+    except (ValueError, TypeError, RedisError):
+        # The library's words may repeat a piece of a password that holds a `/` or `#`.
+        raise ConfigError(
+            "redis: the URL cannot be used: its port or an option is malformed, "
+            "or a character of the password must be percent-encoded"
+        ) from None

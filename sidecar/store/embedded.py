@@ -154,6 +154,7 @@ class EmbeddedServer:
     async def _launch(self, lock: int) -> None:
         log_path = self._dir / "valkey.log"
         is_long = log_path.exists() and log_path.stat().st_size > _MAX_LOG_BYTES
+        log_path.touch(mode=0o600)
         with log_path.open("wb" if is_long else "ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 find_server(),

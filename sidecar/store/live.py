@@ -77,6 +77,8 @@ class LivePolicies:
         """Model -> why its newest document was refused; what served before still does."""
         self.is_stale = True
         """Whether the store may hold something newer: not loaded yet, out of reach, or emptied."""
+        self.is_loaded = False
+        """Whether everything has been read at least once: before that a model may just be late."""
         self._keys = keys or Keys()
         self._on_change = on_change
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
@@ -159,6 +161,7 @@ class LivePolicies:
         for model in self._documents.keys() | contents.policies.keys():
             self.put_policy(model, contents.policies.get(model))
             yield
+        self.is_loaded = True
 
     def _replace_pins(self, model: str, now: dict[str, str]) -> Iterator[None]:
         live = self._pins.setdefault(model, {})

@@ -33,14 +33,25 @@ class Valkey:
 
     async def kill(self) -> None:
         """End it at once, as a crash would (SIGKILL)."""
-        pid = self._server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         await self._server.stop()
+
+    def pause(self) -> None:
+        """Let it hang: connections stay open and nothing is answered (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self._signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """End it in good order."""
         await self._server.stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self._server.pid
+        assert pid is not None
+        os.kill(pid, number)
 
 
 @asynccontextmanager

@@ -1,0 +1,168 @@
+"""What the live policies promise, whoever feeds them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sidecar.store.live import Contents, LivePolicies
+from tests.store.documents import default_of, document, pin_of
+
+BROKEN = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"model":"fraud"}',
+    document(default="v9"),
+    document(model="other"),
+    document().replace(b"default", b"defautl"),
+]
+
+
+@pytest.fixture
+def changes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def live(changes: list[str]) -> LivePolicies:
+    live = LivePolicies(on_change=changes.append)
+    assert live.put_policy("fraud", document())
+    changes.clear()
+    return live
+
+
+@pytest.mark.parametrize("raw", BROKEN)
+def test_a_broken_document_is_refused_and_the_last_good_one_serves(
+    live: LivePolicies, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, "sidecar.store"):
+        accepted = live.put_policy("fraud", raw)
+
+    assert not accepted
+    assert default_of(live) == "v1"
+    assert live.faults["fraud"].startswith("rmv:policy:fraud")
+    assert [vars(record)["model"] for record in caplog.records] == ["fraud"]
+
+
+def test_a_fault_names_the_path_and_is_mended_by_the_next_good_document(live: LivePolicies) -> None:
+    live.put_policy("fraud", document(default="v9"))
+    assert "default" in live.faults["fraud"]
+
+    assert live.put_policy("fraud", document(default="v2"))
+
+    assert live.faults == {}
+    assert default_of(live) == "v2"
+
+
+def test_a_fault_touches_no_other_model(live: LivePolicies) -> None:
+    live.put_policy("tumor", document("tumor"))
+    before = live.snapshots["tumor"]
+
+    live.put_policy("fraud", b"{")
+
+    assert live.snapshots["tumor"] is before
+    assert set(live.faults) == {"fraud"}
+
+
+def test_the_same_document_again_compiles_and_reports_nothing(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    before = live.snapshots["fraud"]
+
+    assert live.put_policy("fraud", document())
+    live.put_policy("tumor", b"{")
+    assert not live.put_policy("tumor", b"{")
+
+    assert live.snapshots["fraud"] is before
+    assert changes == ["tumor"]
+
+
+def test_a_pin_changes_in_place_without_a_new_snapshot(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    before = live.snapshots["fraud"]
+
+    live.put_pin("fraud", "acme", "v2")
+
+    assert live.snapshots["fraud"] is before
+    assert pin_of(live, "acme") == "v2"
+    assert changes == []
+
+
+def test_a_pin_and_a_kill_may_come_before_their_policy() -> None:
+    live = LivePolicies()
+    live.put_pin("fraud", "acme", "v2")
+    live.put_kill("fraud", "v1", "bad")
+
+    live.put_policy("fraud", document())
+
+    assert pin_of(live, "acme") == "v2"
+    assert live.snapshots["fraud"].kills == {"v1": "bad"}
+
+
+def test_a_kill_makes_a_new_snapshot_once(live: LivePolicies, changes: list[str]) -> None:
+    live.put_kill("fraud", "v1", "")
+    live.put_kill("fraud", "v1", "")
+    assert live.snapshots["fraud"].kills == {"v1": ""}
+
+    live.put_kill("fraud", "v1", None)
+
+    assert live.snapshots["fraud"].kills == {}
+    assert changes == ["fraud", "fraud"]
+
+
+def test_a_removed_policy_is_gone_and_its_pins_wait_for_the_next(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    live.put_pin("fraud", "acme", "v2")
+
+    live.put_policy("fraud", None)
+    live.put_policy("never-there", None)
+    assert live.snapshots == {}
+    assert changes == ["fraud"]
+
+    live.put_policy("fraud", document())
+    assert pin_of(live, "acme") == "v2"
+
+
+def test_replace_adds_changes_and_removes(live: LivePolicies) -> None:
+    live.put_policy("gone", document("gone"))
+    live.put_pin("fraud", "stays", "v1")
+    live.put_pin("fraud", "goes", "v1")
+    live.put_kill("fraud", "v2", "old")
+
+    live.replace(
+        Contents(
+            policies={"fraud": document(default="v2"), "new": document("new")},
+            pins={"fraud": {"stays": "v2", "comes": "v1"}},
+            kills={"new": {"": "off"}},
+        )
+    )
+
+    assert set(live.snapshots) == {"fraud", "new"}
+    assert default_of(live) == "v2"
+    assert live.snapshots["fraud"].pins == {"stays": "v2", "comes": "v1"}
+    assert live.snapshots["fraud"].kills == {}
+    assert live.snapshots["new"].kills == {"": "off"}
+
+
+def test_replace_by_the_same_changes_no_snapshot(live: LivePolicies, changes: list[str]) -> None:
+    live.put_pin("fraud", "acme", "v2")
+    before = live.snapshots["fraud"]
+
+    live.replace(Contents(policies={"fraud": document()}, pins={"fraud": {"acme": "v2"}}))
+
+    assert live.snapshots["fraud"] is before
+    assert changes == []
+
+
+def test_replace_yields_between_portions_of_many_pins(live: LivePolicies) -> None:
+    many = {f"t{n}": "v1" for n in range(5_000)}
+
+    steps = sum(1 for _ in live.replacing(Contents({"fraud": document()}, {"fraud": many})))
+
+    assert steps >= 5
+    assert live.snapshots["fraud"].pins == many
