@@ -16,20 +16,20 @@ class BadNameError(SidecarError):
     """A model, version or tenant that cannot stand in a key."""
 
 
-class PolicyKey(Struct, frozen=True):
+class PolicyKey(Struct, frozen=True, gc=False):
     """The policy document of `model`."""
 
     model: str
 
 
-class PinKey(Struct, frozen=True):
+class PinKey(Struct, frozen=True, gc=False):
     """The version that `tenant` is held to."""
 
     model: str
     tenant: str
 
 
-class KillKey(Struct, frozen=True):
+class KillKey(Struct, frozen=True, gc=False):
     """The switch of one version, or of the whole model when `version` is empty."""
 
     model: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
@@ -148,7 +147,8 @@ class LivePolicies:
     def replacing(self, contents: Contents) -> Iterator[None]:
         """Do what `replace` does, yielding now and then so that a loop can serve in between.
 
-        Between the steps every model is whole: only how many are current differs.
+        Between the steps every model is whole: only how many are current differs. A key that
+        changes in between is put both here and into `contents`.
         """
         # Kills first: nothing that is switched off may serve, not even for one step.
         for model in self._kills.keys() | contents.kills.keys():
@@ -165,14 +165,17 @@ class LivePolicies:
 
     def _replace_pins(self, model: str, now: dict[str, str]) -> Iterator[None]:
         live = self._pins.setdefault(model, {})
-        gone = [tenant for tenant in live if tenant not in now]
-        for start in range(0, len(gone), _STRIDE):
-            for tenant in gone[start : start + _STRIDE]:
-                del live[tenant]
+        held = list(live)
+        for start in range(0, len(held), _STRIDE):
+            for tenant in held[start : start + _STRIDE]:
+                if tenant not in now:
+                    live.pop(tenant, None)
             yield
-        items = iter(now.items())
-        while some := dict(islice(items, _STRIDE)):
-            live.update(some)
+        wanted = list(now)
+        for start in range(0, len(wanted), _STRIDE):
+            for tenant in wanted[start : start + _STRIDE]:
+                if tenant in now:
+                    live[tenant] = now[tenant]
             yield
 
     def _decode(self, model: str, raw: bytes) -> Policy:

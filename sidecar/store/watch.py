@@ -133,9 +133,14 @@ class Watcher:
 
     async def _reload(self, tracking: TrackingConnection) -> None:
         """Read everything, and make the live policies equal to it."""
-        image = None
-        while image is None:
-            image = await self._load(tracking)
+        while not await self._reload_once(tracking):
+            _log.warning("store was flushed while it was read: reading it again")
+
+    async def _reload_once(self, tracking: TrackingConnection) -> bool:
+        """Reload, following the changes that come meanwhile; False: all that was read is void."""
+        image = Contents()
+        if not await self._load(tracking, image):
+            return False
         if not image.policies and self._live.snapshots:
             # Models are removed one by one. All gone at once is a store that lost its data.
             self._live.is_stale = True
@@ -143,17 +148,19 @@ class Watcher:
                 "store is empty: serving the last known policies",
                 extra={"models": len(self._live.snapshots)},
             )
-            return
+            return True
         for _ in self._live.replacing(image):
+            if await self._follow(tracking, image):
+                return False
             await asyncio.sleep(0)
         for model, raw in image.policies.items():
             if model not in self._live.faults:
                 self._adopter.notice(model, raw)
         self._live.is_stale = False
+        return True
 
-    async def _load(self, tracking: TrackingConnection) -> Contents | None:
-        """Read everything; None when the store was flushed meanwhile, so that it must be redone."""
-        image = Contents()
+    async def _load(self, tracking: TrackingConnection, image: Contents) -> bool:
+        """Read everything into `image`; False when the store was flushed meanwhile."""
         cursor = 0
         while True:
             cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
@@ -162,9 +169,9 @@ class Watcher:
             for key, value in zip(keys.values(), values, strict=True):
                 image.put(key, value)
             if await self._follow(tracking, image):
-                return None
+                return False
             if cursor == 0:
-                return image
+                return True
             await asyncio.sleep(0)
 
     def _parse(self, raw: bytes) -> Key | None:

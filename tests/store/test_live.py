@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 
 import pytest
 
+from sidecar.store.keys import PinKey, PolicyKey
 from sidecar.store.live import Contents, LivePolicies
 from tests.store.documents import default_of, document, pin_of
 
@@ -166,3 +168,30 @@ def test_replace_yields_between_portions_of_many_pins(live: LivePolicies) -> Non
 
     assert steps >= 5
     assert live.snapshots["fraud"].pins == many
+
+
+def test_a_change_between_the_steps_of_a_replacement_stands(live: LivePolicies) -> None:
+    contents = Contents(
+        policies={"fraud": document()},
+        pins={"fraud": {f"t{n}": "v1" for n in range(3_000)}},
+    )
+    steps = live.replacing(contents)
+    next(steps)
+
+    for key, value in (
+        (PinKey("fraud", "t2999"), b"v2"),
+        (PinKey("fraud", "t2998"), None),
+        (PinKey("fraud", "new"), b"v2"),
+        (PolicyKey("fraud"), document(default="v2")),
+        (PolicyKey("tumor"), document("tumor")),
+    ):
+        contents.put(key, value)
+        live.put(key, value)
+    deque(steps, maxlen=0)
+
+    assert default_of(live) == "v2"
+    assert default_of(live, "tumor") == "v1"
+    assert pin_of(live, "t2999") == "v2"
+    assert pin_of(live, "t2998") is None
+    assert pin_of(live, "new") == "v2"
+    assert pin_of(live, "t0") == "v1"

@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.errors import StoreUnavailableError
 from sidecar.policy import codec
+from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.live import LivePolicies
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
@@ -285,3 +286,29 @@ async def test_another_prefix_is_another_world(valkey: Valkey, redis_store: Redi
         await valkey.client.set("rmv:policy:churn", document("churn"))
 
         await eventually(lambda: set(live.snapshots) == {"churn"})
+
+
+async def test_a_password_and_a_database_in_the_url_are_used(valkey: Valkey) -> None:
+    store = RedisStore(f"unix://:s%3Acret@{valkey.state_dir}/valkey.sock?db=3")
+    await valkey.client.config_set("requirepass", "s:cret")
+    async with watching(store) as live:
+        await store.commit(policy(), expected=None, actor="ann", comment="")
+
+        await eventually(lambda: default_of(live) == "v1")
+    await store.close()
+
+
+async def test_a_wrong_password_is_stale_and_says_why(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    await valkey.client.config_set("requirepass", "secret")
+    store, live = RedisStore(valkey.url), LivePolicies()
+
+    with caplog.at_level(logging.WARNING, "sidecar.store"):
+        task = spawn(store.watch(live), name="watch under test")
+        await eventually(lambda: bool(caplog.records))
+    await stop(task)
+
+    assert live.is_stale
+    assert "authenticat" in str(vars(caplog.records[0])["reason"])
+    await store.close()
