@@ -13,7 +13,8 @@ The floors, top to bottom; imports only ever point down:
 
 One way through:
 
-    bytes -> RequestHead -> Identity -> Decision -> Endpoint -> response -> ExchangeRecord -> metrics, log
+    bytes -> RequestHead -> Identity -> Decision -> Endpoint -> response
+          -> ExchangeRecord -> metrics, log
 
 Policy: Redis -> codec -> validate -> Snapshot -> one reference swap.
 """

@@ -18,42 +18,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
+from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-Seconds = Annotated[float, Meta(gt=0)]
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
-
-
-class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long each phase of an exchange may take, in seconds."""
-
-    head_s: Seconds = 10.0
-    idle_s: Seconds = 75.0  # a kept-alive client connection without a request
-    connect_s: Seconds = 1.0
-    first_byte_s: Seconds = 60.0  # from the request's last byte to the response's first
-    body_idle_s: Seconds = 60.0  # between two pieces of a body, either way
-    upstream_idle_s: Seconds = 30.0  # a pooled upstream connection without a request
-    drain_s: Seconds = 30.0
-    mirror_s: Seconds = 10.0  # a whole mirrored exchange
-
-
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of each thing is held at most."""
-
-    head_bytes: Annotated[int, Meta(ge=256)] = 16 * 1024  # HAProxy's buffer
-    headers: Annotated[int, Meta(ge=1)] = 100
-    token_bytes: Annotated[int, Meta(ge=64)] = 8 * 1024
-    body_bytes: Annotated[int, Meta(ge=0)] | None = None  # unlimited unless set
-    connections: Annotated[int, Meta(ge=1)] = 10_000
-    idle_upstreams: Annotated[int, Meta(ge=0)] = 256  # pooled connections per endpoint
-    mirror_body_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
-    mirror_queue: Annotated[int, Meta(ge=1)] = 1_000  # copies in flight per shadow version
-    mirror_connections: Annotated[int, Meta(ge=1)] = 64  # per shadow version
-    mirror_memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024  # of all copies
-    identities: Annotated[int, Meta(ge=1)] = 10_000  # verified tokens remembered
 
 
 class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.identity import ANONYMOUS, Identity
-from sidecar.model.policy import Shadow
 from sidecar.policy.resolver import resolve, shadows_for
 
 if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
+    from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.route import RouteTable
     from sidecar.store.live import LivePolicies
@@ -23,16 +21,25 @@ MAX_TENANTS = 10_000  # remembered without auth; any client can name new ones
 MAX_TENANT_BYTES = 128
 
 
-class Verdict(Struct, frozen=True, gc=False):
+class Verdict:
     """Who calls, what was decided, and which shadows get a copy.
 
     `rest` is what follows model and version in an inference path, for the version's rewrite.
     """
 
-    identity: Identity
-    decision: Decision
-    rest: bytes = b""
-    shadows: tuple[Shadow, ...] = ()
+    __slots__ = ("decision", "identity", "rest", "shadows")
+
+    def __init__(
+        self,
+        identity: Identity,
+        decision: Decision,
+        rest: bytes = b"",
+        shadows: tuple[Shadow, ...] = (),
+    ) -> None:
+        self.identity = identity
+        self.decision = decision
+        self.rest = rest
+        self.shadows = shadows
 
 
 class ClaimedTenants:

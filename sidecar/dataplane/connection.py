@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import struct
@@ -16,6 +15,7 @@ from httptools import (
     HttpRequestParser,
 )
 
+from sidecar.dataplane.client import Client
 from sidecar.dataplane.exchange import Exchange
 from sidecar.dataplane.flow import PIPELINED, Reading
 from sidecar.errors import Code
@@ -26,7 +26,9 @@ from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
 from sidecar.wire.framing import is_chunked_alone
 
 if TYPE_CHECKING:
-    from sidecar.dataplane.listener import Listener
+    from sidecar.dataplane.client import Clients
+    from sidecar.dataplane.plane import Plane
+    from sidecar.runtime.transport import Transport
 
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
@@ -34,29 +36,28 @@ _KINDS = FieldKinds(REQUEST_FIELDS)
 _log = logging.getLogger("sidecar.dataplane")
 
 
-class ClientConnection(asyncio.Protocol):
-    """Bytes from a client to exchanges, one at a time; pipelined requests wait their turn."""
+class ClientConnection(Client):
+    """Bytes from a client to exchanges, one at a time; pipelined requests wait their turn.
 
-    transport: asyncio.Transport
-    reading: Reading
+    An `asyncio.Protocol` by shape; see `UpstreamConnection` for why it does not inherit.
+    """
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._plane = listener.plane
+    def __init__(self, plane: Plane, clients: Clients) -> None:
+        self._plane = plane
+        self._clients = clients
         self._parser = HttpRequestParser(self)
         self._current: Exchange | None = None  # being answered
         self._parsed: Exchange | None = None  # whose body is being parsed
         self._waiting: deque[Exchange] = deque()
         self._is_deaf = False  # nothing more is parsed: the last answer is on its way
         self._is_client_full = False
-        self._is_in_head = False
         self._read_bytes = 0  # of the read in hand
-        self._head_bytes = 0  # of earlier reads that the head in hand began in
-        self._target = b""
-        self._fields: list[bytes] = []
-        self._special: dict[int, bytes] = {}  # by kind, the last value
-        self._repeated = 0  # kinds that came twice, as bits
-        self._is_rare = False  # whether a field needs a closer look
+        # The head in hand: None before its first byte and from its last on.
+        self._head: RequestHead | None = None
+        self._head_bytes = 0  # of earlier reads that it began in
+        self._connection_field = b""
+        self._is_odd = self._is_chunked = self._has_body = False
+        self._fault: tuple[Code, str] | None = None
         self.read_s = 0.0  # monotonic time of the read in hand
         self.deadline_s = float("inf")
         self.forwarded_lines = b""
@@ -70,16 +71,16 @@ class ClientConnection(asyncio.Protocol):
     def cut(self) -> None:
         """End the connection so that the client sees a failure and not the end of a body."""
         raw = self.transport.get_extra_info("socket")
-        if raw is not None:
+        if hasattr(raw, "setsockopt"):  # uvloop's is not a `socket.socket`
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._is_deaf = True
         self.transport.abort()
 
-    def on_exchange_end(self, exchange: Exchange) -> None:
-        """Go on with the next request, or close."""
-        if exchange is not self._current:
+    def on_exchange_end(self, now_s: float) -> None:
+        """Go on with the next request, or close; the one in hand ended at `now_s`."""
+        exchange, self._current = self._current, None
+        if exchange is None:
             return
-        self._current = None
         if not exchange.keeps_client:
             self._close(lingers=not exchange.is_request_done)
         elif self._waiting:
@@ -87,14 +88,14 @@ class ClientConnection(asyncio.Protocol):
         elif self._plane.is_draining:
             self.transport.close()
         else:
-            self.deadline_s = self._plane.monotonic_s() + self._plane.timeouts.idle_s
+            self.deadline_s = now_s + self._plane.timeouts.idle_s
 
     # --- what the listener uses ---------------------------------------------------------------
 
     @property
     def is_idle(self) -> bool:
         """Whether no request is in hand, not even the beginning of one."""
-        return self._current is None and not self._is_in_head
+        return self._current is None and self._head is None
 
     def on_deadline(self) -> None:
         """Enforce the timeout of whatever is being waited for."""
@@ -102,28 +103,28 @@ class ClientConnection(asyncio.Protocol):
         if self._current is not None:
             self._plane.metrics.count("rmv_timeouts_total", "phase", "exchange")
             self._current.on_timeout()
-        elif self._is_in_head and not self._is_deaf:
+        elif self._head is not None and not self._is_deaf:
             self._plane.metrics.count("rmv_timeouts_total", "phase", "head")
             self._refuse(Code.REQUEST_TIMEOUT, "the request's head did not arrive in time")
-            self._after_read()
         else:
             self.transport.abort() if self._is_deaf else self.transport.close()
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: object) -> None:
         """Join the listener; over its limit the client is told so and left."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self.transport = cast("Transport", transport)
         self.reading = Reading(self.transport)
-        peer = transport.get_extra_info("peername")
+        peer = self.transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else "unix"
         self.forwarded_lines = (
             f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ".encode()
         )
         self.deadline_s = self._plane.monotonic_s() + self._plane.timeouts.idle_s
-        if not self._listener.admit(self):
+        self._plane.metrics.count("rmv_connections_total")
+        if not self._clients.admit(self):
+            self._plane.metrics.count("rmv_limits_hit_total", "limit", "connections")
             self._refuse(Code.OVERLOADED, "too many connections")
-            self._after_read()
 
     def data_received(self, data: bytes) -> None:
         """Parse, then flush once what this read amounts to."""
@@ -139,11 +140,13 @@ class ClientConnection(asyncio.Protocol):
             self._is_deaf = True  # its exchange was refused in on_headers_complete
         except HttpParserError as error:
             self._on_malformed(error)
-        if self._is_in_head:
+        if self._head is not None:
             self._head_bytes += len(data)
             if self._head_bytes > self._plane.limits.head_bytes:
                 self._refuse(Code.HEAD_TOO_LARGE, self._head_limit())
-        self._after_read()
+        current = self._current
+        if current is not None:
+            current.flush()
 
     def eof_received(self) -> bool:
         """Keep the write side open while an answer is owed to a client that half-closed."""
@@ -157,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything: nobody is left to answer."""
         self._is_deaf = True
-        self._listener.leave(self)
+        self._clients.leave(self)
         current, self._current = self._current, None
         self._waiting.clear()
         if current is not None:
@@ -179,69 +182,82 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Start on a head."""
-        self._is_in_head = True
+        self._head = RequestHead(b"", b"", [])
         self._head_bytes = 0
-        self._target = b""
-        self._fields = []
-        self._special = {}
-        self._repeated = 0
-        self._is_rare = False
+        self._connection_field = b""
+        self._is_odd = self._is_chunked = self._has_body = False
+        self._fault = None
         if self._current is None:
             self.deadline_s = self.read_s + self._plane.timeouts.head_s
 
     def on_url(self, url: bytes) -> None:
         """Collect the target; it may come in pieces."""
-        self._target += url
+        if self._head is not None:
+            self._head.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep an end-to-end field, and what the sidecar itself reads."""
-        if not self._is_in_head:  # a trailer: it is not passed on, and decides nothing
+        head = self._head
+        if head is None:  # a trailer: it is not passed on, and decides nothing
             return
         kind = _KINDS[name]
         if kind:
-            special = self._special
-            if kind in special:
-                self._repeated |= 1 << kind
-                self._is_rare = True
-                if kind == wire.CONNECTION:
-                    value = special[kind] + b"," + value
-            special[kind] = value
-            if kind > wire.LAST_PASSED:
-                self._is_rare |= kind >= wire.FIRST_RARE
+            if kind == wire.AUTHORIZATION:
+                head.authorization = value
+            elif kind == wire.CONTENT_LENGTH:
+                self._has_body = True  # llhttp holds it to digits, once, never beside chunked
+            elif kind == wire.HOST:
+                if head.host:
+                    self._fault = Code.MALFORMED_REQUEST, "Host is repeated"
+                head.host = value
+            elif not self._is_passed(head, kind, value):
                 return
-        self._fields += (name, b": ", value, b"\r\n")
+        head.fields += (name, b": ", value, b"\r\n")
+
+    def _is_passed(self, head: RequestHead, kind: int, value: bytes) -> bool:  # noqa: C901 -- a table
+        """Look at a field that is rarer; return whether it is passed on."""
+        if kind == wire.REQUEST_ID:
+            head.request_id = value if acceptable(value) else b""
+        elif kind == wire.ASKED_VERSION:
+            head.asked_version = value
+        elif kind == wire.ASKED_MODEL:
+            head.asked_model = value
+        elif kind == wire.CLAIMED_TENANT:
+            head.claimed_tenant = value
+        elif kind == wire.CONNECTION:
+            self._connection_field += b"," + value if self._connection_field else value
+        elif kind == wire.TRANSFER_ENCODING:
+            if self._is_chunked or not is_chunked_alone(value):
+                self._fault = Code.MALFORMED_REQUEST, "Transfer-Encoding is not exactly chunked"
+            self._is_chunked = self._has_body = True
+        elif kind == wire.UPGRADE:
+            self._is_odd = True
+        elif kind == wire.TRAILER:
+            self._fault = Code.NOT_IMPLEMENTED, "request trailers are not supported yet"
+        return kind <= wire.LAST_PASSED
 
     def on_headers_complete(self) -> None:
         """Give the request an exchange; begin it if none is in hand."""
-        self._is_in_head = False
-        look = self._special.get
-        request_id = look(wire.REQUEST_ID)
-        if request_id is None or not acceptable(request_id):
-            request_id = self._plane.make_id()
-        head = RequestHead(
-            self._parser.get_method(),
-            self._target,
-            self._fields,
-            look(wire.HOST, b""),
-            look(wire.AUTHORIZATION),
-            request_id,
-            look(wire.ASKED_MODEL),
-            look(wire.ASKED_VERSION),
-            look(wire.CLAIMED_TENANT),
-        )
-        exchange = self._parsed = Exchange(self, self._plane, head)
-        connection = look(wire.CONNECTION)
-        keeps = self._parser.should_keep_alive()
-        if connection is not None or not keeps:
+        head, parser, plane = self._head, self._parser, self._plane
+        if head is None:
+            return
+        self._head = None
+        head.method = parser.get_method()
+        if not head.request_id:
+            head.request_id = plane.make_id()
+        exchange = self._parsed = Exchange(self, plane, head)
+        exchange.has_body = self._has_body
+        exchange.is_chunked = self._is_chunked
+        keeps = parser.should_keep_alive()
+        if self._connection_field or not keeps:
             exchange.keeps_client = keeps
-            exchange.is_http10 = self._parser.get_http_version() != "1.1"
-            if connection is not None:
-                wire.drop_nominated(self._fields, connection)
-        if wire.CONTENT_LENGTH in self._special:
-            exchange.has_body = True
-        elif wire.TRANSFER_ENCODING in self._special:
-            exchange.has_body = exchange.is_chunked = True
-        self._accept(exchange, self._find_fault(exchange))
+            exchange.is_http10 = parser.get_http_version() != "1.1"
+            wire.drop_nominated(head.fields, self._connection_field)
+        fault = self._fault or self._find_fault(exchange)
+        if fault is not None:
+            exchange.keeps_client = False
+            exchange.refuse(*fault)
+        self._accept(exchange)
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
@@ -258,47 +274,31 @@ class ClientConnection(asyncio.Protocol):
 
     def _find_fault(self, exchange: Exchange) -> tuple[Code, str] | None:
         """Return what makes a parsed head unfit to be passed on; llhttp has seen to its syntax."""
-        head, limits = exchange.head, self._plane.limits
+        head, plane = exchange.head, self._plane
         if not head.host and not exchange.is_http10:
             return Code.MALFORMED_REQUEST, "Host is missing"
         if head.target[:1] != b"/" and head.target != b"*":
             return Code.NOT_IMPLEMENTED, "only targets that start with / are supported"
-        if len(head.fields) > 4 * limits.headers:
-            return Code.HEAD_TOO_LARGE, f"the head has over {limits.headers} fields"
-        if self._head_bytes + self._read_bytes > limits.head_bytes:  # else it cannot be
-            head_bytes = len(head.target) + sum(map(len, head.fields))
-            if head_bytes > limits.head_bytes:
-                return Code.HEAD_TOO_LARGE, self._head_limit()
-        return self._find_rare_fault() if self._is_rare else None
-
-    def _find_rare_fault(self) -> tuple[Code, str] | None:
-        special = self._special
-        if self._repeated & 1 << wire.HOST:
-            return Code.MALFORMED_REQUEST, "Host is repeated"
-        coding = special.get(wire.TRANSFER_ENCODING)
-        if coding is not None and (
-            self._repeated & 1 << wire.TRANSFER_ENCODING or not is_chunked_alone(coding)
-        ):
-            return Code.MALFORMED_REQUEST, "Transfer-Encoding is not exactly chunked"
-        if wire.UPGRADE in special and self._parser.should_upgrade():
+        if self._is_odd and self._parser.should_upgrade():
             return Code.NOT_IMPLEMENTED, "upgrades are not supported yet"
-        if wire.TRAILER in special:
-            return Code.NOT_IMPLEMENTED, "request trailers are not supported yet"
+        if len(head.fields) > plane.max_field_parts:
+            return Code.HEAD_TOO_LARGE, f"the head has over {plane.limits.headers} fields"
+        if self._head_bytes + self._read_bytes > plane.limits.head_bytes:  # else it cannot be
+            head_bytes = len(head.target) + sum(map(len, head.fields))
+            if head_bytes > plane.limits.head_bytes:
+                return Code.HEAD_TOO_LARGE, self._head_limit()
         return None
 
     def _head_limit(self) -> str:
         return f"the head is over {self._plane.limits.head_bytes} bytes"
 
-    def _accept(self, exchange: Exchange, fault: tuple[Code, str] | None) -> None:
-        if fault is not None:
-            exchange.keeps_client = False
-            exchange.refuse(*fault)
+    def _accept(self, exchange: Exchange) -> None:
         if self._current is not None:
             self._waiting.append(exchange)
             self.reading.hold(PIPELINED)
             return
         self._current = exchange
-        if fault is None:
+        if exchange.refusal is None:
             exchange.begin()
 
     def _begin_next(self) -> None:
@@ -308,11 +308,6 @@ class ClientConnection(asyncio.Protocol):
         if exchange.refusal is None:
             exchange.begin()
         exchange.flush()
-
-    def _after_read(self) -> None:
-        current = self._current
-        if current is not None:
-            current.flush()
 
     def _on_malformed(self, error: HttpParserError) -> None:
         """Refuse what llhttp refuses: the connection's framing is lost from here on."""
@@ -336,10 +331,14 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, code: Code, detail: str) -> None:
         """Answer, in its turn, a request that has no whole head; hear nothing after it."""
         self._is_deaf = True
-        self._is_in_head = False
+        self._head = None
         head = RequestHead(b"", b"", [], request_id=self._plane.make_id())
         exchange = Exchange(self, self._plane, head)
-        self._accept(exchange, (code, detail))
+        exchange.keeps_client = False
+        exchange.refuse(code, detail)
+        self._accept(exchange)
+        if self._current is exchange:
+            exchange.flush()
 
     def _close(self, *, lingers: bool) -> None:
         """Close when all is written; `lingers` while the client may still be sending.

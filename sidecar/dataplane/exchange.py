@@ -15,14 +15,16 @@ from sidecar.errors import Code
 from sidecar.model.decision import Decision
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
+from sidecar.upstream.contract import ResponseSink
 from sidecar.wire.framing import LAST_CHUNK, UNTIL_CLOSE
 
 if TYPE_CHECKING:
-    from sidecar.dataplane.connection import ClientConnection
+    from sidecar.dataplane.client import Client
     from sidecar.dataplane.mirror import Copy
     from sidecar.dataplane.plane import Lane, Plane
     from sidecar.model.request import RequestHead
     from sidecar.upstream.connection import UpstreamConnection
+    from sidecar.upstream.contract import Response
     from sidecar.upstream.pool import Pool
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
@@ -34,8 +36,8 @@ _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 _UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "DENIED:malformed", 0))
 
 
-class Exchange:
-    """The life of one request. A `ResponseSink` to its upstream connection.
+class Exchange(ResponseSink):
+    """The life of one request.
 
     Attributes that few exchanges change stand here as defaults instead of being set in each.
     """
@@ -65,7 +67,7 @@ class Exchange:
     at_s = 0.0  # epoch
     began_s = 0.0  # monotonic
 
-    def __init__(self, client: ClientConnection, plane: Plane, head: RequestHead) -> None:
+    def __init__(self, client: Client, plane: Plane, head: RequestHead) -> None:
         self.client = client
         self.plane = plane
         self.head = head
@@ -75,65 +77,57 @@ class Exchange:
 
     def begin(self) -> None:
         """Decide on the request and set out for the version that serves it."""
-        plane = self.plane
+        plane, client, head = self.plane, self.client, self.head
         self.is_begun = True
-        self.at_s = plane.now_s()
-        self.began_s = plane.monotonic_s()
-        verdict = self.verdict = plane.decide(self.head, self.at_s)
+        self.began_s = client.read_s
+        self.at_s = plane.epoch_s + client.read_s
+        verdict = self.verdict = plane.decide(head, self.at_s)
         decision = verdict.decision
         if decision.refusal is not None:
             self.refuse(decision.refusal, decision.detail)
             return
-        lane = self.lane = plane.lane(decision)
-        if verdict.shadows and plane.mirror is not None:
-            self.copy = plane.mirror.copy(self)
-        self._write_head(lane)
-        timeouts = plane.timeouts
-        allowed_s = timeouts.first_byte_s if self.is_request_done else timeouts.body_idle_s
-        self.client.deadline_s = self.began_s + allowed_s
-        self._connect(lane.pick())
-
-    def _write_head(self, lane: Lane) -> None:
-        head = self.head
+        lane = self.lane = plane.lanes.get(decision) or plane.make_lane(decision)
+        if verdict.shadows:
+            self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, self.has_body)
         target = head.target
         if lane.rewrite is not None:
-            target = lane.rewrite(target, self.verdict.rest)
+            target = lane.rewrite(target, verdict.rest)
         out = [head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += head.fields
         if self.is_chunked:
             out.append(b"Transfer-Encoding: chunked\r\n")
         out += (
-            self.client.forwarded_lines,
+            client.forwarded_lines,
             head.host,
             b"\r\nX-Request-Id: ",
             head.request_id,
             b"\r\n",
             lane.request_lines,
-            self.plane.tenant_lines[self.verdict.identity.tenant],
+            plane.tenant_lines[verdict.identity.tenant],
             b"\r\n",
         )
         out += self.out  # body that came before a queued request's turn
         self.out = out
+        client.deadline_s = self.began_s + plane.body_idle_s
+        self._connect(lane.group.pick())
 
     # --- 2. Find a connection ------------------------------------------------------------------
 
     def _connect(self, pool: Pool) -> None:
+        self.endpoint = pool.url
         upstream = pool.acquire()
         if upstream is None:
             pool.connect(self._on_connected, self._on_connect_failed)
         else:
-            self._attach(upstream)
-
-    def _attach(self, upstream: UpstreamConnection) -> None:
-        self.upstream = upstream
-        self.endpoint = upstream.pool.endpoint.url
-        upstream.start(self, self.head.method)
+            self.upstream = upstream
+            upstream.start(self, self.head.method)
 
     def _on_connected(self, upstream: UpstreamConnection) -> None:
         if self.is_ended:
-            upstream.pool.release(upstream)
+            upstream.give_back()
             return
-        self._attach(upstream)
+        self.upstream = upstream
+        upstream.start(self, self.head.method)
         self.flush()
         self.client.reading.release(UNCONNECTED)
 
@@ -149,7 +143,7 @@ class Exchange:
     def _retry(self, cause: str) -> None:
         self.is_retried = True
         self.plane.metrics.count("rmv_retries_total", "cause", cause)
-        self._connect(self.lane.pick())
+        self._connect(self.lane.group.pick())
 
     # --- 3. The request's body -----------------------------------------------------------------
 
@@ -158,7 +152,7 @@ class Exchange:
         if self.is_ended or self.refusal is not None:
             return
         self.request_bytes += len(data)
-        limit = self.plane.limits.body_bytes
+        limit = self.plane.max_body_bytes
         if limit is not None and self.request_bytes > limit:
             self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
             return
@@ -177,7 +171,8 @@ class Exchange:
         if self.is_chunked:
             self.out.append(LAST_CHUNK)
         if self.is_begun:
-            self.client.deadline_s = self.client.read_s + self.plane.timeouts.first_byte_s
+            client = self.client
+            client.deadline_s = client.read_s + self.plane.first_byte_s
 
     def flush(self) -> None:
         """Write what has been collected; called once for each read from the client."""
@@ -210,49 +205,48 @@ class Exchange:
 
     # --- 4. The response -----------------------------------------------------------------------
 
-    def on_interim_head(self, upstream: UpstreamConnection) -> bytes:
+    def on_interim_head(self, response: Response) -> bytes:
         """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
         if self.is_http10:
             return b""
-        lines = b"".join(upstream.fields)
-        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (upstream.status, upstream.reason, lines)
+        lines = b"".join(response.fields)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines)
 
-    def on_response_head(self, upstream: UpstreamConnection) -> bytes:
+    def on_response_head(self, response: Response) -> bytes:
         """Return the head that the client gets."""
         plane = self.plane
-        now_s = plane.monotonic_s()
-        self.first_byte_s = now_s - self.began_s
-        self.client.deadline_s = now_s + plane.timeouts.body_idle_s
-        self.status = upstream.status
-        if not self.is_request_done or plane.is_draining or upstream.framing == UNTIL_CLOSE:
+        self.first_byte_s = response.read_s - self.began_s
+        self.status = response.status
+        if not self.is_request_done or plane.is_draining or response.framing == UNTIL_CLOSE:
             self.keeps_client = False
-        out = [b"HTTP/1.1 %d %b\r\n" % (upstream.status, upstream.reason)]
-        out += upstream.fields
-        if upstream.writes_chunks:
+        out = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
+        out += response.fields
+        if response.writes_chunks:
             if self.is_http10:
-                upstream.writes_chunks = self.keeps_client = False
+                response.writes_chunks = self.keeps_client = False
             else:
                 out.append(b"Transfer-Encoding: chunked\r\n")
-        out += (
-            self.lane.response_lines,
-            b"X-Request-Id: ",
-            self.head.request_id,
-            b"\r\n\r\n" if self.keeps_client and not self.is_http10 else self._connection_line(),
-        )
+        out += (self.lane.response_lines, b"X-Request-Id: ", self.head.request_id)
+        if self.keeps_client and not self.is_http10:
+            out.append(b"\r\n\r\n")
+        elif self.keeps_client:
+            out.append(b"\r\nConnection: keep-alive\r\n\r\n")
+        else:
+            out.append(b"\r\nConnection: close\r\n\r\n")
         return b"".join(out)
-
-    def _connection_line(self) -> bytes:
-        return b"\r\nConnection: %b\r\n\r\n" % (b"keep-alive" if self.keeps_client else b"close")
 
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Pass bytes on to the client."""
         self.response_bytes += body_bytes
-        self.client.send(data)
+        client, upstream = self.client, self.upstream
+        if upstream is not None:
+            client.deadline_s = upstream.read_s + self.plane.body_idle_s
+        client.transport.write(data)
 
     def on_response_end(self) -> None:
         """Be done: the response is whole, and its connection free for others."""
-        self.upstream = None
-        self._end()
+        upstream, self.upstream = self.upstream, None
+        self._end(upstream.read_s if upstream is not None else self.plane.monotonic_s())
 
     def on_response_lost(self, reason: str) -> None:
         """Try once more where that is safe; else say so, or cut the response short."""
@@ -279,7 +273,8 @@ class Exchange:
         self.refusal = None
         plane, request_id = self.plane, self.head.request_id
         if not self.is_begun:  # refused for its head
-            self.at_s, self.began_s = plane.now_s(), plane.monotonic_s()
+            self.began_s = plane.monotonic_s()
+            self.at_s = plane.epoch_s + self.began_s
         if not self.is_request_done or plane.is_draining:
             self.keeps_client = False
         extra = b"X-Request-Id: %b\r\n" % request_id
@@ -295,8 +290,8 @@ class Exchange:
         if self.head.method == b"HEAD":
             body = b""
         self.response_bytes = len(body)
-        self.client.send(head + body)
-        self._end()
+        self.client.transport.write(head + body)
+        self._end(self.plane.monotonic_s())
 
     def fail(self, code: Code, reason: str) -> None:
         """End an exchange that was under way: with a problem, or with a cut once a head is out."""
@@ -312,7 +307,7 @@ class Exchange:
         self.code = code.slug
         self.keeps_client = False
         self.client.cut()
-        self._end()
+        self._end(self.plane.monotonic_s())
 
     def on_client_gone(self) -> None:
         """Give up: nobody is left to answer."""
@@ -325,7 +320,7 @@ class Exchange:
             self.copy.drop("aborted")
         self.status, self.code = self.status or CLIENT_GONE_STATUS, CLIENT_GONE
         if self.is_begun:
-            self._end()
+            self._end(self.plane.monotonic_s())
 
     def on_timeout(self) -> None:
         """End an exchange whose deadline has passed."""
@@ -334,13 +329,12 @@ class Exchange:
         else:
             self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
 
-    def _end(self) -> None:
+    def _end(self, now_s: float) -> None:
         if self.is_ended:
             return
         self.is_ended = True
-        self.out = []
-        head, verdict = self.head, self.verdict
-        identity, plane = verdict.identity, self.plane
+        head, verdict, plane = self.head, self.verdict, self.plane
+        identity = verdict.identity
         plane.record(
             ExchangeRecord(
                 self.at_s,
@@ -355,11 +349,11 @@ class Exchange:
                 self.code,
                 self.endpoint,
                 self.first_byte_s,
-                plane.monotonic_s() - self.began_s,
+                now_s - self.began_s,
                 self.request_bytes,
                 self.response_bytes,
                 plane.live.is_stale,
                 self.copy.versions if self.copy is not None else (),
             )
         )
-        self.client.on_exchange_end(self)
+        self.client.on_exchange_end(now_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import asyncio
+    from sidecar.runtime.transport import Transport
 
 UPSTREAM_FULL: Final = 1  # the upstream takes no more of the body now
 UNCONNECTED: Final = 2  # a body has begun to arrive before there is an upstream
@@ -17,7 +17,7 @@ class Reading:
 
     __slots__ = ("_reasons", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._reasons = 0
 

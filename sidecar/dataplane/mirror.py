@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from sidecar.dataplane.spelling import Spelling, TenantLines
+from sidecar.upstream.contract import ResponseSink
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
 
 if TYPE_CHECKING:
-    from sidecar.dataplane.exchange import Exchange
-    from sidecar.dataplane.plane import Plane, Spelling
+    from collections.abc import Callable
+
+    from sidecar.decide import Verdict
+    from sidecar.model.limits import Limits, Timeouts
+    from sidecar.model.request import RequestHead
+    from sidecar.store.live import LivePolicies
+    from sidecar.telemetry.metrics import Metrics
     from sidecar.upstream.connection import UpstreamConnection
-    from sidecar.upstream.pool import Group, Pool, Upstreams
+    from sidecar.upstream.contract import Response
+    from sidecar.upstream.pool import Group, Upstreams
 
 _KINDS = FieldKinds(REQUEST_FIELDS)
 _LEFT_OUT: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
@@ -26,54 +34,59 @@ COUNTER: Final = "rmv_mirrors_total"
 class Copy:
     """What is kept of one request until it is whole and can be sent to its shadows."""
 
-    __slots__ = ("_body", "_body_bytes", "_exchange", "_is_over", "_mirror", "versions")
-
-    def __init__(self, mirror: Mirror, exchange: Exchange, versions: tuple[str, ...]) -> None:
-        self.versions = versions
+    def __init__(
+        self,
+        mirror: Mirror,
+        head: RequestHead,
+        verdict: Verdict,
+        forwarded_lines: bytes,
+        has_body: bool,  # noqa: FBT001
+    ) -> None:
+        self.head = head
+        self.verdict = verdict
+        self.forwarded_lines = forwarded_lines
+        self.has_body = has_body  # announced, if of no bytes
+        self.versions = tuple([shadow.version for shadow in verdict.shadows])
+        self.body: list[bytes] = []
+        self.body_bytes = 0
         self._mirror = mirror
-        self._exchange: Exchange | None = exchange
-        self._body: list[bytes] = []
-        self._body_bytes = 0
         self._is_over = False
 
     def add(self, data: bytes) -> None:
         """Keep a piece of the body, unless the copy has grown too large."""
         if self._is_over:
             return
-        if self._body_bytes + len(data) > self._mirror.max_body_bytes:
+        if self.body_bytes + len(data) > self._mirror.max_body_bytes:
             self.drop("size")
         elif not self._mirror.reserve(len(data)):
             self.drop("memory")
         else:
-            self._body_bytes += len(data)
-            self._body.append(data)
+            self.body_bytes += len(data)
+            self.body.append(data)
 
     def send(self) -> None:
         """Send the copy; the request is whole. Later calls do nothing."""
-        if self._is_over or self._exchange is None:
-            return
-        self._is_over = True
-        exchange, self._exchange = self._exchange, None
-        self._mirror.give_back(self._body_bytes)  # a delivery reserves for itself
-        self._mirror.send(exchange, self.versions, self._body)
-        self._body = []
-
-    def drop(self, cause: str) -> None:
-        """Give the copy up."""
         if self._is_over:
             return
         self._is_over = True
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            model = exchange.verdict.decision.model
-            for version in self.versions:
-                self._mirror.count(model, version, f"dropped-{cause}")
-        self._mirror.give_back(self._body_bytes)
-        self._body = []
+        self._mirror.give_back(self.body_bytes)  # a delivery reserves for itself
+        self._mirror.send(self)
+        self.body = []
+
+    def drop(self, cause: str) -> None:
+        """Give the copy up, if it is not on its way."""
+        if self._is_over:
+            return
+        self._is_over = True
+        model = self.verdict.decision.model
+        for version in self.versions:
+            self._mirror.count(model, version, f"dropped-{cause}")
+        self._mirror.give_back(self.body_bytes)
+        self.body = []
 
 
-class Delivery:
-    """One copy on its way to one shadow. A `ResponseSink` that drops what it is told."""
+class Delivery(ResponseSink):
+    """One copy on its way to one shadow; it drops what it is told."""
 
     __slots__ = ("_data", "_method", "_shadow", "deadline_s", "is_over", "size", "upstream")
 
@@ -89,7 +102,7 @@ class Delivery:
     def on_connected(self, upstream: UpstreamConnection) -> None:
         """Send the copy on a connection."""
         if self.is_over:
-            upstream.pool.release(upstream)
+            upstream.give_back()
             return
         self.upstream = upstream
         upstream.start(self, self._method)
@@ -101,12 +114,12 @@ class Delivery:
         """Count the shadow as out of reach."""
         self.end("failed-connect")
 
-    def on_response_head(self, connection: UpstreamConnection) -> bytes:
+    def on_response_head(self, response: Response) -> bytes:
         """Count answers of 500 and above apart."""
-        self._shadow.note_status(connection.status)
+        self._shadow.note_status(response.status)
         return b""
 
-    def on_interim_head(self, _connection: UpstreamConnection) -> bytes:
+    def on_interim_head(self, response: Response) -> bytes:
         """Drop it."""
         return b""
 
@@ -155,18 +168,9 @@ class ShadowLane:
         self._waiting: deque[Delivery] = deque()
         self.under_way: dict[Delivery, None] = {}  # in the order they began
 
-    def spell(self, exchange: Exchange, shared: list[bytes], body: list[bytes]) -> Delivery:
-        """Return a copy as this shadow will see it."""
-        head, spelling = exchange.head, self._spelling
-        target = head.target
-        if spelling.rewrite is not None:
-            target = spelling.rewrite(target, exchange.verdict.rest)
-        start = (head.method, b" ", target, b" HTTP/1.1\r\n")
-        data = b"".join((*start, *shared, spelling.lines, b"\r\n", *body))
-        return Delivery(self, head.method, data)
-
-    def offer(self, delivery: Delivery) -> None:
+    def offer(self, copy: Copy, shared_lines: list[bytes]) -> None:
         """Take a copy, or count why not."""
+        delivery = Delivery(self, copy.head.method, self._spell(copy, shared_lines))
         mirror = self._mirror
         if len(self.under_way) + len(self._waiting) >= mirror.max_queue:
             mirror.count(self._model, self._version, "dropped-queue")
@@ -205,14 +209,25 @@ class ShadowLane:
 
     def close(self) -> None:
         """End everything."""
-        for delivery in [*self._waiting, *self.under_way]:
-            delivery.end("failed-shutdown")
+        waiting = tuple(self._waiting)
         self._waiting.clear()
+        for delivery in (*waiting, *self.under_way):
+            delivery.end("failed-shutdown")
+
+    def _spell(self, copy: Copy, shared_lines: list[bytes]) -> bytes:
+        target, spelling = copy.head.target, self._spelling
+        if spelling.rewrite is not None:
+            target = spelling.rewrite(target, copy.verdict.rest)
+        out = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out += shared_lines
+        out += (spelling.lines, b"\r\n")
+        out += copy.body
+        return b"".join(out)
 
     def _start(self, delivery: Delivery) -> None:
         delivery.deadline_s = self._mirror.now_s() + self._mirror.timeout_s
         self.under_way[delivery] = None
-        pool: Pool = self._group.pick()
+        pool = self._group.pick()
         upstream = pool.acquire()
         if upstream is None:
             pool.connect(delivery.on_connected, delivery.on_connect_failed)
@@ -223,54 +238,69 @@ class ShadowLane:
 class Mirror:
     """Sends copies, each shadow version in a lane of its own, all within one memory limit."""
 
-    def __init__(self, plane: Plane, upstreams: Upstreams) -> None:
+    def __init__(
+        self,
+        *,
+        live: LivePolicies,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        limits: Limits,
+        timeouts: Timeouts,
+        monotonic_s: Callable[[], float],
+    ) -> None:
         """Use `upstreams` of its own, so that a shadow never takes a primary's connection."""
-        limits = plane.limits
+        self.upstreams = upstreams
         self.max_body_bytes = limits.mirror_body_bytes
         self.max_queue = limits.mirror_queue
         self.max_connections = limits.mirror_connections
-        self.timeout_s = plane.timeouts.mirror_s
-        self.now_s = plane.monotonic_s
-        self._plane = plane
-        self._upstreams = upstreams
+        self.timeout_s = timeouts.mirror_s
+        self.now_s = monotonic_s
+        self._live = live
+        self._metrics = metrics
+        self._tenant_lines = TenantLines()
         self._free_bytes = limits.mirror_memory_bytes
         self._lanes: dict[tuple[str, str], ShadowLane] = {}
         self._old: list[ShadowLane] = []
 
-    def copy(self, exchange: Exchange) -> Copy:
-        """Begin a copy of an exchange that has shadows."""
-        shadows = exchange.verdict.shadows
-        return Copy(self, exchange, tuple([shadow.version for shadow in shadows]))
+    def copy(
+        self,
+        head: RequestHead,
+        verdict: Verdict,
+        forwarded_lines: bytes,
+        has_body: bool,  # noqa: FBT001
+    ) -> Copy:
+        """Begin a copy of a request that has shadows."""
+        return Copy(self, head, verdict, forwarded_lines, has_body)
 
-    def send(self, exchange: Exchange, versions: tuple[str, ...], body: list[bytes]) -> None:
-        """Send a whole request to each of `versions`."""
-        shared = self._shared_lines(exchange, sum(map(len, body)))
-        model = exchange.verdict.decision.model
-        for version in versions:
+    def send(self, copy: Copy) -> None:
+        """Send a whole request to each of its shadows."""
+        lines = self._shared_lines(copy)
+        model = copy.verdict.decision.model
+        for version in copy.versions:
             try:
                 lane = self._lanes.get((model, version)) or self._make_lane(model, version)
             except KeyError:  # the policy changed since the decision
                 self.count(model, version, "dropped-policy")
                 continue
-            lane.offer(lane.spell(exchange, shared, body))
+            lane.offer(copy, lines)
 
-    def _shared_lines(self, exchange: Exchange, body_bytes: int) -> list[bytes]:
+    def _shared_lines(self, copy: Copy) -> list[bytes]:
         """Return the head lines that are the same for every shadow; credentials are left out."""
-        head = exchange.head
+        head = copy.head
         fields = head.fields
         lines: list[bytes] = []
         for at in range(0, len(fields), 4):
             if _KINDS[fields[at]] not in _LEFT_OUT:
                 lines += fields[at : at + 4]
-        if body_bytes or exchange.has_body:
-            lines.append(b"Content-Length: %d\r\n" % body_bytes)
+        if copy.has_body:
+            lines.append(b"Content-Length: %d\r\n" % copy.body_bytes)
         lines += (
-            exchange.client.forwarded_lines,
+            copy.forwarded_lines,
             head.host,
             b"\r\nX-Request-Id: ",
             head.request_id,
             b"\r\nX-Shadow: 1\r\n",
-            self._plane.tenant_lines[exchange.verdict.identity.tenant],
+            self._tenant_lines[copy.verdict.identity.tenant],
         )
         return lines
 
@@ -281,7 +311,7 @@ class Mirror:
         for lane in self._old:
             lane.sweep(now_s)
         self._old = [lane for lane in self._old if lane.under_way]
-        self._upstreams.sweep(now_s)
+        self.upstreams.sweep(now_s)
 
     def forget_lanes(self) -> None:
         """Start afresh after a policy change; what is under way ends in its own time."""
@@ -292,15 +322,15 @@ class Mirror:
         """End everything."""
         for lane in [*self._lanes.values(), *self._old]:
             lane.close()
-        self._upstreams.close()
+        self.upstreams.close()
 
     def count(self, model: str, version: str, outcome: str) -> None:
         """Count what became of a copy."""
-        self._plane.metrics.count(COUNTER, "model", model, "version", version, "outcome", outcome)
+        self._metrics.count(COUNTER, "model", model, "version", version, "outcome", outcome)
 
     def count_status(self, model: str, version: str, status: int) -> None:
         """Count a shadow's answer by the class of its status."""
-        self._plane.metrics.count(
+        self._metrics.count(
             "rmv_mirror_responses_total", "model", model, "version", version,
             "class", f"{status // 100}xx",
         )  # fmt: skip
@@ -317,8 +347,8 @@ class Mirror:
         self._free_bytes += size
 
     def _make_lane(self, model: str, version: str) -> ShadowLane:
-        declared = self._plane.live.snapshots[model].policy.versions[version]
-        group = self._upstreams.group(declared.endpoints)
-        spelling = self._plane.spelling(model, version)
+        policy = self._live.snapshots[model].policy
+        group = self.upstreams.group(policy.versions[version].endpoints)
+        spelling = Spelling(policy, version)
         lane = self._lanes[model, version] = ShadowLane(self, (model, version), group, spelling)
         return lane

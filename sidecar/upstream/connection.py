@@ -6,12 +6,12 @@ decides what the client sees of that.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from sidecar.upstream.contract import Response
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import RESPONSE_FIELDS, FieldKinds
 from sidecar.wire.framing import (
@@ -24,96 +24,42 @@ from sidecar.wire.framing import (
 )
 
 if TYPE_CHECKING:
-    from sidecar.upstream.pool import Pool
+    from collections.abc import Callable
 
-FIRST_FINAL_STATUS = 200
-SWITCHING_PROTOCOLS = 101
+    from sidecar.runtime.transport import Transport
+    from sidecar.upstream.contract import Keeper, ResponseSink
+
+FIRST_FINAL_STATUS: Final = 200
+SWITCHING_PROTOCOLS: Final = 101
 
 _log = logging.getLogger("sidecar.upstream")
 _KINDS = FieldKinds(RESPONSE_FIELDS)
 
 
-class ResponseSink(Protocol):
-    """Who asked. Called in order: interim*, head, data*, then end or lost; or lost alone."""
+class UpstreamConnection(Response):
+    """A connection that serves one request at a time and goes back to its keeper in between.
 
-    def on_response_head(self, connection: UpstreamConnection) -> bytes:
-        """Take a final head from the connection's fields; return what goes before its body."""
-        ...
+    An `asyncio.Protocol` by shape. It does not inherit from it: the compiled form could not be a
+    native class then, which halves its speed.
+    """
 
-    def on_interim_head(self, connection: UpstreamConnection) -> bytes:
-        """Take a 1xx head likewise."""
-        ...
+    transport: Transport
 
-    def on_response_data(self, data: bytes, body_bytes: int) -> None:
-        """Take what the bytes of one read amount to; `body_bytes` of it are body."""
-        ...
-
-    def on_response_end(self) -> None:
-        """Learn that the response is whole; the connection is already back in its pool."""
-        ...
-
-    def on_response_lost(self, reason: str) -> None:
-        """Learn that the connection failed before the response was whole."""
-        ...
-
-    def on_upstream_full(self) -> None:
-        """Stop sending: the connection's write buffer is over its high-water mark."""
-        ...
-
-    def on_upstream_drained(self) -> None:
-        """Send again."""
-        ...
-
-
-def _explain(refused: HttpParserError) -> str:
-    """Say what llhttp, or a callback of ours, found wrong."""
-    cause = refused.__context__
-    if cause is not None and not isinstance(cause, ValueError):
-        _log.error("response callback failed", exc_info=cause)  # a fault of ours, not the peer's
-    return str(cause or refused)
-
-
-class UpstreamConnection(asyncio.Protocol):
-    """A connection that serves one request at a time and goes back to its pool in between."""
-
-    __slots__ = (
-        "_body_bytes",
-        "_is_bad",
-        "_is_done",
-        "_is_keepable",
-        "_nominated",
-        "_out",
-        "_parser",
-        "fields",
-        "framing",
-        "idle_since_s",
-        "is_reading",
-        "is_sent",
-        "method",
-        "pool",
-        "reason",
-        "served",
-        "sink",
-        "status",
-        "transport",
-        "writes_chunks",
-    )
-
-    transport: asyncio.Transport
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self, keeper: Keeper, monotonic_s: Callable[[], float]) -> None:
+        super().__init__()
         self.sink: ResponseSink | None = None
         self.method = b""
         self.served = 0  # responses so far; 0 means a fresh connection
-        self.idle_since_s = 0.0  # what Pool.sweep notes; 0 while in use
+        self.idle_since_s = 0.0  # what its keeper notes; 0 while in use
         self.is_reading = True
         self.is_sent = False  # the sink says so when the request is written whole
+        self._keeper = keeper
+        self._monotonic_s = monotonic_s
         self._parser = HttpResponseParser(self)
+        self._connection_field = b""
         self._is_done = self._is_keepable = self._is_bad = False
         self._out: list[bytes] = []
         self._body_bytes = 0
-        self._begin()
 
     # --- what the sink does -------------------------------------------------------------------
 
@@ -140,6 +86,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.is_reading = True
             self.transport.resume_reading()
 
+    def give_back(self) -> None:
+        """Go back to the keeper unused."""
+        self._keeper.release(self)
+
     def abandon(self) -> None:
         """Drop the request in hand and the connection with it; the sink hears no more."""
         self.sink = None
@@ -147,9 +97,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: object) -> None:
         """Keep the transport."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self.transport = cast("Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on in one piece what this read amounts to."""
@@ -159,6 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._is_bad = True
             self.transport.abort()
             return
+        self.read_s = self._monotonic_s()
         error = ""
         try:
             self._parser.feed_data(data)
@@ -171,21 +122,25 @@ class UpstreamConnection(asyncio.Protocol):
             self._out = []
             body_bytes, self._body_bytes = self._body_bytes, 0
             sink.on_response_data(out[0] if len(out) == 1 else b"".join(out), body_bytes)
-        if self.sink is not sink:
-            return
+            if self.sink is not sink:
+                return
         if self._is_done:
-            self._is_bad |= bool(error)
-            self._end(sink)
+            self._end(sink, is_clean=not error)
         elif error:
             self._lose(f"malformed response: {error}")
 
+    def eof_received(self) -> bool:
+        """Let the transport close; `connection_lost` follows."""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the pool, or tell the sink."""
-        self.pool.forget(self)
-        if self.sink is None:
+        """Leave the keeper, and tell the sink."""
+        self._keeper.forget(self)
+        sink = self.sink
+        if sink is None:
             return
-        if self.framing == UNTIL_CLOSE and exc is None:
-            sink, self.sink = self.sink, None
+        if self.framing == UNTIL_CLOSE and self.status and exc is None:
+            self.sink = None
             sink.on_response_end()
         else:
             self._lose("connection lost" if exc is None else f"connection lost: {exc}")
@@ -203,10 +158,15 @@ class UpstreamConnection(asyncio.Protocol):
     # --- httptools callbacks ------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Refuse a second response to one request."""
+        """Start on a head; a second response to one request spoils the connection."""
         if self._is_done:
             self._is_bad = True
-        self._begin()
+        self.status = 0
+        self.reason = b""
+        self.fields = []
+        self.framing = UNTIL_CLOSE
+        self.writes_chunks = False
+        self._connection_field = b""
 
     def on_status(self, reason: bytes) -> None:
         """Collect the reason phrase; it may come in pieces."""
@@ -217,36 +177,42 @@ class UpstreamConnection(asyncio.Protocol):
         if self.status:  # a trailer: it must not touch the framing, and is not passed on
             return
         kind = _KINDS[name]
-        if kind == wire.PASS:
-            self.fields += (name, b": ", value, b"\r\n")
-        elif kind == wire.CONTENT_LENGTH:
+        if kind == wire.CONTENT_LENGTH:
             self.framing = int(value)  # llhttp lets digits alone through
-            self.fields += (name, b": ", value, b"\r\n")
-        elif kind == wire.TRANSFER_ENCODING:
+        elif kind and not self._is_passed(kind, value):
+            return
+        self.fields += (name, b": ", value, b"\r\n")
+
+    def _is_passed(self, kind: int, value: bytes) -> bool:
+        if kind == wire.CONNECTION:
+            self._connection_field += b"," + value if self._connection_field else value
+            return False
+        if kind == wire.TRANSFER_ENCODING:
             if self.framing == CHUNKED or not is_chunked_alone(value):
                 msg = "Transfer-Encoding is not exactly chunked"
                 raise ValueError(msg)
             self.framing = CHUNKED
-        elif kind == wire.CONNECTION:
-            self._nominated = value
-        elif kind != wire.DROP and not self.pool.hides_field(kind):
-            self.fields += (name, b": ", value, b"\r\n")
+            return False
+        if kind == wire.DECISION:
+            return not self._keeper.hides_decisions
+        return kind not in {wire.DROP, wire.REQUEST_ID}
 
     def on_headers_complete(self) -> None:
         """Give the sink the head."""
         status = self.status = self._parser.get_status_code()
-        if self._is_done or self.sink is None:
+        sink = self.sink
+        if self._is_done or sink is None:
             return
-        if self._nominated:
-            wire.drop_nominated(self.fields, self._nominated)
+        if self._connection_field:
+            wire.drop_nominated(self.fields, self._connection_field)
         if status < FIRST_FINAL_STATUS:
             if status != SWITCHING_PROTOCOLS:
-                self._out.append(self.sink.on_interim_head(self))
+                self._out.append(sink.on_interim_head(self))
             return
         self.writes_chunks = self.framing == CHUNKED
         if is_bodiless(self.method, status):
             self.framing = NO_BODY
-        self._out.append(self.sink.on_response_head(self))
+        self._out.append(sink.on_response_head(self))
         if self.method == b"HEAD":
             # llhttp cannot be told that no body follows: its state is given up with this response.
             self._is_keepable = self._parser.should_keep_alive()
@@ -267,29 +233,22 @@ class UpstreamConnection(asyncio.Protocol):
         """Note the end; what is left of this read is nobody's."""
         if self.status < FIRST_FINAL_STATUS or self._is_done:
             return
-        if self.framing == CHUNKED and self.writes_chunks:
+        if self.writes_chunks and self.framing == CHUNKED:
             self._out.append(LAST_CHUNK)
         self._is_keepable = self._parser.should_keep_alive()  # known only inside this callback
         self._is_done = True
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        self.status = 0
-        self.reason = b""
-        self.fields: list[bytes] = []
-        self.framing = UNTIL_CLOSE
-        self.writes_chunks = False  # the sink may clear it: HTTP/1.0 knows no chunks
-        self._nominated = b""
-
-    def _end(self, sink: ResponseSink) -> None:
+    def _end(self, sink: ResponseSink, *, is_clean: bool) -> None:
         self.sink = None
         self.served += 1
         if self.method == b"HEAD":
             self._parser = HttpResponseParser(self)
-        self.resume()
-        if self._is_keepable and self.is_sent and not self._is_bad:
-            self.pool.release(self)
+        if not self.is_reading:
+            self.resume()
+        if self._is_keepable and self.is_sent and is_clean and not self._is_bad:
+            self._keeper.release(self)
         else:
             self.transport.close()
         sink.on_response_end()
@@ -299,3 +258,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.abort()
         if sink is not None:
             sink.on_response_lost(reason)
+
+
+def _explain(refused: HttpParserError) -> str:
+    """Say what llhttp, or a callback of ours, found wrong."""
+    cause = refused.__context__
+    if cause is not None and not isinstance(cause, ValueError):
+        _log.error("response callback failed", exc_info=cause)  # a fault of ours, not the peer's
+    return str(cause or refused)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
 from sidecar.runtime.tasks import spawn
 from sidecar.upstream.connection import UpstreamConnection
+from sidecar.upstream.contract import Keeper
 from sidecar.upstream.endpoint import Endpoint, parse_endpoint
-from sidecar.wire import fields as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from sidecar.upstream.contract import Response
 
 
 class PoolSettings(Struct, frozen=True):
@@ -25,13 +27,18 @@ class PoolSettings(Struct, frozen=True):
     hides_decisions: bool = True  # X-Model-* of the upstream are replaced by the sidecar's
 
 
-class Pool:
+class Pool(Keeper):
     """Connections to one endpoint: idle ones are kept, last used first."""
 
-    def __init__(self, endpoint: Endpoint, settings: PoolSettings) -> None:
+    def __init__(
+        self, endpoint: Endpoint, settings: PoolSettings, monotonic_s: Callable[[], float]
+    ) -> None:
         self.endpoint = endpoint
+        self.url = endpoint.url
+        self.hides_decisions = settings.hides_decisions
         self.is_closed = False
         self._settings = settings
+        self._monotonic_s = monotonic_s
         self._idle: list[UpstreamConnection] = []
 
     def acquire(self) -> UpstreamConnection | None:
@@ -59,30 +66,28 @@ class Pool:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), endpoint.host, endpoint.port
+                    lambda: cast("asyncio.Protocol", UpstreamConnection(self, self._monotonic_s)),
+                    endpoint.host,
+                    endpoint.port,
                 )
         except TimeoutError:
             on_failed(f"no connection within {self._settings.connect_timeout_s:g} s")
         except OSError as error:
             on_failed(f"cannot connect: {error.strerror or error}")
         else:
-            on_connected(connection)
+            on_connected(cast("UpstreamConnection", connection))
 
-    def release(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: Response) -> None:
         """Take back a connection whose response is whole."""
+        assert isinstance(connection, UpstreamConnection)  # noqa: S101 -- its own, see Keeper
         if self.is_closed or len(self._idle) >= self._settings.max_idle:
             connection.transport.close()
         else:
             self._idle.append(connection)
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: Response) -> None:
         """Leave out a connection that is gone."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def hides_field(self, kind: int) -> bool:
-        """Return whether a response field of this kind is replaced by the sidecar's own."""
-        return kind == wire.REQUEST_ID or self._settings.hides_decisions
+        self._idle = [idle for idle in self._idle if idle is not connection]
 
     def sweep(self, now_s: float) -> None:
         """Close connections that have been idle too long; called every second or so.
@@ -107,8 +112,9 @@ class Pool:
 class Upstreams:
     """Every pool of this worker, by endpoint; they outlive the policies that name them."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, monotonic_s: Callable[[], float]) -> None:
         self._settings = settings
+        self._monotonic_s = monotonic_s
         self._pools: dict[str, Pool] = {}
 
     def group(self, urls: Iterable[str]) -> Group:
@@ -132,7 +138,7 @@ class Upstreams:
 
     def _pool(self, url: str) -> Pool:
         if url not in self._pools:
-            self._pools[url] = Pool(parse_endpoint(url), self._settings)
+            self._pools[url] = Pool(parse_endpoint(url), self._settings, self._monotonic_s)
         return self._pools[url]
 
 

@@ -94,8 +94,13 @@ UNNOMINABLE: Final = frozenset((b"host", b"content-length", b"transfer-encoding"
 """What `Connection` cannot take out of a message: framing, routing and identity depend on it."""
 
 
+_PLAIN: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+
+
 def drop_nominated(fields: list[bytes], connection: bytes) -> None:
     """Remove from `fields` (flat quadruples) those that a `Connection` value names."""
+    if connection in _PLAIN:
+        return
     names = {token.strip().lower() for token in connection.split(b",")} - UNNOMINABLE
     for at in range(len(fields) - 4, -1, -4):
         if fields[at].lower() in names:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sidecar.config import Limits, Timeouts
-from sidecar.dataplane.listener import Listener, bind
+from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
-from sidecar.dataplane.plane import Plane, Services
+from sidecar.dataplane.plane import Plane
 from sidecar.decide import ClaimedTenants, Decider
+from sidecar.model.limits import Limits, Timeouts
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
+from sidecar.runtime.sockets import bind
 from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
@@ -81,12 +82,12 @@ class Proxy:
 
     def records(self) -> list[dict[str, JSON]]:
         """Return the exchange log so far."""
-        self.listener.plane.services.recorder.flush()
+        self.listener.plane.recorder.flush()
         return [msgspec.json.decode(line) for line in self._log.read_bytes().splitlines()]
 
     def counted(self, name: str, **labels: str) -> int:
         """Return the sum of the counters of this name that have these labels."""
-        self.listener.plane.services.recorder.flush()
+        self.listener.plane.recorder.flush()
         wanted = set(labels.items())
         return sum(
             number
@@ -131,22 +132,34 @@ async def proxy(
     identities: IdentityCache | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
-    metrics, live = Metrics(), LivePolicies()
+    metrics, live, clock = Metrics(), LivePolicies(), SystemClock()
     assert live.put_policy("m", document), live.faults
     settings = PoolSettings(connect_timeout_s=(timeouts or Timeouts()).connect_s)
     log_fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    services = Services(
-        Decider(live, RouteTable((), "m"), identities or ClaimedTenants()).decide,
-        live,
-        Upstreams(settings),
-        Recorder(metrics, log_fd),
-        metrics,
-        RequestIds(bytes(10)),
-        SystemClock(),
+    timeouts, limits = timeouts or Timeouts(), limits or Limits()
+    mirror = Mirror(
+        live=live,
+        upstreams=Upstreams(settings, clock.monotonic_s),
+        metrics=metrics,
+        limits=limits,
+        timeouts=timeouts,
+        monotonic_s=clock.monotonic_s,
     )
-    plane = Plane(services, timeouts or Timeouts(), limits or Limits(), shows_decisions=True)
-    plane.mirror = Mirror(plane, Upstreams(settings))
-    listener = Listener(plane, plane.mirror)
+    known = ClaimedTenants() if identities is None else identities
+    plane = Plane(
+        decide=Decider(live, RouteTable((), "m"), known).decide,
+        live=live,
+        upstreams=Upstreams(settings, clock.monotonic_s),
+        mirror=mirror,
+        recorder=Recorder(metrics, log_fd),
+        metrics=metrics,
+        ids=RequestIds(bytes(10)),
+        clock=clock,
+        timeouts=timeouts,
+        limits=limits,
+        shows_decisions=True,
+    )
+    listener = Listener(plane)
     listening = bind("127.0.0.1:0")
     running = Proxy(listener, live, metrics, log)
     running.port = listening.getsockname()[1]
@@ -155,6 +168,6 @@ async def proxy(
         yield running
     finally:
         await listener.drain()
-        plane.mirror.close()
-        services.upstreams.close()
+        mirror.close()
+        plane.upstreams.close()
         os.close(log_fd)

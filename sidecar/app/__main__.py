@@ -1,0 +1,35 @@
+"""`python -m sidecar.app`: what `rmv serve` becomes, and what it starts its workers as."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvloop
+
+from sidecar.app.spec import WORKER_VARIABLE
+from sidecar.config import take_over
+from sidecar.errors import SidecarError
+from sidecar.telemetry import logs
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; exit with 1 and one clear line if that cannot begin."""
+    logs.configure()
+    try:
+        spec = take_over(os.environ)
+        if WORKER_VARIABLE in os.environ:
+            from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
+
+            uvloop.run(run_worker(spec.config, os.environ[WORKER_VARIABLE]))
+        else:
+            from sidecar.app.control import run_control  # noqa: PLC0415
+
+            uvloop.run(run_control(spec))
+    except (SidecarError, OSError) as error:
+        sys.stderr.write(f"rmv serve: {error}\n")
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""One worker: the data plane of a sidecar, wired."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sidecar.app.spec import METRICS, READY
+from sidecar.dataplane.listener import Listener
+from sidecar.dataplane.mirror import Mirror
+from sidecar.dataplane.plane import Plane
+from sidecar.decide import ClaimedTenants, Decider
+from sidecar.errors import ConfigError
+from sidecar.policy.route import RouteRule, RouteTable
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.ids import RequestIds
+from sidecar.runtime.processes import die_with_parent
+from sidecar.runtime.questions import serve_questions
+from sidecar.runtime.signals import ended
+from sidecar.runtime.sockets import bind
+from sidecar.runtime.tasks import spawn, stop
+from sidecar.store.connect import open_store
+from sidecar.store.keys import Keys
+from sidecar.store.live import LivePolicies
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.recorder import Recorder
+from sidecar.upstream.pool import PoolSettings, Upstreams
+
+if TYPE_CHECKING:
+    from sidecar.config import Config, IdentitySettings
+    from sidecar.identity.cache import IdentityCache
+
+LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
+_log = logging.getLogger("sidecar.worker")
+
+
+async def run_worker(config: Config, question_socket: str) -> None:
+    """Serve until a signal comes, then drain."""
+    die_with_parent()
+    worker = Worker(config)
+    store = open_store(config.redis, config.prefix, config.state_dir)
+    watch = spawn(store.watch(worker.live), name="policy-watch")
+    await worker.wait_for_policies()
+    await worker.listener.start(bind(config.listen, shares_port=True))
+    questions = await serve_questions(
+        Path(question_socket), {READY: worker.unready, METRICS: worker.exposition}
+    )
+    gc.collect()
+    gc.freeze()  # what was built so far lives as long as the process: do not walk it again
+    await ended()
+    cut = await worker.listener.drain()
+    questions.close()
+    await stop(watch)
+    await store.close()
+    worker.close()
+    _log.info("worker stopped", extra={"cut": cut})
+
+
+class Worker:
+    """The parts of a data plane, each built once and given what it needs."""
+
+    def __init__(self, config: Config) -> None:
+        self.live = LivePolicies(Keys(config.prefix), on_change=self._on_policy_change)
+        self._metrics = Metrics()
+        self._recorder = Recorder(self._metrics, _open_log(config.exchange_log))
+        clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
+        settings = PoolSettings(
+            connect_timeout_s=timeouts.connect_s,
+            idle_timeout_s=timeouts.upstream_idle_s,
+            max_idle=limits.idle_upstreams,
+            hides_decisions=config.decision_headers,
+        )
+        mirror = Mirror(
+            live=self.live,
+            upstreams=Upstreams(settings, clock.monotonic_s),
+            metrics=self._metrics,
+            limits=limits,
+            timeouts=timeouts,
+            monotonic_s=clock.monotonic_s,
+        )
+        self._plane = Plane(
+            decide=Decider(self.live, _routes(config), _identities(config)).decide,
+            live=self.live,
+            upstreams=Upstreams(settings, clock.monotonic_s),
+            mirror=mirror,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            ids=RequestIds(os.urandom(10)),
+            clock=clock,
+            timeouts=timeouts,
+            limits=limits,
+            shows_decisions=config.decision_headers,
+        )
+        self.listener = Listener(self._plane)
+
+    async def wait_for_policies(self) -> None:
+        """Give the first load a moment: without it every request would be refused."""
+        for _ in range(int(LOAD_WAIT_S / 0.01)):
+            if self.live.is_loaded:
+                return
+            await asyncio.sleep(0.01)
+        _log.error("policies are not loaded: answering 503 not-ready until they are")
+
+    def unready(self) -> str:
+        """Return why this worker should get no traffic, or an empty text."""
+        if self._plane.is_draining:
+            return "draining"
+        return "" if self.live.is_loaded else "policies are not loaded"
+
+    def exposition(self) -> str:
+        """Return the metrics of this worker."""
+        self._recorder.flush()
+        gauges = self._metrics.gauges
+        gauges["rmv_policies"] = len(self.live.snapshots)
+        gauges["rmv_policy_faults"] = len(self.live.faults)
+        gauges["rmv_policies_stale"] = float(self.live.is_stale)
+        return self._metrics.exposition()
+
+    def close(self) -> None:
+        """Let go of everything, once the listener has drained."""
+        self._plane.mirror.close()
+        self._plane.upstreams.close()
+        self._recorder.flush()
+
+    def _on_policy_change(self, model: str) -> None:
+        self._plane.on_policy_change(model)
+        self._metrics.count("rmv_policy_changes_total", "model", model)
+
+
+def _routes(config: Config) -> RouteTable:
+    rules = [RouteRule(route.model, route.host, route.prefix) for route in config.routes]
+    return RouteTable(rules, config.model)
+
+
+def _identities(config: Config) -> IdentityCache | ClaimedTenants:
+    if config.identity is None:
+        return ClaimedTenants()
+    return _verified(config.identity, config)
+
+
+def _verified(settings: IdentitySettings, config: Config) -> IdentityCache:
+    # Loaded only where tokens are checked: cryptography is a fifth of a worker's memory.
+    from sidecar.identity.cache import IdentityCache  # noqa: PLC0415
+    from sidecar.identity.claims import ClaimNames  # noqa: PLC0415
+    from sidecar.identity.keys import load_jwks  # noqa: PLC0415
+    from sidecar.identity.tokens import Verifier  # noqa: PLC0415
+
+    path = Path(settings.jwks_file)
+    try:
+        keys = load_jwks(path.read_bytes(), settings.algorithms)
+    except OSError as error:
+        raise ConfigError(f"identity.jwks_file: {path}: {error.strerror}") from error
+    for refused in keys.refused:
+        _log.warning("key left out", extra={"file": str(path), "reason": refused})
+    names = ClaimNames(
+        tenant=settings.tenant_claim,
+        subject=settings.subject_claim,
+        app=settings.app_claim,
+        scope=settings.scope_claim,
+    )
+    verifier = Verifier(keys, settings.issuer, settings.audience, names, settings.leeway_s)
+    return IdentityCache(verifier, config.limits.identities, config.limits.token_bytes)
+
+
+def _open_log(target: str) -> int | None:
+    """Open the exchange log anew, so that making it non-blocking touches nobody else's stdout."""
+    if target == "off":
+        return None
+    path = "/dev/stdout" if target == "stdout" else target
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        if target != "stdout":
+            raise ConfigError(f"exchange_log: {target}: {error.strerror}") from error
+        return os.dup(1)  # a socket, as under some supervisors, cannot be opened by its path

@@ -1,0 +1,68 @@
+"""A client's connection, as exchanges and the listener see it, and the set of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.dataplane.flow import Reading
+    from sidecar.runtime.transport import Transport
+
+
+class Client:
+    """One client connection."""
+
+    transport: Transport
+    reading: Reading
+    read_s: float  # monotonic time of the read in hand
+    deadline_s: float  # when `on_deadline` is due
+    forwarded_lines: bytes  # X-Forwarded-* up to the value of X-Forwarded-Host
+
+    @property
+    @abstractmethod
+    def is_idle(self) -> bool:
+        """Whether no request is in hand, not even the beginning of one."""
+
+    @abstractmethod
+    def on_exchange_end(self, now_s: float) -> None:
+        """Go on with the next request, or close; the one in hand ended at `now_s`."""
+
+    @abstractmethod
+    def on_deadline(self) -> None:
+        """Enforce the timeout of whatever is being waited for."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """End the connection so that the client sees a failure and not the end of a body."""
+
+
+class Clients:
+    """All client connections of a worker, at most `limit` of them served."""
+
+    def __init__(self, limit: int) -> None:
+        self.emptied = asyncio.Event()  # set while there is none
+        self.emptied.set()
+        self._limit = limit
+        self._all: set[Client] = set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(tuple(self._all))
+
+    def admit(self, client: Client) -> bool:
+        """Count a connection in; return whether it is within the limit."""
+        self._all.add(client)
+        self.emptied.clear()
+        return len(self._all) <= self._limit
+
+    def leave(self, client: Client) -> None:
+        """Count a connection out."""
+        self._all.discard(client)
+        if not self._all:
+            self.emptied.set()

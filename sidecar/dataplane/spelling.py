@@ -1,0 +1,38 @@
+"""How a request is spelled for one version, and the lines that the sidecar adds to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sidecar.policy.rewrite import compile_rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.model.policy import Policy
+
+MAX_TENANTS: Final = 16_384  # remembered lines
+
+
+class Spelling:
+    """`lines` are whole header lines to add; `rewrite` takes the target and the path's rest."""
+
+    def __init__(self, policy: Policy, version: str) -> None:
+        """Render for a version of `policy`; raises KeyError when it has no such version."""
+        rewrite = policy.versions[version].rewrite
+        lines = f"X-Model-Version: {version}\r\n"
+        self.rewrite: Callable[[bytes, bytes], bytes] | None = None
+        if rewrite is not None:
+            self.rewrite = compile_rewrite(rewrite, policy.model, version)
+            lines += "".join(f"{name}: {value}\r\n" for name, value in rewrite.headers.items())
+        self.lines = lines.encode("latin-1")
+
+
+class TenantLines(dict[str, bytes]):
+    """`X-Tenant` lines by tenant; bounded."""
+
+    def __missing__(self, tenant: str) -> bytes:
+        line = b"X-Tenant: %b\r\n" % tenant.encode("latin-1") if tenant else b""
+        if len(self) < MAX_TENANTS:
+            self[tenant] = line
+        return line

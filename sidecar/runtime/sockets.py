@@ -1,0 +1,33 @@
+"""Listening sockets."""
+
+from __future__ import annotations
+
+import socket
+
+
+def bind(address: str, *, shares_port: bool = False) -> socket.socket:
+    """Return a bound TCP socket for `host:port`, `:port` or `[v6]:port`; raises OSError.
+
+    With `shares_port` several processes may bind the same address and the kernel divides new
+    connections among them (SO_REUSEPORT).
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((host, int(port)))
+    except OSError:
+        listening.close()
+        raise
+    listening.settimeout(0)
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return where a socket is bound, as `bind` reads it; port 0 has become a real one."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

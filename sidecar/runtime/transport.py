@@ -1,0 +1,45 @@
+"""What the data plane asks of a socket's transport."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """The part of `asyncio.Transport` in use. uvloop's transports have it without inheriting it."""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, now or when the socket takes it."""
+        ...
+
+    def write_eof(self) -> None:
+        """Close the sending side once all is written."""
+        ...
+
+    def can_write_eof(self) -> bool:
+        """Return whether `write_eof` is possible; over TLS it is not."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Deliver no more data."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Deliver data again."""
+        ...
+
+    def is_closing(self) -> bool:
+        """Return whether the transport is closed or about to be."""
+        ...
+
+    def close(self) -> None:
+        """Close once all is written."""
+        ...
+
+    def abort(self) -> None:
+        """Close now; what is not written is lost."""
+        ...
+
+    def get_extra_info(self, name: str) -> object:
+        """Return `peername`, `socket` and the like, or None."""
+        ...

@@ -1,0 +1,72 @@
+"""What an upstream connection tells, and whom: the response in hand, its sink, its keeper."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from sidecar.wire.framing import UNTIL_CLOSE
+
+
+class Response:
+    """The response in hand. The parts of a head are whole when the sink is given it."""
+
+    status: int
+    reason: bytes
+    fields: list[bytes]  # end-to-end lines as quadruples, like those of a `RequestHead`
+    framing: int
+    writes_chunks: bool  # a sink may clear it: HTTP/1.0 knows no chunks
+    read_s: float  # monotonic time of the read in hand
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.reason = b""
+        self.fields = []
+        self.framing = UNTIL_CLOSE
+        self.writes_chunks = False
+        self.read_s = 0.0
+
+
+class ResponseSink:
+    """Who asked. Called in order: interim*, head, data*, then end or lost; or lost alone."""
+
+    @abstractmethod
+    def on_interim_head(self, response: Response) -> bytes:
+        """Take a 1xx head; return what to pass on."""
+
+    @abstractmethod
+    def on_response_head(self, response: Response) -> bytes:
+        """Take a final head; return what goes before its body."""
+
+    @abstractmethod
+    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+        """Take what the bytes of one read amount to; `body_bytes` of it are body."""
+
+    @abstractmethod
+    def on_response_end(self) -> None:
+        """Learn that the response is whole; the connection is already back in its pool."""
+
+    @abstractmethod
+    def on_response_lost(self, reason: str) -> None:
+        """Learn that the connection failed before the response was whole."""
+
+    @abstractmethod
+    def on_upstream_full(self) -> None:
+        """Stop sending: the connection's write buffer is over its high-water mark."""
+
+    @abstractmethod
+    def on_upstream_drained(self) -> None:
+        """Send again."""
+
+
+class Keeper:
+    """Who owns a connection while nobody uses it. The connections it is told of are its own."""
+
+    hides_decisions: bool  # of the upstream: X-Model-* are the sidecar's own
+
+    @abstractmethod
+    def release(self, connection: Response) -> None:
+        """Take back a connection whose response is whole."""
+
+    @abstractmethod
+    def forget(self, connection: Response) -> None:
+        """Leave out a connection that is gone."""
