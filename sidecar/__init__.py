@@ -19,4 +19,14 @@ One way through:
 Policy: Redis -> codec -> validate -> Snapshot -> one reference swap.
 """
 
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+
 __version__ = "0.1.0"
+
+
+def is_compiled() -> bool:
+    """Tell whether the hot modules run as C (docs/adr/0002-compiled-hot-path.md)."""
+    spec = find_spec("sidecar.dataplane.exchange")  # found, not imported: `rmv --version` is quick
+    origin = spec.origin if spec else None
+    return origin is not None and origin.endswith(tuple(EXTENSION_SUFFIXES))

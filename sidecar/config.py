@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from sidecar.errors import ConfigError
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Policy
+from sidecar.model.route import RouteRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,14 +45,6 @@ class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     leeway_s: Annotated[float, Meta(ge=0, le=300)] = 30.0
 
 
-class Route(Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests of this host and path prefix (both, where both are given) are for `model`."""
-
-    model: str
-    host: str = ""
-    prefix: str = ""
-
-
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """One sidecar. `identity` absent means auth is off, which `no_auth` must confirm."""
 
@@ -62,7 +55,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = ""  # of the embedded server; empty: $XDG_STATE_HOME/rmv or ~/.local/state/rmv
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "rmv"
     model: str | None = None  # for requests that name no other: the single model it fronts
-    routes: tuple[Route, ...] = ()
+    routes: tuple[RouteRule, ...] = ()
     identity: IdentitySettings | None = None
     no_auth: bool = False
     timeouts: Timeouts = Timeouts()

@@ -11,7 +11,6 @@ from sidecar.config import (
     Config,
     IdentitySettings,
     Limits,
-    Route,
     ServeSpec,
     hand_over,
     load,
@@ -21,6 +20,7 @@ from sidecar.config import (
 )
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Operators, Policy, Rule, Split, Version
+from sidecar.model.route import RouteRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +80,7 @@ def test_a_file_sets_every_kind_of_setting(tmp_path: Path) -> None:
             algorithms=("ES256",),
         ),
         limits=Limits(headers=50, connections=10),
-        routes=(Route(model="fraud", prefix="/fraud"),),
+        routes=(RouteRule(model="fraud", prefix="/fraud"),),
     )
 
 
@@ -108,7 +108,7 @@ def test_environment_text_is_read_as_what_the_setting_is() -> None:
     assert config.no_auth is True
     assert config.timeouts.connect_s == 0.5
     assert config.limits.body_bytes == 1024
-    assert config.routes == (Route(model="fraud", host="fraud.example"),)
+    assert config.routes == (RouteRule(model="fraud", host="fraud.example"),)
 
 
 def test_an_environment_list_may_be_written_with_commas() -> None:

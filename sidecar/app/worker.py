@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
 from sidecar.decide import ClaimedTenants, Decider
 from sidecar.errors import ConfigError
-from sidecar.policy.route import RouteRule, RouteTable
+from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
 from sidecar.runtime.processes import die_with_parent
@@ -83,7 +84,9 @@ class Worker:
             monotonic_s=clock.monotonic_s,
         )
         self._plane = Plane(
-            decide=Decider(self.live, _routes(config), _identities(config)).decide,
+            decide=Decider(
+                self.live, RouteTable(config.routes, config.model), _identities(config)
+            ).decide,
             live=self.live,
             upstreams=Upstreams(settings, clock.monotonic_s),
             mirror=mirror,
@@ -131,11 +134,6 @@ class Worker:
         self._metrics.count("rmv_policy_changes_total", "model", model)
 
 
-def _routes(config: Config) -> RouteTable:
-    rules = [RouteRule(route.model, route.host, route.prefix) for route in config.routes]
-    return RouteTable(rules, config.model)
-
-
 def _identities(config: Config) -> IdentityCache | ClaimedTenants:
     if config.identity is None:
         return ClaimedTenants()
@@ -170,6 +168,8 @@ def _open_log(target: str) -> int | None:
     """Open the exchange log anew, so that making it non-blocking touches nobody else's stdout."""
     if target == "off":
         return None
+    if target == "stdout" and stat.S_ISREG(os.fstat(1).st_mode):
+        return os.dup(1)  # another offset into the same file would overwrite what others write
     path = "/dev/stdout" if target == "stdout" else target
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

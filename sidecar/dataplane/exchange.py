@@ -278,9 +278,11 @@ class Exchange(ResponseSink):
         if not self.is_request_done or plane.is_draining:
             self.keeps_client = False
         extra = b"X-Request-Id: %b\r\n" % request_id
-        reason = self.verdict.decision.reason
+        decision = self.verdict.decision
         if plane.shows_decisions:
-            extra += b"X-Model-Decision: %b\r\n" % reason.encode("latin-1", "replace")
+            if decision.version:
+                extra += b"X-Model-Version: %b\r\n" % decision.version.encode("latin-1")
+            extra += b"X-Model-Decision: %b\r\n" % decision.reason.encode("latin-1", "replace")
         if not self.keeps_client:
             extra += b"Connection: close\r\n"
         elif self.is_http10:

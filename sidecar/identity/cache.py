@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from msgspec import Struct
-
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 
@@ -99,12 +97,13 @@ class IdentityCache:
         return token
 
 
-class _Refusal(Struct, frozen=True):
+class _Refusal:
     """What is raised again. Not the error itself, which would grow a traceback each time."""
 
-    code: Code
-    detail: str
-    since_s: float
+    def __init__(self, code: Code, detail: str, since_s: float) -> None:
+        self.code = code
+        self.detail = detail
+        self.since_s = since_s
 
 
 class _Bounded(Generic[_V]):

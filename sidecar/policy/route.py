@@ -7,39 +7,17 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from msgspec import Struct
-
+from sidecar.model.route import Route
 from sidecar.policy import target as targets
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from sidecar.model.request import RequestHead
+    from sidecar.model.route import RouteRule
 
 MAX_REMEMBERED = 4096
 MAX_REMEMBERED_BYTES = 512  # a longer target is parsed anew: memory stays under 4 MiB
-
-
-class RouteRule(Struct, frozen=True):
-    """Requests of this host and path prefix (both, where both are given) are for `model`."""
-
-    model: str
-    host: str = ""
-    prefix: str = ""
-
-
-class Route(Struct, frozen=True):
-    """Where a request belongs. `model` is empty when nothing names one.
-
-    `version` or `label` is what the path asks for, percent-decoded; labels are not resolved here.
-    `rest` is what follows model and version in an inference path (`/infer`, `:predict`), else
-    the path after the prefix of its route; as sent.
-    """
-
-    model: str
-    version: str | None
-    label: str | None
-    rest: bytes
 
 
 class RouteTable:

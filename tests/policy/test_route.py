@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.model.route import Route, RouteRule
 from sidecar.policy import target as targets
-from sidecar.policy.route import MAX_REMEMBERED, Route, RouteRule, RouteTable
+from sidecar.policy.route import MAX_REMEMBERED, RouteTable
 from tests.policy.examples import make_head
 
 KNOWN = {"fraud", "tumor"}
