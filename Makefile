@@ -8,16 +8,25 @@ LOCK := $(COMPILE) pyproject.toml
 LOCK_INTEGRATION := $(COMPILE) --upgrade
 ARGS ?=
 INTEGRATION := .venv-integration
+COMPILED := $(CURDIR)/build/compiled
+# What runs through compiled modules is tested in that form too.
+COMPILED_TESTS := tests/compiled $(wildcard tests/dataplane tests/upstream tests/wire tests/policy tests/telemetry tests/test_decide.py)
 
-.PHONY: help demo test check format bench integration lock clean
+.PHONY: help demo test check format bench compiled integration lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 demo: $(VENV)/.runtime  ## the whole product in a minute, with real models; ARGS=--exit to end by itself
 	$(BIN)/rmv demo $(ARGS)
 
-test: $(VENV)/.development  ## the test suite (ARGS goes to pytest)
+test: $(VENV)/.development $(VENV)/.compile  ## the test suite, then its core again, compiled (with ARGS, which go to pytest, just the first)
 	$(BIN)/python -m pytest $(ARGS)
+ifeq ($(ARGS),)
+	@$(BIN)/python hatch_build.py; case $$? in \
+	0) PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -o "pythonpath=$(COMPILED) ." $(COMPILED_TESTS);; \
+	3) echo "SKIPPED: the tests of the compiled form";; \
+	*) exit 1;; esac
+endif
 
 check: $(VENV)/.development  ## lint, types, import contracts
 	$(BIN)/ruff check .
@@ -26,7 +35,11 @@ check: $(VENV)/.development  ## lint, types, import contracts
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict policies deploy
 
-bench: $(VENV)/.bench  ## measure beside Envoy, HAProxy and nginx (ARGS, e.g. "--items a,e --rounds 1")
+compiled: $(VENV)/.compile  ## the package with its hot modules compiled, in build/compiled; needs a C compiler
+	@$(BIN)/python hatch_build.py
+
+bench: $(VENV)/.bench $(VENV)/.compile  ## measure beside Envoy, HAProxy and nginx (ARGS, e.g. "--items a,e --rounds 1")
+	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]  # 3: no C compiler; the subject then says that it is interpreted
 	$(BIN)/python -m tests.bench install
 	$(BIN)/python -m tests.bench run $(ARGS)
 
@@ -42,13 +55,14 @@ lock: $(VENV)/.development  ## renew the hash-pinned requirement files
 	$(LOCK) --upgrade -o requirements/runtime.txt
 	$(LOCK) --upgrade --extra dev -c requirements/runtime.txt -o requirements/development.txt
 	$(LOCK) --upgrade --extra build -c requirements/runtime.txt -o requirements/build.txt
+	$(LOCK) --upgrade --extra compile -c requirements/runtime.txt -c requirements/development.txt -c requirements/build.txt -o requirements/compile.txt
 	$(LOCK) --upgrade --extra bench -c requirements/runtime.txt -o requirements/bench.txt
 	$(LOCK_INTEGRATION) requirements/integration-client.in -c requirements/development.txt -o requirements/integration-client.txt
 	$(LOCK_INTEGRATION) requirements/integration-mlserver.in -o requirements/integration-mlserver.txt
 	$(LOCK_INTEGRATION) requirements/integration-llm-katan.in -o requirements/integration-llm-katan.txt
 
-clean:  ## remove the virtual environments and caches
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove the virtual environments, caches and what was built
+	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # --- virtual environments --------------------------------------------------------------------
 
@@ -63,6 +77,10 @@ $(VENV)/.runtime: requirements/build.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.development: requirements/development.txt $(VENV)/.runtime
 	$(PIP) install --require-hashes -r requirements/development.txt
+	touch $@
+
+$(VENV)/.compile: requirements/compile.txt $(VENV)/.runtime
+	$(PIP) install --require-hashes -r requirements/compile.txt
 	touch $@
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.runtime

@@ -1,0 +1,35 @@
+"""Run by `make test` against build/compiled: what is tested there really is the compiled form."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import hatch_build
+import pytest
+import sidecar
+
+COMPILED = hatch_build.ROOT / hatch_build.OUTPUT
+
+
+@pytest.mark.parametrize("name", hatch_build.modules(hatch_build.ROOT))
+def test_every_listed_module_is_loaded_as_an_extension(name: str) -> None:
+    module = importlib.import_module(name)
+
+    path = Path(module.__file__ or "")
+    assert path.is_relative_to(COMPILED)
+    assert path.suffix == ".so"
+
+
+def test_the_rest_comes_from_the_same_copy() -> None:
+    assert Path(sidecar.__file__).is_relative_to(COMPILED)
+
+
+def test_it_says_that_it_is_compiled() -> None:
+    assert sidecar.is_compiled()
+
+
+def test_the_copy_is_made_from_the_sources_of_now() -> None:
+    digest = hatch_build.fingerprint(hatch_build.ROOT)
+
+    assert hatch_build.is_made_from(digest, COMPILED)
