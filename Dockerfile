@@ -5,15 +5,20 @@ ARG PYTHON=3.11-slim-bookworm
 FROM python:${PYTHON} AS builder
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# To compile the hot modules. Debian's mirrors drop old versions, so a pin would soon break the build.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 # The virtual environment that runs has no pip of its own.
 RUN python -m venv --without-pip /opt/rmv && python -m venv /opt/build
 # The dependencies come before the source: a change of code leaves their layers as they are.
-COPY requirements/runtime.txt requirements/build.txt requirements/
+COPY requirements/runtime.txt requirements/compile.txt requirements/
 RUN pip --python /opt/rmv/bin/python install --require-hashes -r requirements/runtime.txt \
-    && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md ./
+    && /opt/build/bin/pip install --require-hashes -r requirements/compile.txt
+COPY pyproject.toml README.md hatch_build.py ./
 COPY sidecar sidecar
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=true /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && pip --python /opt/rmv/bin/python install --no-deps --no-index /dist/*.whl
 
 FROM python:${PYTHON}

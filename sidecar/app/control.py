@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from sidecar import is_compiled
 from sidecar.admin.fleet import WorkerFleet
 from sidecar.admin.server import AdminServer
 from sidecar.app.spec import METRICS, READY, WORKER_VARIABLE
@@ -95,7 +96,12 @@ async def _announce(config: Config, fleet: WorkerFleet) -> None:
         if not why:
             _log.info(
                 "serving",
-                extra={"listen": config.listen, "admin": config.admin, "workers": config.workers},
+                extra={
+                    "listen": config.listen,
+                    "admin": config.admin,
+                    "workers": config.workers,
+                    "compiled": is_compiled(),
+                },
             )
             return
         await asyncio.sleep(READY_POLL_S)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from sidecar import __version__
+from sidecar import __version__, is_compiled
 from sidecar.cli import output
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions
 from sidecar.errors import ConfigError, SidecarError
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _show_version(*, is_asked: bool) -> None:
     if is_asked:
-        print(f"rmv {__version__}")
+        print(f"rmv {__version__}{' (compiled)' if is_compiled() else ''}")
         raise typer.Exit
 
 
