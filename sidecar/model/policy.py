@@ -42,7 +42,8 @@ class Rewrite(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """How a request is spelled for one version, so that several can live in one server.
 
     `path` is a template over `{model}`, `{version}`, `{path}` (the whole path as sent) and
-    `{rest}` (what follows the model and version in an inference path: `/infer`, `:predict`).
+    `{rest}` (what follows the model and version in an inference path: `/infer`, `:predict`). A
+    template with `{rest}` leaves alone a path that names no model, such as `/v2/health/ready`.
     """
 
     path: str = "{path}"

@@ -85,11 +85,6 @@ def refusal(error: pytest.ExceptionInfo[errors.InferenceServerException]) -> str
     return str(error.value.status())
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="a `{rest}` rewrite respells paths that name no model",
-    strict=True,
-)
 def test_the_server_is_live_and_ready(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()

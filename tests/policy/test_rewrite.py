@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecar.model.policy import Rewrite
@@ -42,4 +42,13 @@ def test_what_the_client_sends_is_not_read_as_a_template() -> None:
 def test_the_query_is_kept_byte_for_byte(path: bytes, query: bytes, rest: bytes) -> None:
     target = b"/" + path.replace(b"?", b"") + b"?" + query
 
+    assume(rest != target.partition(b"?")[0])  # that is a path that names no model
     assert rewritten("/a{rest}", target, rest) == b"/a" + rest + b"?" + query
+
+
+def test_a_path_that_names_no_model_is_left_alone_by_a_template_with_rest() -> None:
+    assert rewritten(TRITON, b"/v2/health/live?x=1", b"/v2/health/live") == b"/v2/health/live?x=1"
+
+
+def test_a_path_that_names_no_model_can_be_respelled_by_path() -> None:
+    assert rewritten("/pre{path}", b"/v2/health/live", b"/v2/health/live") == b"/pre/v2/health/live"
