@@ -19,6 +19,7 @@ class Client:
     transport: Transport
     reading: Reading
     read_s: float  # monotonic time of the read in hand
+    is_full: bool  # whether it does not keep up with what is written to it
     deadline_s: float  # when `on_deadline` is due
     forwarded_lines: bytes  # X-Forwarded-* up to the value of X-Forwarded-Host
 

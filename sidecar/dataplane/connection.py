@@ -17,7 +17,7 @@ from httptools import (
 
 from sidecar.dataplane.client import Client
 from sidecar.dataplane.exchange import Exchange
-from sidecar.dataplane.flow import PIPELINED, Reading
+from sidecar.dataplane.flow import PIPELINED, UNCONNECTED, UPSTREAM_FULL, Reading
 from sidecar.errors import Code
 from sidecar.model.request import RequestHead
 from sidecar.runtime.ids import acceptable
@@ -50,7 +50,7 @@ class ClientConnection(Client):
         self._parsed: Exchange | None = None  # whose body is being parsed
         self._waiting: deque[Exchange] = deque()
         self._is_deaf = False  # nothing more is parsed: the last answer is on its way
-        self._is_client_full = False
+        self.is_full = False
         self._read_bytes = 0  # of the read in hand
         # The head in hand: None before its first byte and from its last on.
         self._head: RequestHead | None = None
@@ -81,10 +81,11 @@ class ClientConnection(Client):
         exchange, self._current = self._current, None
         if exchange is None:
             return
+        self.reading.release(UNCONNECTED | UPSTREAM_FULL)
         if not exchange.keeps_client:
             self._close(lingers=not exchange.is_request_done)
         elif self._waiting:
-            self._begin_next()
+            self._begin_next(now_s)
         elif self._plane.is_draining:
             self.transport.close()
         else:
@@ -168,13 +169,13 @@ class ClientConnection(Client):
 
     def pause_writing(self) -> None:
         """Stop reading the upstream: the client does not keep up."""
-        self._is_client_full = True
+        self.is_full = True
         if self._current is not None and self._current.upstream is not None:
             self._current.upstream.pause()
 
     def resume_writing(self) -> None:
         """Read the upstream again."""
-        self._is_client_full = False
+        self.is_full = False
         if self._current is not None and self._current.upstream is not None:
             self._current.upstream.resume()
 
@@ -301,8 +302,9 @@ class ClientConnection(Client):
         if exchange.refusal is None:
             exchange.begin()
 
-    def _begin_next(self) -> None:
+    def _begin_next(self, now_s: float) -> None:
         exchange = self._current = self._waiting.popleft()
+        self.read_s = now_s  # its time began to count now, however long it has waited
         if not self._waiting:
             self.reading.release(PIPELINED)
         if exchange.refusal is None:

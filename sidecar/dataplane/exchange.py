@@ -217,6 +217,8 @@ class Exchange(ResponseSink):
         plane = self.plane
         self.first_byte_s = response.read_s - self.began_s
         self.status = response.status
+        if self.client.is_full and self.upstream is not None:  # left so by the exchange before
+            self.upstream.pause()
         if not self.is_request_done or plane.is_draining or response.framing == UNTIL_CLOSE:
             self.keeps_client = False
         out = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]

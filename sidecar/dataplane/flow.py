@@ -27,10 +27,10 @@ class Reading:
             self._transport.pause_reading()
         self._reasons |= reason
 
-    def release(self, reason: int) -> None:
-        """Let `reason` go; read again if it was the last."""
-        if self._reasons & reason:
-            self._reasons &= ~reason
+    def release(self, reasons: int) -> None:
+        """Let one reason, or several, go; read again if none is left."""
+        if self._reasons & reasons:
+            self._reasons &= ~reasons
             if not self._reasons:
                 self._transport.resume_reading()
 

@@ -212,6 +212,7 @@ class UpstreamConnection(Response):
         self.writes_chunks = self.framing == CHUNKED
         if is_bodiless(self.method, status):
             self.framing = NO_BODY
+            self.writes_chunks &= self.method == b"HEAD"  # where it tells what GET would get
         self._out.append(sink.on_response_head(self))
         if self.method == b"HEAD":
             # llhttp cannot be told that no body follows: its state is given up with this response.
