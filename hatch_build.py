@@ -27,6 +27,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT: Final = Path(__file__).resolve().parent
 PACKAGE: Final = "sidecar"
 OUTPUT: Final = Path("build", "compiled")
+UNFINISHED: Final = "compiling-"
 DIGEST_NAME: Final = "digest"  # inside the output: what it was made from
 FAILED: Final = 1
 NO_COMPILER: Final = 3  # the exit status that callers may treat as "go on without"
@@ -103,7 +104,9 @@ def compile_package(root: Path, output: Path) -> bool:
         if is_made_from(digest, output):
             return False
         require_compiler()
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix="compiling-") as folder:
+        for leftover in output.parent.glob(f"{UNFINISHED}*"):  # of a builder that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=UNFINISHED) as folder:
             tree = Path(folder, "tree")
             shutil.copytree(root / PACKAGE, tree / PACKAGE, ignore=just_sources)
             run_mypyc(tree, modules(root))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-import hatch_build
 import pytest
+
+import hatch_build
 import sidecar
 
 COMPILED = hatch_build.ROOT / hatch_build.OUTPUT
@@ -27,9 +28,3 @@ def test_the_rest_comes_from_the_same_copy() -> None:
 
 def test_it_says_that_it_is_compiled() -> None:
     assert sidecar.is_compiled()
-
-
-def test_the_copy_is_made_from_the_sources_of_now() -> None:
-    digest = hatch_build.fingerprint(hatch_build.ROOT)
-
-    assert hatch_build.is_made_from(digest, COMPILED)
