@@ -30,6 +30,7 @@ COMMANDS = {
     "kill": "sidecar.cli.kill",
     "unkill": "sidecar.cli.kill",
     "token": "sidecar.cli.token",
+    "demo": "sidecar.cli.demo",
 }
 """Where each command is: in the Typer `app` of that module."""
 
