@@ -82,7 +82,7 @@ async def _show(screen: Screen, *, exits: bool, listen: str | None, keep: Path |
                 screen.heading("Try it: everything stays up until Ctrl-C.")
                 for line in invitation.write(stage):
                     screen.line(line)
-                await _stay(stage)
+                await stay(stage)
                 screen.heading("Ending.")
     return 0
 
@@ -125,7 +125,7 @@ def _address(screen: Screen, listen: str | None) -> str:
     return stages.free_address(listen)
 
 
-async def _stay(stage: Stage) -> None:
+async def stay(stage: Stage) -> None:
     """Return when a signal says so; DemoError when a process is gone before."""
     try:
         while (gone := stage.ended()) is None:  # noqa: ASYNC110 -- processes, not an event

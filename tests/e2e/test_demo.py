@@ -1,0 +1,354 @@
+"""`rmv demo`, run as the program it is: what it shows, how it ends, what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import aiohttp
+import msgspec
+import pytest
+
+from sidecar.cli.demo import checkout as material
+from sidecar.cli.demo import children, story
+from sidecar.cli.demo.command import show, stay
+from sidecar.cli.demo.failure import DemoError
+from sidecar.cli.demo.folder import opened
+from sidecar.cli.demo.stage import free_address, raised
+from sidecar.cli.demo.wire import connected
+from sidecar.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+PATIENCE_S = 50
+DEMO = (sys.executable, "-m", "sidecar", "demo")
+ANY_PORT = ("--listen", "127.0.0.1:0")
+
+
+class Demo:
+    """A running demo and what it has printed so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.text = ""
+
+    async def until(self, words: str) -> None:
+        """Read until a line holds these words."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while words not in self.text:
+                line = await self.process.stdout.readline()
+                assert line, f"it ended without `{words}`:\n{self.text}"
+                self.text += line.decode()
+
+    async def end(self, number: signal.Signals | None = None) -> int:
+        """Send a signal when one is given, and return the status that the demo ends with."""
+        assert self.process.stdout is not None
+        if number is not None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(PATIENCE_S):
+            self.text += (await self.process.stdout.read()).decode()
+            return await self.process.wait()
+
+    def pids(self) -> list[int]:
+        """Return the processes that it said it runs."""
+        return pids_in(self.text)
+
+
+def pids_in(text: str) -> list[int]:
+    return [int(pid) for pid in re.findall(r"pid (\d+)", text)]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Give the demo a place for its folder; its path is short, as that of a socket must be."""
+    with tempfile.TemporaryDirectory(prefix="t-") as path:
+        yield Path(path)
+
+
+@asynccontextmanager
+async def running(temporary: Path, *flags: str) -> AsyncIterator[Demo]:
+    process = await asyncio.create_subprocess_exec(
+        *DEMO,
+        *flags,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(temporary), "RMV_REDIS": "redis://of.somebody.else"},
+    )
+    try:
+        yield Demo(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def all_gone(pids: list[int]) -> bool:
+    """Wait until none of these processes is there."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(map(is_alive, pids)):  # noqa: ASYNC110 -- they are nobody's children by now
+            await asyncio.sleep(0.02)
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; one that only waits for its parent's notice does not."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+class Ran(NamedTuple):
+    """A demo that ended by itself: its status, what it said, the folder it was told to keep."""
+
+    status: int
+    text: str
+    kept: Path
+
+
+@pytest.fixture(scope="module")
+def ran() -> Iterator[Ran]:
+    """Run the demo to its end, once for all that is to be said of it."""
+    with tempfile.TemporaryDirectory(prefix="t-") as path:
+        kept = Path(path, "kept")
+        done = subprocess.run(
+            [*DEMO, "--exit", *ANY_PORT, "--keep", str(kept)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        yield Ran(done.returncode, done.stdout + done.stderr, kept)
+
+
+def test_it_shows_everything_and_ends_by_itself(ran: Ran) -> None:
+    assert ran.status == 0, ran.text
+    for shown in (
+        r"acme +v1 100 % +SPLIT:canary +60 ",
+        r"globex +v2 100 % +RULE:globex +60 ",
+        r"forged token of acme +401 token-invalid ",
+        r"expired token +401 token-expired ",
+        r"initech asks for v2 +403 version-forbidden ",
+        r"SET rmv:pin:tumor:acme v2 +v1 SPLIT:canary +v2 PINNED +[0-9.]+ ms\n",
+        r"ok +v3 got a copy of each of 300 requests",
+        r"\nAll \d+ claims hold",
+    ):
+        assert re.search(shown, ran.text), f"{shown} in:\n{ran.text}"
+
+
+def test_what_a_pipe_gets_is_plain_and_fits_100_columns(ran: Ran) -> None:
+    assert "\033" not in ran.text
+    assert ran.text.count("TENANT ") == 1
+    assert [line for line in ran.text.splitlines() if len(line) > 100] == []
+
+
+def test_no_process_is_left(ran: Ran) -> None:
+    pids = pids_in(ran.text)
+
+    assert len(pids) == 4
+    assert not any(map(is_alive, pids))
+
+
+def test_a_kept_folder_holds_settings_logs_and_data(ran: Ran) -> None:
+    assert {"rmv.toml", "sidecar.log", "model-v1.log", "exchanges.jsonl", "appendonlydir"} <= {
+        one.name for one in ran.kept.iterdir()
+    }
+
+
+async def test_a_folder_to_keep_must_be_new_or_empty(temporary: Path) -> None:
+    (temporary / "mine").touch()
+
+    with pytest.raises(ConfigError, match=f"--keep {temporary}: is not empty: it holds mine"):
+        await show(exits=True, listen="127.0.0.1:0", keep=temporary)
+
+
+async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_alone(temporary: Path) -> None:
+    async with running(temporary, *ANY_PORT) as demo:
+        await demo.until("/metrics")
+        folder = folder_in(temporary)
+        before = await decisions(demo, folder)
+        async with connected(folder / "valkey.sock") as redis:
+            redis.write("SET rmv:pin:tumor:acme v2")
+            await redis.answer()
+        async with asyncio.timeout(PATIENCE_S):
+            after = before
+            while after == before:
+                after = await decisions(demo, folder)
+        status = await demo.end(signal.SIGINT)
+
+    assert before == {"acme": ("v1", "SPLIT:canary"), "globex": ("v2", "RULE:globex")}
+    assert after == {**before, "acme": ("v2", "PINNED")}
+    assert status == 0
+    assert not any(map(is_alive, demo.pids()))
+    assert names_in(temporary) == []
+
+
+async def decisions(demo: Demo, folder: Path) -> dict[str, tuple[str, str]]:
+    """Ask as the printed curl lines do; return version and reason by tenant."""
+    asked = re.findall(r"curl -i (\S+) \\\n +-H @(\S+) -d @(\S+)\n", demo.text)
+    found = {}
+    async with aiohttp.ClientSession() as session:
+        for url, *files in asked:
+            headers_file, row_file = map(Path, files)
+            assert headers_file.parent == folder
+            headers, row = read_headers(headers_file), read_bytes(row_file)
+            async with session.post(url, headers=headers, data=row) as answer:
+                assert answer.status == 200
+                named = answer.headers["X-Model-Version"], answer.headers["X-Model-Decision"]
+            found[headers_file.name] = named
+    return found
+
+
+def read_headers(file: Path) -> dict[str, str]:
+    """Read a file as `curl -H @FILE` does."""
+    return dict(line.split(": ") for line in file.read_text().splitlines())
+
+
+def read_bytes(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def names_in(temporary: Path) -> list[str]:
+    return [one.name for one in temporary.iterdir()]
+
+
+def folder_in(temporary: Path) -> Path:
+    """Return the demo's own folder; the sidecar has one of its own beside it."""
+    (socket_file,) = temporary.glob("*/valkey.sock")
+    return socket_file.parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_half_way_ends_it_in_order(temporary: Path, number: signal.Signals) -> None:
+    async with running(temporary, *ANY_PORT) as demo:
+        await demo.until("sidecar ")
+        status = await demo.end(number)
+
+    assert status == 128 + number
+    assert "Traceback" not in demo.text
+    assert not any(map(is_alive, demo.pids()))
+    assert names_in(temporary) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of this")
+async def test_when_it_is_killed_its_processes_end_too(temporary: Path) -> None:
+    async with running(temporary, *ANY_PORT) as demo:
+        await demo.until("store ")
+        demo.process.kill()
+        await demo.process.wait()
+
+    assert await all_gone(demo.pids())
+
+
+async def test_when_one_of_its_processes_dies_it_says_so() -> None:
+    with opened(None) as folder:
+        address = free_address("127.0.0.1:0")
+        async with raised(material.load(), folder, address) as stage:
+            await stage.wait_for_models()
+            os.kill(stage.models["v1"].pid, signal.SIGKILL)
+
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(DemoError) as caught:
+                    await stay(stage)
+
+    assert str(caught.value).startswith("model-v1: ended by itself; its log ends:\n  ready tumor")
+
+
+async def test_a_claim_that_does_not_hold_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The containers answer as they were trained; the demo is told that v1 was otherwise."""
+    loaded = material.load()
+    trained = {**loaded.trained, "v1": loaded.trained["v2"]}
+    wrong = msgspec.structs.replace(loaded, trained=trained)
+    monkeypatch.setattr(material, "load", lambda: wrong)
+    monkeypatch.setattr(story, "PAUSE_S", 0)
+
+    status = await show(exits=True, listen="127.0.0.1:0", keep=None)
+
+    said = capsys.readouterr().out
+    assert status == 1
+    assert "FAILED  every answer is a probability" in said
+    assert "acme, row 0: v1 answers " in said
+    assert "1 claims do not hold." in said
+
+
+def test_away_from_a_checkout_it_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="runs from a checkout of the repository: there is no /"):
+        material.load(tmp_path)
+
+
+def test_a_port_that_is_taken_is_replaced() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        preferred = f"127.0.0.1:{taken.getsockname()[1]}"
+
+        found = free_address(preferred)
+
+    assert found != preferred
+    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", found)
+
+
+async def test_an_address_that_was_asked_for_is_not_replaced() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = f"127.0.0.1:{taken.getsockname()[1]}"
+
+        with pytest.raises(ConfigError, match=f"--listen {wanted}: cannot listen there"):
+            await show(exits=True, listen=wanted, keep=None)
+
+
+async def test_a_process_that_does_not_come_up_is_quoted(tmp_path: Path) -> None:
+    program = "print('no such model'); raise SystemExit(3)"
+
+    async def never() -> None:
+        return None
+
+    with pytest.raises(DemoError) as caught:
+        async with children.running("v1", [sys.executable, "-c", program], tmp_path / "log") as one:
+            await one.until("ready", never)
+
+    assert str(caught.value) == "v1: ended with status 3; its log ends:\n  no such model"
+
+
+async def test_a_process_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+    program = "import signal; signal.pause()"
+
+    async def never() -> None:
+        return None
+
+    with pytest.raises(DemoError, match=r"v1: after 0\.1 s it is not yet ready"):
+        async with children.running("v1", [sys.executable, "-c", program], tmp_path / "log") as one:
+            await one.until("ready", never, within_s=0.1)
+
+    assert one.has_ended
+
+
+async def test_a_process_that_will_not_end_is_made_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        " print('deaf', flush=True); signal.pause()"
+    )
+    monkeypatch.setattr(children, "STOP_S", 0.1)
+
+    async with children.running("v1", [sys.executable, "-c", program], tmp_path / "log") as one:
+
+        async def is_deaf() -> bool | None:
+            return "deaf" in one.output() or None
+
+        await one.until("deaf", is_deaf)
+
+    assert one.has_ended
