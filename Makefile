@@ -10,7 +10,7 @@ ARGS ?=
 INTEGRATION := .venv-integration
 COMPILED := $(CURDIR)/build/compiled
 # What runs through compiled modules is tested in that form too.
-COMPILED_TESTS := tests/compiled $(wildcard tests/dataplane tests/upstream tests/wire tests/policy tests/telemetry tests/test_decide.py)
+COMPILED_TESTS := tests/compiled $(wildcard tests/dataplane tests/identity tests/policy tests/runtime tests/telemetry tests/upstream tests/wire tests/test_decide.py)
 
 .PHONY: help demo test check format bench compiled integration lock clean
 help:  ## list the targets
