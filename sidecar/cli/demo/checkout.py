@@ -81,7 +81,9 @@ def _model_file(root: Path, version: str) -> Path:
 def _expect(*files: Path) -> None:
     for file in files:
         if not file.is_file():
-            msg = f"the demo runs from a checkout of the repository: there is no {file}"
+            msg = (
+                f"the demo runs from a checkout of the repository (`make demo`): there is no {file}"
+            )
             raise ConfigError(msg)
 
 

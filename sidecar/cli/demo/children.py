@@ -20,6 +20,10 @@ _LINES = 12
 T = TypeVar("T")
 
 
+class ChildFailedError(DemoError):
+    """A process of the demo failed; the text ends with the last lines of its log."""
+
+
 class Child:
     """One process, and the file that holds what it says."""
 
@@ -42,16 +46,16 @@ class Child:
         """Return all it has said so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def failure(self, what: str) -> DemoError:
+    def failure(self, what: str) -> ChildFailedError:
         """Return the error that says what went wrong, with the last lines of the log."""
         lines = self.output().splitlines()[-_LINES:]
         said = "\n".join(f"  {line}" for line in lines) or "  (nothing)"
-        return DemoError(f"{self.name}: {what}; its log ends:\n{said}")
+        return ChildFailedError(f"{self.name}: {what}; its log ends:\n{said}")
 
     async def until(
         self, what: str, probe: Callable[[], Awaitable[T | None]], within_s: float = START_S
     ) -> T:
-        """Ask `probe` until it returns something; DemoError when that takes too long or it dies."""
+        """Ask `probe` until it returns something; ChildFailedError when it dies or is late."""
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + within_s
         while (found := await probe()) is None:

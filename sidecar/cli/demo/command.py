@@ -17,11 +17,13 @@ from sidecar.cli.demo import checkout as material
 from sidecar.cli.demo import folder as folders
 from sidecar.cli.demo import invitation
 from sidecar.cli.demo import stage as stages
-from sidecar.cli.demo.screen import Screen
+from sidecar.cli.demo.children import ChildFailedError
+from sidecar.cli.demo.screen import Claims, Screen
 from sidecar.cli.demo.stage import USUAL_LISTEN, Stage
 from sidecar.cli.demo.story import Story
 from sidecar.cli.options import commands
-from sidecar.errors import ConfigError
+from sidecar.config import parse_address
+from sidecar.errors import ConfigError, SidecarError
 
 WATCH_S = 0.5
 _SIGNALLED = 128  # a shell's way to say that a signal ended a command
@@ -51,32 +53,37 @@ def demo(
 
 
 async def show(*, exits: bool, listen: str | None, keep: Path | None) -> int:
-    """Run the demo; return the status to exit with: 0 when every claim held."""
+    """Run the demo; return the status to exit with, which is 0 unless a signal stopped it.
+
+    Raises:
+        ConfigError: it cannot run here or as asked.
+        ChildFailedError: a process failed, or what was shown did not hold.
+    """
     screen = Screen(sys.stdout)
     with _signals_cancel() as told:
         try:
-            return await _show(screen, exits=exits, listen=listen, keep=keep)
+            await _show(screen, exits=exits, listen=listen, keep=keep)
         except asyncio.CancelledError:
             if not told:
                 raise
             screen.heading("Stopped before the end.")
             return _SIGNALLED + told[0]
+    return 0
 
 
-async def _show(screen: Screen, *, exits: bool, listen: str | None, keep: Path | None) -> int:
+async def _show(screen: Screen, *, exits: bool, listen: str | None, keep: Path | None) -> None:
     began_s = perf_counter()
     checkout = material.load()
     address = _address(screen, listen)
     with folders.opened(keep) as folder:
         async with stages.raised(checkout, folder, address) as stage:
-            story = Story(stage, screen)
-            for step in (story.start, story.send_rows, story.refuse, story.pin):
-                await step()
-            claims = story.claims
+            claims = await _tell(screen, stage)
             took = f"{perf_counter() - began_s:.1f} s"
+            if keep is not None:
+                screen.line(f"Kept: {folder.path}")
             if claims.failed:
                 screen.heading(f"{claims.failed} claims do not hold. ({took})")
-                return 1
+                raise stage.sidecar.failure("is not all that is claimed of it")
             screen.heading(f"All {claims.held} claims hold. ({took})")
             if not exits:
                 screen.heading("Try it: everything stays up until Ctrl-C.")
@@ -84,7 +91,19 @@ async def _show(screen: Screen, *, exits: bool, listen: str | None, keep: Path |
                     screen.line(line)
                 await stay(stage)
                 screen.heading("Ending.")
-    return 0
+
+
+async def _tell(screen: Screen, stage: Stage) -> Claims:
+    """Take every step; a failure comes with the last words of the process that is behind it."""
+    story = Story(stage, screen)
+    try:
+        for step in (story.start, story.send_rows, story.refuse, story.pin):
+            await step()
+    except ChildFailedError:
+        raise
+    except SidecarError as error:
+        raise (stage.ended() or stage.sidecar).failure(str(error)) from error
+    return story.claims
 
 
 @contextmanager
@@ -115,14 +134,15 @@ def _signals_cancel() -> Iterator[list[int]]:
 def _address(screen: Screen, listen: str | None) -> str:
     """Return where to listen; only the usual port is replaced when it is taken."""
     if listen is None:
-        address = stages.free_address(USUAL_LISTEN)
+        address = stages.usual_or_free(USUAL_LISTEN)
         if address != USUAL_LISTEN:
-            screen.line(f"{USUAL_LISTEN} is taken, so the sidecar listens on {address}.")
+            screen.line(f"{USUAL_LISTEN} is taken, so the sidecar chooses another port.")
         return address
-    if not listen.endswith(":0") and not stages.is_free(listen):
+    parse_address(listen)
+    if not stages.is_free(listen):
         msg = f"--listen {listen}: cannot listen there; is the port taken?"
         raise ConfigError(msg)
-    return stages.free_address(listen)
+    return listen
 
 
 async def stay(stage: Stage) -> None:

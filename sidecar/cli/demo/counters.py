@@ -45,14 +45,6 @@ class Admin:
         """Use a session whose base is the admin address."""
         self._session = session
 
-    async def is_ready(self) -> bool | None:
-        """Return True once the sidecar wants traffic; None before, so that one may wait for it."""
-        try:
-            async with self._session.get("/readyz") as response:
-                return response.ok or None
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return None
-
     async def mirrors(self) -> Mapping[str, Mirrors]:
         """Return what became of copies so far; DemoError when the metrics cannot be had."""
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,15 +18,18 @@ from sidecar.cli.demo.children import Child
 from sidecar.cli.demo.client import TIMEOUT_S, Client, request_body
 from sidecar.cli.demo.counters import Admin
 from sidecar.cli.demo.folder import Folder
-from sidecar.config import parse_address
 from sidecar.errors import Code
 from sidecar.model.policy import Policy
+from sidecar.runtime.sockets import bind
 from sidecar.store.connect import open_store
 
-USUAL_LISTEN = "127.0.0.1:8080"
-USUAL_ADMIN = "127.0.0.1:8081"
+_HOST, _ADMIN_PORT = "127.0.0.1", "8081"
+USUAL_LISTEN = f"{_HOST}:8080"
+USUAL_ADMIN = f"{_HOST}:{_ADMIN_PORT}"
 ACTOR = "demo"
 _READY = re.compile(r"^ready \S+ \S+ (http://\S+)$", re.MULTILINE)
+_SERVING = re.compile(r" msg=serving listen=(\S+) admin=(\S+)(?= |$)", re.MULTILINE)
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- not bound here
 
 T = TypeVar("T")
 
@@ -35,11 +37,13 @@ T = TypeVar("T")
 class Stage:
     """The demo's running parts, and where to find them."""
 
-    def __init__(self, checkout: Checkout, folder: Folder, listen: str, admin: str) -> None:
+    def __init__(self, checkout: Checkout, folder: Folder, listen: str) -> None:
+        """Listen on `listen`, as the configuration spells it: port 0 becomes a free one."""
         self.checkout = checkout
         self.folder = folder
         self.listen = listen
-        self.admin_address = admin
+        port = listen.rpartition(":")[2]
+        self.admin_address = f"{_HOST}:0" if port == _ADMIN_PORT else usual_or_free(USUAL_ADMIN)
         self.policy = checkout.policy
         self.models: dict[str, Child] = {}
         self.urls: dict[str, str] = {}
@@ -58,20 +62,18 @@ class Stage:
         command = [sys.executable, "-P", "-m", "sidecar", "serve", "--config", str(folder.settings)]
         self.sidecar = await self._run("sidecar", command)
 
-    async def connect(self) -> None:
-        """Open the sessions that requests and questions to the admin listener go through."""
-        self.client = Client(await self._session(self.listen))
-        self.admin = Admin(await self._session(self.admin_address))
-
     async def wait_for_models(self) -> None:
         """Wait until every container listens, and point the policy at them."""
         for version, child in self.models.items():
-            self.urls[version] = await child.until("ready", _probe(child))
+            self.urls[version] = (await child.until("ready", _probe(child, _READY)))[1]
         self.policy = pointed_at(self.checkout.policy, self.urls)
 
     async def wait_for_sidecar(self) -> None:
-        """Wait until the sidecar has its store and wants traffic."""
-        await self.sidecar.until("ready", self.admin.is_ready)
+        """Wait until the sidecar wants traffic, and learn where it listens."""
+        serving = await self.sidecar.until("ready", _probe(self.sidecar, _SERVING))
+        self.listen, self.admin_address = map(_reachable, serving.groups())
+        self.client = Client(await self._session(self.listen))
+        self.admin = Admin(await self._session(self.admin_address))
 
     async def apply(self) -> int:
         """Commit the policy as `rmv apply` does; return its revision once it is served."""
@@ -112,10 +114,9 @@ class Stage:
 @asynccontextmanager
 async def raised(checkout: Checkout, folder: Folder, listen: str) -> AsyncIterator[Stage]:
     """Start every process of the demo; all of them are gone when this ends, however it ends."""
-    stage = Stage(checkout, folder, listen, free_address(USUAL_ADMIN, besides=listen))
+    stage = Stage(checkout, folder, listen)
     try:
         await stage.start_processes()
-        await stage.connect()
         yield stage
     finally:
         await stage.close()
@@ -130,42 +131,31 @@ def pointed_at(policy: Policy, urls: Mapping[str, str]) -> Policy:
     return msgspec.structs.replace(policy, versions=versions)
 
 
-def free_address(preferred: str, *, besides: str = "") -> str:
-    """Return `preferred` if one can listen there, else a free port of the same host."""
-    address = parse_address(preferred)
-    if preferred != besides and is_free(preferred) and address.port:
-        return preferred
-    with _bound(address.host, 0) as found:
-        port = found.getsockname()[1]
-    return f"{preferred.rpartition(':')[0]}:{port}"
+def usual_or_free(address: str) -> str:
+    """Return `address` if one can listen there, else the same with port 0: any free one.
+
+    Who listens finds the port: one that is looked up before may be taken by then.
+    """
+    return address if is_free(address) else f"{address.rpartition(':')[0]}:0"
 
 
-def is_free(text: str) -> bool:
-    """Return whether one can listen at an address; ConfigError when that can never be."""
-    address = parse_address(text)
+def is_free(address: str) -> bool:
+    """Return whether one can listen at an address."""
     try:
-        _bound(address.host, address.port).close()
+        bind(address).close()
     except OSError:
         return False
     return True
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server binds
-    try:
-        found.bind((host, port))
-        found.listen()  # two may bind a port, but only one may listen
-    except OSError:
-        found.close()
-        raise
-    return found
+def _reachable(address: str) -> str:
+    """Return the address for a client of a server that listens on every interface."""
+    host, _, port = address.rpartition(":")
+    return f"{_LOOPBACK.get(host, host)}:{port}"
 
 
-def _probe(child: Child) -> Callable[[], Awaitable[str | None]]:
-    async def url() -> str | None:
-        found = _READY.search(child.output())
-        return found[1] if found else None
+def _probe(child: Child, said: re.Pattern[str]) -> Callable[[], Awaitable[re.Match[str] | None]]:
+    async def look() -> re.Match[str] | None:
+        return said.search(child.output())
 
-    return url
+    return look
