@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
@@ -14,21 +15,30 @@ from sidecar.telemetry import logs
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT; exit with 1 and one clear line if that cannot begin."""
+    """Serve until SIGTERM or SIGINT; exit with 1 and one clear line if that cannot begin.
+
+    Told to end before it has begun, it ends well.
+    """
     logs.configure()
     try:
-        spec = take_over(os.environ)
-        if WORKER_VARIABLE in os.environ:
-            from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
-
-            uvloop.run(run_worker(spec.config, os.environ[WORKER_VARIABLE]))
-        else:
-            from sidecar.app.control import run_control  # noqa: PLC0415
-
-            uvloop.run(run_control(spec))
+        _serve()
+    except asyncio.CancelledError:
+        return
     except (SidecarError, OSError) as error:
         sys.stderr.write(f"rmv serve: {error}\n")
         raise SystemExit(1) from error
+
+
+def _serve() -> None:
+    spec = take_over(os.environ)
+    if WORKER_VARIABLE in os.environ:
+        from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
+
+        uvloop.run(run_worker(spec.config, os.environ[WORKER_VARIABLE]))
+    else:
+        from sidecar.app.control import run_control  # noqa: PLC0415
+
+        uvloop.run(run_control(spec))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import msgspec
 from sidecar import is_compiled
 from sidecar.admin.fleet import WorkerFleet
 from sidecar.admin.server import AdminServer
-from sidecar.app.spec import METRICS, READY, WORKER_VARIABLE
+from sidecar.app.spec import METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
 from sidecar.config import ServeSpec, hand_over
-from sidecar.errors import ConfigError, StoreUnavailableError
+from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError
 from sidecar.runtime.processes import Workers
-from sidecar.runtime.signals import ended
-from sidecar.runtime.sockets import address_of, bind
+from sidecar.runtime.signals import Ending
+from sidecar.runtime.sockets import address_of, bind, bind_first
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import EmbeddedServer
@@ -31,21 +32,24 @@ if TYPE_CHECKING:
 
     from sidecar.config import Config
     from sidecar.model.policy import Policy
+    from sidecar.store.base import Store, StoredPolicy
 
 SEED_ACTOR: Final = "flags"
 READY_POLL_S: Final = 0.05
+READY_LATE_POLL_S: Final = 1.0
 READY_WAIT_S: Final = 10.0
 _log = logging.getLogger("sidecar.control")
 
 
 async def run_control(spec: ServeSpec) -> None:
     """Run the sidecar until a signal comes; raises SidecarError or OSError if it cannot begin."""
+    ending = Ending()
     if spec.config.identity is None:
         _log.warning("AUTH IS OFF: every caller is believed to be whom its X-Tenant names")
     async with _store_for(spec.config) as config:
         if spec.seed_policy is not None:
             await _seed(config, spec.seed_policy)
-        await _serve(config)
+        await _serve(config, ending)
 
 
 @asynccontextmanager
@@ -64,48 +68,64 @@ async def _store_for(config: Config) -> AsyncIterator[Config]:
         await server.stop()
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, ending: Ending) -> None:
     with tempfile.TemporaryDirectory(prefix="rmv-") as folder:
         sockets = [Path(folder, f"worker-{n}") for n in range(config.workers)]
-        fleet = WorkerFleet(sockets, ready=READY, metrics=METRICS)
+        fleet = WorkerFleet(sockets, ready=READY, metrics=METRICS, shared=SHARED_GAUGES)
         admin = AdminServer(fleet.unready, fleet.metrics)
         # Bound here and held: a port that is taken is told once, and not by every worker.
-        held = bind(config.listen, shares_port=True)
-        if config.admin is not None:
-            await admin.start(bind(config.admin))
+        held = bind_first(config.listen)
         bound = msgspec.structs.replace(config, listen=address_of(held))
+        if config.admin is not None:
+            listening = bind(config.admin)
+            bound = msgspec.structs.replace(bound, admin=address_of(listening))
+            await admin.start(listening)
         workers = Workers(
             [sys.executable, "-P", "-m", "sidecar.app"],
             [hand_over(ServeSpec(bound), {WORKER_VARIABLE: str(path)}) for path in sockets],
+            on_hopeless=ending.ask,
         )
+        _log.info("starting", extra=_summary(bound))
         workers.start()
         announcer = spawn(_announce(bound, fleet), name="announce")
-        await ended()
-        _log.info("stopping", extra={"drain_s": config.timeouts.drain_s})
+        await ending.asked()
         await stop(announcer)
-        await workers.stop(config.timeouts.drain_s)
+        await _stop(workers, config.timeouts.drain_s, ending)
         await admin.stop()
         held.close()
+        if workers.is_hopeless:
+            raise SidecarError("a worker could not begin; what it said stands above")
+
+
+async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
+    """End the workers: when asked again without waiting for what they have in hand."""
+
+    async def hurry() -> None:
+        await ending.asked()
+        _log.warning("asked again: stopping at once")
+        workers.kill()
+
+    _log.info("stopping", extra={"drain_s": drain_s})
+    hurrying = spawn(hurry(), name="hurry")
+    await workers.stop(drain_s)
+    await stop(hurrying)
 
 
 async def _announce(config: Config, fleet: WorkerFleet) -> None:
-    """Say when every worker takes traffic, or what keeps one from it."""
-    why = "no answer yet"
-    for _ in range(int(READY_WAIT_S / READY_POLL_S)):
-        why = await fleet.unready()
-        if not why:
-            _log.info(
-                "serving",
-                extra={
-                    "listen": config.listen,
-                    "admin": config.admin,
-                    "workers": config.workers,
-                    "compiled": is_compiled(),
-                },
-            )
-            return
-        await asyncio.sleep(READY_POLL_S)
-    _log.error("not ready", extra={"why": why})
+    """Say when every worker takes traffic, and once what keeps one from it for long."""
+    clock = asyncio.get_running_loop().time
+    late_s = clock() + READY_WAIT_S
+    is_late = False
+    while why := await fleet.unready():
+        if not is_late and clock() > late_s:
+            is_late = True
+            _log.error("not ready", extra={"why": why})
+        await asyncio.sleep(READY_LATE_POLL_S if is_late else READY_POLL_S)
+    _log.info("serving", extra={**_summary(config), "compiled": is_compiled()})
+
+
+def _summary(config: Config) -> dict[str, object]:
+    return {"listen": config.listen, "admin": config.admin or "off", "workers": config.workers}
 
 
 async def _seed(config: Config, policy: Policy) -> None:
@@ -117,18 +137,33 @@ async def _seed(config: Config, policy: Policy) -> None:
             await store.commit(policy, expected=None, actor=SEED_ACTOR, comment="first start")
         elif _same(stored.policy, policy):
             return
-        elif stored.policy.actor == SEED_ACTOR:
+        elif await _is_seeded(store, stored):
             comment = "flags changed"
             await store.commit(policy, expected=stored.raw, actor=SEED_ACTOR, comment=comment)
         else:
             _log.warning(
                 "flags ignored: the stored policy was edited since; `rmv get` shows it",
-                extra={"model": policy.model, "actor": stored.policy.actor},
+                extra={"model": policy.model, "revision": stored.policy.revision},
             )
+    except PolicyError as error:  # somebody's edit: other models serve all the same
+        _log.error(
+            "flags ignored: the stored policy is not valid",
+            extra={"model": policy.model, "reason": str(error)},
+        )
     except StoreUnavailableError as error:
         raise ConfigError(f"the policy of the flags cannot be stored: {error}") from error
     finally:
         await store.close()
+
+
+async def _is_seeded(store: Store, stored: StoredPolicy) -> bool:
+    """Return whether a document is byte by byte what an earlier start made of its flags.
+
+    An edit by redis-cli may have kept the actor and the revision that it found.
+    """
+    newest = await store.history(stored.policy.model, limit=1)
+    digest = codec.digest(stored.raw)
+    return any(entry.actor == SEED_ACTOR and entry.digest == digest for entry in newest)
 
 
 def _same(stored: Policy, wanted: Policy) -> bool:

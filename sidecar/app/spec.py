@@ -9,3 +9,9 @@ WORKER_VARIABLE: Final = "RMV_WORKER_SOCKET"
 
 READY: Final = "ready"  # answered with why a worker should get no traffic, or nothing
 METRICS: Final = "metrics"  # answered with an exposition
+
+POLICIES: Final = "rmv_policies"
+POLICY_FAULTS: Final = "rmv_policy_faults"
+POLICIES_STALE: Final = "rmv_policies_stale"
+SHARED_GAUGES: Final = frozenset((POLICIES, POLICY_FAULTS, POLICIES_STALE))
+"""What every worker sees of the one store; adding it up would make no sense."""

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sidecar.app.spec import METRICS, READY
+from sidecar.app.spec import METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
@@ -19,9 +19,8 @@ from sidecar.errors import ConfigError
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
-from sidecar.runtime.processes import die_with_parent
 from sidecar.runtime.questions import serve_questions
-from sidecar.runtime.signals import ended
+from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import bind
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.connect import open_store
@@ -41,7 +40,7 @@ _log = logging.getLogger("sidecar.worker")
 
 async def run_worker(config: Config, question_socket: str) -> None:
     """Serve until a signal comes, then drain."""
-    die_with_parent()
+    ending = Ending()
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
@@ -52,7 +51,7 @@ async def run_worker(config: Config, question_socket: str) -> None:
     )
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again
-    await ended()
+    await ending.asked()
     cut = await worker.listener.drain()
     questions.close()
     await stop(watch)
@@ -118,9 +117,9 @@ class Worker:
         """Return the metrics of this worker."""
         self._recorder.flush()
         gauges = self._metrics.gauges
-        gauges["rmv_policies"] = len(self.live.snapshots)
-        gauges["rmv_policy_faults"] = len(self.live.faults)
-        gauges["rmv_policies_stale"] = float(self.live.is_stale)
+        gauges[POLICIES] = len(self.live.snapshots)
+        gauges[POLICY_FAULTS] = len(self.live.faults)
+        gauges[POLICIES_STALE] = float(self.live.is_stale)
         return self._metrics.exposition()
 
     def close(self) -> None:

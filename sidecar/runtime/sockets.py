@@ -6,10 +6,10 @@ import socket
 
 
 def bind(address: str, *, shares_port: bool = False) -> socket.socket:
-    """Return a bound TCP socket for `host:port`, `:port` or `[v6]:port`; raises OSError.
+    """Return a bound TCP socket for `host:port`, `:port` or `[v6]:port`.
 
     With `shares_port` several processes may bind the same address and the kernel divides new
-    connections among them (SO_REUSEPORT).
+    connections among them (SO_REUSEPORT). Raises OSError that names the address.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -20,11 +20,21 @@ def bind(address: str, *, shares_port: bool = False) -> socket.socket:
         if shares_port:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((host, int(port)))
-    except OSError:
+    except OSError as error:
         listening.close()
-        raise
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
     listening.settimeout(0)
     return listening
+
+
+def bind_first(address: str) -> socket.socket:
+    """Return `bind(address, shares_port=True)` for who must be the first to have the port.
+
+    Sharing would else let in a stranger: a second sidecar of the same user would take every other
+    connection, and nobody would be told.
+    """
+    bind(address).close()
+    return bind(address, shares_port=True)
 
 
 def address_of(listening: socket.socket) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
-def merge(expositions: Iterable[str]) -> str:
+def merge(expositions: Iterable[str], shared: Collection[str] = ()) -> str:
     """Add up samples of the same name and labels; comments are kept once, in their place.
 
-    Everything that a worker exposes may be added: counters, histograms, and gauges that count.
+    Of the gauges named in `shared`, which tell in each exposition of the same thing, the largest
+    is kept instead.
     """
     samples: dict[str, float] = {}
     comments: set[str] = set()
@@ -28,7 +29,8 @@ def merge(expositions: Iterable[str]) -> str:
             key, _, value = line.rpartition(" ")
             if key not in samples:
                 order.setdefault(family, []).append(key)
-            samples[key] = samples.get(key, 0) + float(value)
+            known, number = samples.get(key, 0.0), float(value)
+            samples[key] = max(known, number) if key in shared else known + number
     lines = [
         line if line.startswith("#") else f"{line} {_number(samples[line])}"
         for entries in order.values()
