@@ -19,11 +19,12 @@ import msgspec
 import pytest
 
 from sidecar.cli.demo import checkout as material
-from sidecar.cli.demo import children, story
+from sidecar.cli.demo import children, command, story
+from sidecar.cli.demo import stage as stages
 from sidecar.cli.demo.command import show, stay
 from sidecar.cli.demo.failure import DemoError
 from sidecar.cli.demo.folder import opened
-from sidecar.cli.demo.stage import raised, usual_or_free
+from sidecar.cli.demo.screen import Screen
 from sidecar.cli.demo.wire import connected
 from sidecar.errors import ConfigError
 
@@ -226,9 +227,9 @@ def names_in(temporary: Path) -> list[str]:
 
 
 def folder_in(temporary: Path) -> Path:
-    """Return the demo's own folder; the sidecar has one of its own beside it."""
-    (socket_file,) = temporary.glob("*/valkey.sock")
-    return socket_file.parent
+    """Return the demo's own folder, where everything is."""
+    (folder,) = temporary.iterdir()
+    return folder
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -255,7 +256,7 @@ async def test_when_it_is_killed_its_processes_end_too(temporary: Path) -> None:
 
 async def test_when_one_of_its_processes_dies_it_says_so() -> None:
     with opened(None) as folder:
-        async with raised(material.load(), folder, "127.0.0.1:0") as stage:
+        async with stages.raised(material.load(), folder, "127.0.0.1:0") as stage:
             await stage.wait_for_models()
             os.kill(stage.models["v1"].pid, signal.SIGKILL)
 
@@ -286,17 +287,32 @@ async def test_a_claim_that_does_not_hold_fails_the_demo(
 
 
 def test_away_from_a_checkout_it_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="runs from a checkout of the repository .*: there is no /"
-    ):
+    with pytest.raises(ConfigError, match=r"runs from a checkout .*: there is no /"):
         material.load(tmp_path)
 
 
-def test_a_usual_port_that_is_taken_is_left_to_the_sidecar() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+async def test_a_usual_port_that_is_taken_at_the_last_moment_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, opened(None) as folder:
+        usual = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr(stages, "USUAL_LISTEN", usual)
 
-        assert usual_or_free(address) == "127.0.0.1:0"
+        async with stages.raised(material.load(), folder, usual) as stage:
+            await stage.wait_for_sidecar()
+
+            assert stage.listen != usual
+
+
+def test_a_usual_port_that_is_taken_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "is_free", lambda _address: False)
+
+    address = command.choose_address(Screen(sys.stdout), None)
+
+    assert address == "127.0.0.1:0"
+    assert "127.0.0.1:8080 is taken" in capsys.readouterr().out
 
 
 async def test_an_address_that_was_asked_for_is_not_replaced() -> None:

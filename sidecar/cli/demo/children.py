@@ -89,7 +89,7 @@ async def running(name: str, command: Sequence[str], log: Path) -> AsyncIterator
             stdout=stream,
             stderr=stream,
             cwd=log.parent,
-            env=_environment(),
+            env={**_environment(), "TMPDIR": str(log.parent)},  # what it leaves goes with the rest
             start_new_session=True,  # Ctrl-C is for the demo, which ends its children in order
             preexec_fn=die_with_parent,  # and if the demo is killed, they end all the same
         )

@@ -19,7 +19,7 @@ from sidecar.cli.demo import invitation
 from sidecar.cli.demo import stage as stages
 from sidecar.cli.demo.children import ChildFailedError
 from sidecar.cli.demo.screen import Claims, Screen
-from sidecar.cli.demo.stage import USUAL_LISTEN, Stage
+from sidecar.cli.demo.stage import FREE, USUAL_LISTEN, Stage
 from sidecar.cli.demo.story import Story
 from sidecar.cli.options import commands
 from sidecar.config import parse_address
@@ -74,7 +74,7 @@ async def show(*, exits: bool, listen: str | None, keep: Path | None) -> int:
 async def _show(screen: Screen, *, exits: bool, listen: str | None, keep: Path | None) -> None:
     began_s = perf_counter()
     checkout = material.load()
-    address = _address(screen, listen)
+    address = choose_address(screen, listen)
     with folders.opened(keep) as folder:
         async with stages.raised(checkout, folder, address) as stage:
             claims = await _tell(screen, stage)
@@ -131,13 +131,13 @@ def _signals_cancel() -> Iterator[list[int]]:
             loop.remove_signal_handler(one)
 
 
-def _address(screen: Screen, listen: str | None) -> str:
+def choose_address(screen: Screen, listen: str | None) -> str:
     """Return where to listen; only the usual port is replaced when it is taken."""
+    if listen is None and not stages.is_free(USUAL_LISTEN):
+        screen.line(f"{USUAL_LISTEN} is taken, so the sidecar chooses another port.")
+        return FREE
     if listen is None:
-        address = stages.usual_or_free(USUAL_LISTEN)
-        if address != USUAL_LISTEN:
-            screen.line(f"{USUAL_LISTEN} is taken, so the sidecar chooses another port.")
-        return address
+        return USUAL_LISTEN
     parse_address(listen)
     if not stages.is_free(listen):
         msg = f"--listen {listen}: cannot listen there; is the port taken?"

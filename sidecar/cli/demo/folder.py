@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.store.embedded import embedded_url
 
 LIFETIME_S = 24 * 3_600.0  # the demo may stay up for a day
+_INNER = "rmv-12345678"  # the folder of sockets that the sidecar makes in this one
 _LONG_AGO_S = 2 * 3_600.0
 _SETTINGS = """\
 # Made by `rmv demo`.
@@ -110,7 +111,7 @@ def opened(keep: Path | None) -> Iterator[Folder]:
 
 
 def _made(keep: Path) -> Path:
-    embedded_url(str(keep))  # raises ConfigError when a socket's path would be too long
+    embedded_url(str(keep / _INNER))  # raises ConfigError when it is too long
     try:
         keep.mkdir(mode=0o700, parents=True, exist_ok=True)
         taken = next(keep.iterdir(), None)
@@ -123,12 +124,12 @@ def _made(keep: Path) -> Path:
     return keep
 
 
-def _short_base(candidates: Sequence[str] = ()) -> str:
+def _short_base() -> str:
     """Return a folder for temporary ones whose path leaves room for that of a socket."""
     usual = tempfile.gettempdir()
-    for base in candidates or (usual, "/tmp"):  # noqa: S108 -- what is made in it is private
+    for base in (usual, "/tmp"):  # noqa: S108 -- what is made in it is private
         try:
-            embedded_url(str(Path(base, "rmv-12345678")))
+            embedded_url(str(Path(base, "rmv-12345678", _INNER)))
         except ConfigError:
             continue
         return base

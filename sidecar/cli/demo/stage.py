@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +16,7 @@ import msgspec
 from sidecar.cli.apply import apply_policy
 from sidecar.cli.demo import children
 from sidecar.cli.demo.checkout import MODEL, Checkout
-from sidecar.cli.demo.children import Child
+from sidecar.cli.demo.children import Child, ChildFailedError
 from sidecar.cli.demo.client import TIMEOUT_S, Client, request_body
 from sidecar.cli.demo.counters import Admin
 from sidecar.cli.demo.folder import Folder
@@ -23,12 +25,12 @@ from sidecar.model.policy import Policy
 from sidecar.runtime.sockets import bind
 from sidecar.store.connect import open_store
 
-_HOST, _ADMIN_PORT = "127.0.0.1", "8081"
-USUAL_LISTEN = f"{_HOST}:8080"
-USUAL_ADMIN = f"{_HOST}:{_ADMIN_PORT}"
+USUAL_LISTEN = "127.0.0.1:8080"
+FREE = "127.0.0.1:0"  # who listens finds the port: one looked up before may be taken by then
 ACTOR = "demo"
 _READY = re.compile(r"^ready \S+ \S+ (http://\S+)$", re.MULTILINE)
 _SERVING = re.compile(r" msg=serving listen=(\S+) admin=(\S+)(?= |$)", re.MULTILINE)
+_TAKEN = os.strerror(errno.EADDRINUSE)
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- not bound here
 
 T = TypeVar("T")
@@ -42,8 +44,7 @@ class Stage:
         self.checkout = checkout
         self.folder = folder
         self.listen = listen
-        port = listen.rpartition(":")[2]
-        self.admin_address = f"{_HOST}:0" if port == _ADMIN_PORT else usual_or_free(USUAL_ADMIN)
+        self.admin_address = FREE
         self.policy = checkout.policy
         self.models: dict[str, Child] = {}
         self.urls: dict[str, str] = {}
@@ -51,16 +52,13 @@ class Stage:
 
     async def start_processes(self) -> None:
         """Start every process; none is waited for."""
-        checkout, folder = self.checkout, self.folder
+        checkout = self.checkout
         for version in checkout.policy.versions:
             flags = ("--name", MODEL, "--version", version, "--port", "0")
             command = [sys.executable, str(checkout.server), *flags]
             command += ["--model", str(checkout.model_file(version))]
             self.models[version] = await self._run(f"model-{version}", command)
-        folder.write_settings(self.listen, self.admin_address)
-        # -P: a module that lies in the current folder must not stand in for one of ours.
-        command = [sys.executable, "-P", "-m", "sidecar", "serve", "--config", str(folder.settings)]
-        self.sidecar = await self._run("sidecar", command)
+        await self._start_sidecar()
 
     async def wait_for_models(self) -> None:
         """Wait until every container listens, and point the policy at them."""
@@ -70,7 +68,14 @@ class Stage:
 
     async def wait_for_sidecar(self) -> None:
         """Wait until the sidecar wants traffic, and learn where it listens."""
-        serving = await self.sidecar.until("ready", _probe(self.sidecar, _SERVING))
+        try:
+            serving = await self._serving()
+        except ChildFailedError:
+            if self.listen != USUAL_LISTEN or _TAKEN not in self.sidecar.output():
+                raise
+            self.listen = FREE  # somebody took the usual port since it was looked at
+            await self._start_sidecar()
+            serving = await self._serving()
         self.listen, self.admin_address = map(_reachable, serving.groups())
         self.client = Client(await self._session(self.listen))
         self.admin = Admin(await self._session(self.admin_address))
@@ -101,6 +106,16 @@ class Stage:
         """End everything, the last started first."""
         await self._stack.aclose()
 
+    async def _start_sidecar(self) -> None:
+        settings = self.folder.settings
+        self.folder.write_settings(self.listen, self.admin_address)
+        # -P: a module that lies in the current folder must not stand in for one of ours.
+        command = [sys.executable, "-P", "-m", "sidecar", "serve", "--config", str(settings)]
+        self.sidecar = await self._run("sidecar", command)
+
+    async def _serving(self) -> re.Match[str]:
+        return await self.sidecar.until("ready", _probe(self.sidecar, _SERVING))
+
     async def _run(self, name: str, command: list[str]) -> Child:
         process = children.running(name, command, self.folder.log(name))
         return await self._stack.enter_async_context(process)
@@ -129,14 +144,6 @@ def pointed_at(policy: Policy, urls: Mapping[str, str]) -> Policy:
         for name, version in policy.versions.items()
     }
     return msgspec.structs.replace(policy, versions=versions)
-
-
-def usual_or_free(address: str) -> str:
-    """Return `address` if one can listen there, else the same with port 0: any free one.
-
-    Who listens finds the port: one that is looked up before may be taken by then.
-    """
-    return address if is_free(address) else f"{address.rpartition(':')[0]}:0"
 
 
 def is_free(address: str) -> bool:
