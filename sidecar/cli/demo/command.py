@@ -82,7 +82,9 @@ async def _show(screen: Screen, *, exits: bool, listen: str | None, keep: Path |
             if keep is not None:
                 screen.line(f"Kept: {folder.path}")
             if claims.failed:
-                screen.heading(f"{claims.failed} claims do not hold. ({took})")
+                screen.heading(
+                    f"{claims.failed} of {claims.failed + claims.held} claims failed. ({took})"
+                )
                 raise stage.sidecar.failure("is not all that is claimed of it")
             screen.heading(f"All {claims.held} claims hold. ({took})")
             if not exits:

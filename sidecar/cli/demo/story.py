@@ -78,6 +78,7 @@ class Story:
             shown.cancel()
         mirrors = await self._settled()
         self._draw(tallies, mirrors, is_final=True)
+        self._screen.line("RIGHT: as each tumour turned out. COPIES: as the sidecar counted them.")
         self._screen.line()
         self._judge(tallies, mirrors)
 
