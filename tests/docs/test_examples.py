@@ -27,6 +27,15 @@ def fits(shown: str, printed: str) -> bool:
     return re.fullmatch(".*".join(parts), printed.rstrip(), re.DOTALL) is not None
 
 
+def _shell_lines(page: Path) -> list[str]:
+    return [
+        line
+        for block in blocks(page.read_text())
+        if block.language == "sh"
+        for line in block.text.splitlines()
+    ]
+
+
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     """A terminal in an empty folder, beside an empty store."""
@@ -53,6 +62,27 @@ def test_commands_print_what_the_page_shows(page: Path, shell: Shell, tmp_path: 
         for step in steps(block.text) if block.language == "console" else ():
             printed = shell.run(step.command)
             assert fits(step.printed, printed), f"$ {step.command}\n{printed}"
+
+
+class Became(Exception):  # noqa: N818 -- it stands for success
+    """This process would serve by now."""
+
+
+@pytest.mark.parametrize(
+    "command",
+    sorted({line for page in PAGES for line in _shell_lines(page) if line.startswith("rmv serve")}),
+)
+def test_a_command_that_serves_is_understood(
+    command: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def become(*_arguments: object) -> None:
+        raise Became
+
+    monkeypatch.setattr("os.execve", become)
+    (tmp_path / "rmv.toml").write_text("no_auth = true")
+
+    with pytest.raises(Became):
+        shell.run(command)
 
 
 def _named(language: str) -> list[tuple[Path, Block]]:

@@ -18,6 +18,7 @@ from sidecar.model.policy import Operators, Policy, Rewrite, Rule, Shadow, Split
 from sidecar.model.record import ExchangeRecord
 from sidecar.policy.validate import ATTRIBUTES
 from sidecar.store.keys import Keys
+from sidecar.wire.fields import REQUEST_FIELDS, RESPONSE_FIELDS
 from tests.docs.markdown import DOCS, ROOT, coded, first_column, page, section, table
 
 if TYPE_CHECKING:
@@ -81,6 +82,13 @@ def test_every_error_code_has_a_row_with_its_status() -> None:
     rows = {coded(row[0])[0]: row[1] for row in table(page("http.md"), "code")}
 
     assert rows == {code.slug: str(code.status) for code in Code}
+
+
+def test_every_header_that_is_not_just_passed_on_stands_in_the_page() -> None:
+    words = {word.lower() for line in page("http.md").splitlines() for word in coded(line)}
+
+    treated = {name.decode() for name in (*REQUEST_FIELDS, *RESPONSE_FIELDS)}
+    assert treated - {"content-length", "transfer-encoding"} <= words  # RFC 9112's own business
 
 
 def test_every_reason_and_cause_has_a_row() -> None:
