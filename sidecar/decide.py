@@ -102,7 +102,7 @@ class Decider:
         route = self._routes.find(head, snapshots)
         snapshot = snapshots.get(route.model) if route.model else None
         if snapshot is None:
-            return Verdict(identity, self._no_snapshot(route.model or ""))
+            return Verdict(identity, self._no_snapshot())
         if route.version is not None or route.label is not None:
             conflict = _ask(head, route.version, route.label)
             if conflict is not None:
@@ -114,10 +114,11 @@ class Decider:
             identity, decision, route.rest, shadows_for(snapshot, identity, head, decision)
         )
 
-    def _no_snapshot(self, model: str) -> Decision:
+    def _no_snapshot(self) -> Decision:
+        # The model is left out: clients can make up any number of names, and metrics keep them.
         if not self._live.is_loaded:
             detail = "policies are not loaded yet"
-            return Decision(model, "", "DENIED:not-ready", 0, refusal=Code.NOT_READY, detail=detail)
+            return Decision("", "", "DENIED:not-ready", 0, refusal=Code.NOT_READY, detail=detail)
         detail = "the request names no model that has a policy here"
         reason = f"{Reason.DENIED.value}:{Cause.MODEL.value}"
-        return Decision(model, "", reason, 0, refusal=Code.NO_SUCH_MODEL, detail=detail)
+        return Decision("", "", reason, 0, refusal=Code.NO_SUCH_MODEL, detail=detail)

@@ -203,27 +203,29 @@ class ClientConnection(Client):
             return
         kind = _KINDS[name]
         if kind:
-            if kind == wire.AUTHORIZATION:
+            if kind == wire.AUTHORIZATION and head.authorization is None:
                 head.authorization = value
             elif kind == wire.CONTENT_LENGTH:
                 self._has_body = True  # llhttp holds it to digits, once, never beside chunked
-            elif kind == wire.HOST:
-                if head.host:
-                    self._fault = Code.MALFORMED_REQUEST, "Host is repeated"
-                head.host = value
+            elif kind == wire.HOST and not head.host:
+                head.host = value.rstrip()
             elif not self._is_passed(head, kind, value):
                 return
         head.fields += (name, b": ", value, b"\r\n")
 
-    def _is_passed(self, head: RequestHead, kind: int, value: bytes) -> bool:  # noqa: C901 -- a table
+    def _is_passed(self, head: RequestHead, kind: int, value: bytes) -> bool:  # noqa: C901, PLR0912 -- a table
         """Look at a field that is rarer; return whether it is passed on."""
+        value = value.rstrip()  # llhttp leaves the space after a value in it
         if kind == wire.REQUEST_ID:
             head.request_id = value if acceptable(value) else b""
         elif kind == wire.ASKED_VERSION:
+            self._refuse_second(head.asked_version, "X-Model-Version")
             head.asked_version = value
         elif kind == wire.ASKED_MODEL:
+            self._refuse_second(head.asked_model, "X-Model")
             head.asked_model = value
         elif kind == wire.CLAIMED_TENANT:
+            self._refuse_second(head.claimed_tenant, "X-Tenant")
             head.claimed_tenant = value
         elif kind == wire.CONNECTION:
             self._connection_field += b"," + value if self._connection_field else value
@@ -235,7 +237,15 @@ class ClientConnection(Client):
             self._is_odd = True
         elif kind == wire.TRAILER:
             self._fault = Code.NOT_IMPLEMENTED, "request trailers are not supported yet"
+        elif kind == wire.HOST:
+            self._fault = Code.MALFORMED_REQUEST, "Host is repeated"
+        elif kind == wire.AUTHORIZATION:  # a container may believe the other one
+            self._fault = Code.MALFORMED_REQUEST, "Authorization is repeated"
         return kind <= wire.LAST_PASSED
+
+    def _refuse_second(self, first: bytes | None, name: str) -> None:
+        if first is not None:
+            self._fault = Code.MALFORMED_REQUEST, f"{name} is repeated"
 
     def on_headers_complete(self) -> None:
         """Give the request an exchange; begin it if none is in hand."""
@@ -278,8 +288,8 @@ class ClientConnection(Client):
         head, plane = exchange.head, self._plane
         if not head.host and not exchange.is_http10:
             return Code.MALFORMED_REQUEST, "Host is missing"
-        if head.target[:1] != b"/" and head.target != b"*":
-            return Code.NOT_IMPLEMENTED, "only targets that start with / are supported"
+        if head.method == b"CONNECT" or (head.target[:1] != b"/" and head.target != b"*"):
+            return Code.NOT_IMPLEMENTED, "CONNECT, or a target that does not start with /"
         if self._is_odd and self._parser.should_upgrade():
             return Code.NOT_IMPLEMENTED, "upgrades are not supported yet"
         if len(head.fields) > plane.max_field_parts:

@@ -6,6 +6,7 @@ its head to the upstream's socket in one call; only opening a connection takes a
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.flow import UNCONNECTED, UPSTREAM_FULL
@@ -16,6 +17,7 @@ from sidecar.model.decision import Decision
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
 from sidecar.upstream.contract import ResponseSink
+from sidecar.wire import fields as wire
 from sidecar.wire.framing import LAST_CHUNK, UNTIL_CLOSE
 
 if TYPE_CHECKING:
@@ -28,12 +30,18 @@ if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
+OK: Final = 200
 CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
 CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
 _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be sent again when a connection dies unanswered (RFC 9110 section 9.2.2)."""
 
-_UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "DENIED:malformed", 0))
+_UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "", 0))
+_UNFIT: Final = {
+    code: Verdict(ANONYMOUS, Decision("", "", f"DENIED:{code.slug}", 0, refusal=code))
+    for code in Code
+}
+"""The verdict on a head that is refused before anything is decided."""
 
 
 class Exchange(ResponseSink):
@@ -93,7 +101,7 @@ class Exchange(ResponseSink):
         if lane.rewrite is not None:
             target = lane.rewrite(target, verdict.rest)
         out = [head.method, b" ", target, b" HTTP/1.1\r\n"]
-        out += head.fields
+        out += head.fields if not lane.replaced else wire.without(head.fields, lane.replaced)
         if self.is_chunked:
             out.append(b"Transfer-Encoding: chunked\r\n")
         out += (
@@ -205,23 +213,22 @@ class Exchange(ResponseSink):
 
     # --- 4. The response -----------------------------------------------------------------------
 
-    def on_interim_head(self, response: Response) -> bytes:
+    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
         """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
-        if self.is_http10:
-            return b""
-        lines = b"".join(response.fields)
-        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines)
+        if not self.is_http10:
+            out.append(_status_line(response))
+            out += response.fields
+            out.append(b"\r\n")
 
-    def on_response_head(self, response: Response) -> bytes:
-        """Return the head that the client gets."""
-        plane = self.plane
+    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+        """Compose the head that the client gets."""
         self.first_byte_s = response.read_s - self.began_s
         self.status = response.status
         if self.client.is_full and self.upstream is not None:  # left so by the exchange before
             self.upstream.pause()
-        if not self.is_request_done or plane.is_draining or response.framing == UNTIL_CLOSE:
+        if not self.is_request_done or self.plane.is_draining or response.framing == UNTIL_CLOSE:
             self.keeps_client = False
-        out = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
+        out.append(_status_line(response))
         out += response.fields
         if response.writes_chunks:
             if self.is_http10:
@@ -235,7 +242,6 @@ class Exchange(ResponseSink):
             out.append(b"\r\nConnection: keep-alive\r\n\r\n")
         else:
             out.append(b"\r\nConnection: close\r\n\r\n")
-        return b"".join(out)
 
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Pass bytes on to the client."""
@@ -274,12 +280,14 @@ class Exchange(ResponseSink):
     def _answer(self, code: Code, detail: str) -> None:
         self.refusal = None
         plane, request_id = self.plane, self.head.request_id
-        if not self.is_begun:  # refused for its head
+        if not self.is_begun:
+            self.verdict = _UNFIT[code]
             self.began_s = plane.monotonic_s()
             self.at_s = plane.epoch_s + self.began_s
         if not self.is_request_done or plane.is_draining:
             self.keeps_client = False
-        extra = b"X-Request-Id: %b\r\n" % request_id
+        date = formatdate(self.at_s, usegmt=True).encode()  # RFC 9110 section 6.6.1
+        extra = b"Date: %b\r\nX-Request-Id: %b\r\n" % (date, request_id)
         decision = self.verdict.decision
         if plane.shows_decisions:
             if decision.version:
@@ -304,7 +312,7 @@ class Exchange(ResponseSink):
             upstream.abandon()
         if self.copy is not None:
             self.copy.drop("aborted")
-        self.plane.metrics.count("rmv_upstream_errors_total", "code", code.slug)
+        self.plane.metrics.count("rmv_failed_exchanges_total", "code", code.slug)
         if not self.status:
             self._answer(code, reason)
             return
@@ -361,3 +369,9 @@ class Exchange(ResponseSink):
             )
         )
         self.client.on_exchange_end(now_s)
+
+
+def _status_line(response: Response) -> bytes:
+    if response.status == OK and response.reason == b"OK":
+        return b"HTTP/1.1 200 OK\r\n"
+    return b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)

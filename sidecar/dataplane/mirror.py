@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.dataplane.spelling import Spelling, TenantLines
 from sidecar.upstream.contract import ResponseSink
 from sidecar.wire import fields as wire
-from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
+from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,14 +114,12 @@ class Delivery(ResponseSink):
         """Count the shadow as out of reach."""
         self.end("failed-connect")
 
-    def on_response_head(self, response: Response) -> bytes:
-        """Count answers of 500 and above apart."""
+    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+        """Count answers by the class of their status."""
         self._shadow.note_status(response.status)
-        return b""
 
-    def on_interim_head(self, response: Response) -> bytes:
+    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
         """Drop it."""
-        return b""
 
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Drop it."""
@@ -168,9 +166,9 @@ class ShadowLane:
         self._waiting: deque[Delivery] = deque()
         self.under_way: dict[Delivery, None] = {}  # in the order they began
 
-    def offer(self, copy: Copy, shared_lines: list[bytes]) -> None:
-        """Take a copy, or count why not."""
-        delivery = Delivery(self, copy.head.method, self._spell(copy, shared_lines))
+    def offer(self, copy: Copy, fields: list[bytes], lines: list[bytes]) -> None:
+        """Take a copy, with the client's `fields` and the sidecar's `lines`; or count why not."""
+        delivery = Delivery(self, copy.head.method, self._spell(copy, fields, lines))
         mirror = self._mirror
         if len(self.under_way) + len(self._waiting) >= mirror.max_queue:
             mirror.count(self._model, self._version, "dropped-queue")
@@ -214,12 +212,13 @@ class ShadowLane:
         for delivery in (*waiting, *self.under_way):
             delivery.end("failed-shutdown")
 
-    def _spell(self, copy: Copy, shared_lines: list[bytes]) -> bytes:
+    def _spell(self, copy: Copy, fields: list[bytes], lines: list[bytes]) -> bytes:
         target, spelling = copy.head.target, self._spelling
         if spelling.rewrite is not None:
             target = spelling.rewrite(target, copy.verdict.rest)
         out = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
-        out += shared_lines
+        out += without(fields, spelling.replaced) if spelling.replaced else fields
+        out += lines
         out += (spelling.lines, b"\r\n")
         out += copy.body
         return b"".join(out)
@@ -274,7 +273,7 @@ class Mirror:
 
     def send(self, copy: Copy) -> None:
         """Send a whole request to each of its shadows."""
-        lines = self._shared_lines(copy)
+        fields, lines = self._fields(copy), self._lines(copy)
         model = copy.verdict.decision.model
         for version in copy.versions:
             try:
@@ -282,26 +281,29 @@ class Mirror:
             except KeyError:  # the policy changed since the decision
                 self.count(model, version, "dropped-policy")
                 continue
-            lane.offer(copy, lines)
+            lane.offer(copy, fields, lines)
 
-    def _shared_lines(self, copy: Copy) -> list[bytes]:
-        """Return the head lines that are the same for every shadow; credentials are left out."""
-        head = copy.head
-        fields = head.fields
-        lines: list[bytes] = []
+    def _fields(self, copy: Copy) -> list[bytes]:
+        """Return the client's fields without credentials and framing."""
+        fields = copy.head.fields
+        kept: list[bytes] = []
         for at in range(0, len(fields), 4):
             if _KINDS[fields[at]] not in _LEFT_OUT:
-                lines += fields[at : at + 4]
-        if copy.has_body:
-            lines.append(b"Content-Length: %d\r\n" % copy.body_bytes)
-        lines += (
+                kept += fields[at : at + 4]
+        return kept
+
+    def _lines(self, copy: Copy) -> list[bytes]:
+        """Return the sidecar's own lines; the body is whole, so its length is known."""
+        lines = [
             copy.forwarded_lines,
-            head.host,
+            copy.head.host,
             b"\r\nX-Request-Id: ",
-            head.request_id,
+            copy.head.request_id,
             b"\r\nX-Shadow: 1\r\n",
             self._tenant_lines[copy.verdict.identity.tenant],
-        )
+        ]
+        if copy.has_body:
+            lines.append(b"Content-Length: %d\r\n" % copy.body_bytes)
         return lines
 
     def sweep(self, now_s: float) -> None:

@@ -33,6 +33,7 @@ class Lane:
     def __init__(self, spelling: Spelling, response_lines: bytes, group: Group) -> None:
         self.request_lines = spelling.lines
         self.rewrite = spelling.rewrite
+        self.replaced = spelling.replaced
         self.response_lines = response_lines
         self.group = group
 

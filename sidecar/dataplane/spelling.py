@@ -15,15 +15,21 @@ MAX_TENANTS: Final = 16_384  # remembered lines
 
 
 class Spelling:
-    """`lines` are whole header lines to add; `rewrite` takes the target and the path's rest."""
+    """How requests read that are sent to one version.
+
+    `lines` are whole header lines to add, in the place of the client's of the lower-case names
+    `replaced`; `rewrite` takes the target and what follows the model in its path.
+    """
 
     def __init__(self, policy: Policy, version: str) -> None:
         """Render for a version of `policy`; raises KeyError when it has no such version."""
         rewrite = policy.versions[version].rewrite
         lines = f"X-Model-Version: {version}\r\n"
+        self.replaced: frozenset[bytes] = frozenset()
         self.rewrite: Callable[[bytes, bytes], bytes] | None = None
         if rewrite is not None:
             self.rewrite = compile_rewrite(rewrite, policy.model, version)
+            self.replaced = frozenset(name.lower().encode() for name in rewrite.headers)
             lines += "".join(f"{name}: {value}\r\n" for name, value in rewrite.headers.items())
         self.lines = lines.encode("latin-1")
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from sidecar.policy.snapshot import Snapshot
     from sidecar.policy.sticky import CompiledSplit
 
+# An enum member's value costs a descriptor call each time.
+_EXPLICIT = Reason.EXPLICIT.value
+_PINNED = Reason.PINNED.value
+_DEFAULT = Reason.DEFAULT.value
 _REFUSALS = {
     Cause.UNKNOWN: Code.VERSION_UNAVAILABLE,
     Cause.KILLED: Code.VERSION_UNAVAILABLE,
@@ -81,7 +85,7 @@ def _explicit(snapshot: Snapshot, identity: Identity, head: RequestHead, asked: 
         return snapshot.refuse(Code.NO_SUCH_VERSION, Cause.UNKNOWN, detail)
     cause = candidate.cause(identity, head)
     if cause is None:
-        return snapshot.serve(candidate.name, Reason.EXPLICIT.value)
+        return snapshot.serve(candidate.name, _EXPLICIT)
     return _refuse_version(snapshot, candidate.name, cause, "the version asked for,")
 
 
@@ -89,7 +93,7 @@ def _pinned(snapshot: Snapshot, identity: Identity, head: RequestHead, version: 
     candidate = snapshot.versions.get(version)
     cause = Cause.UNKNOWN if candidate is None else candidate.cause(identity, head)
     if cause is None:
-        return snapshot.serve(version, Reason.PINNED.value)
+        return snapshot.serve(version, _PINNED)
     return _refuse_version(snapshot, version, cause, "the version that this tenant is pinned to,")
 
 
@@ -136,7 +140,7 @@ class _Walk:
         self.is_variable = self.is_variable or default.is_variable
         if not self._accepts(default):
             return self._nothing()
-        return self._snapshot.serve(default.name, Reason.DEFAULT.value, self._rejected)
+        return self._snapshot.serve(default.name, _DEFAULT, self._rejected)
 
     def _apply(self, rule: CompiledRule) -> Decision | None:
         """Return the decision of a rule that matches; None passes the request to the next one."""

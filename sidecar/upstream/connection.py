@@ -207,13 +207,13 @@ class UpstreamConnection(Response):
             wire.drop_nominated(self.fields, self._connection_field)
         if status < FIRST_FINAL_STATUS:
             if status != SWITCHING_PROTOCOLS:
-                self._out.append(sink.on_interim_head(self))
+                sink.on_interim_head(self, self._out)
             return
         self.writes_chunks = self.framing == CHUNKED
         if is_bodiless(self.method, status):
             self.framing = NO_BODY
             self.writes_chunks &= self.method == b"HEAD"  # where it tells what GET would get
-        self._out.append(sink.on_response_head(self))
+        sink.on_response_head(self, self._out)
         if self.method == b"HEAD":
             # llhttp cannot be told that no body follows: its state is given up with this response.
             self._is_keepable = self._parser.should_keep_alive()

@@ -30,12 +30,12 @@ class ResponseSink:
     """Who asked. Called in order: interim*, head, data*, then end or lost; or lost alone."""
 
     @abstractmethod
-    def on_interim_head(self, response: Response) -> bytes:
-        """Take a 1xx head; return what to pass on."""
+    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
+        """Take a 1xx head; append to `out` what to pass on."""
 
     @abstractmethod
-    def on_response_head(self, response: Response) -> bytes:
-        """Take a final head; return what goes before its body."""
+    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+        """Take a final head; append to `out` what goes before its body."""
 
     @abstractmethod
     def on_response_data(self, data: bytes, body_bytes: int) -> None:

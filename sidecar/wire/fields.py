@@ -94,19 +94,24 @@ UNNOMINABLE: Final = frozenset((b"host", b"content-length", b"transfer-encoding"
 """What `Connection` cannot take out of a message: framing, routing and identity depend on it."""
 
 
-_PLAIN: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+_PLAIN: Final = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
 def drop_nominated(fields: list[bytes], connection: bytes) -> None:
-    """Remove from `fields` (flat quadruples) those that a `Connection` value names."""
+    """Remove from `fields` (flat quadruples) those that a `Connection` value names.
+
+    RFC 9110 section 7.6.1. What framing, routing and identity depend on stays.
+    """
     if connection in _PLAIN:
         return
     names = {token.strip().lower() for token in connection.split(b",")} - UNNOMINABLE
-    for at in range(len(fields) - 4, -1, -4):
-        if fields[at].lower() in names:
-            del fields[at : at + 4]
+    fields[:] = without(fields, frozenset(names))
 
 
-def names_close(connection: bytes) -> bool:
-    """Return whether a `Connection` value has the token `close`."""
-    return any(token.strip().lower() == b"close" for token in connection.split(b","))
+def without(fields: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """Return `fields` (flat quadruples) less those of the lower-case `names`."""
+    kept: list[bytes] = []
+    for at in range(0, len(fields), 4):
+        if fields[at].lower() not in names:
+            kept += fields[at : at + 4]
+    return kept
