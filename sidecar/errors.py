@@ -39,11 +39,19 @@ class Code(Enum):
     NOT_READY = "not-ready", 503, "Not ready", Source.SIDECAR
     UPSTREAM_TIMEOUT = "upstream-timeout", 504, "Upstream timeout", Source.UPSTREAM
 
-    def __init__(self, slug: str, status: int, title: str, source: Source) -> None:
-        self.slug = slug
-        self.status = status
-        self.title = title
-        self.source = source
+    slug: str
+    status: int
+    title: str
+    source: Source
+
+    def __new__(cls, slug: str, status: int, title: str, source: Source) -> Code:
+        """Make a member whose value is its slug: what it is written as."""
+        member = object.__new__(cls)
+        member._value_ = member.slug = slug
+        member.status = status
+        member.title = title
+        member.source = source
+        return member
 
 
 class SidecarError(Exception):

@@ -143,7 +143,7 @@ def _verified(settings: IdentitySettings, config: Config) -> IdentityCache:
     # Loaded only where tokens are checked: cryptography is a fifth of a worker's memory.
     from sidecar.identity.cache import IdentityCache  # noqa: PLC0415
     from sidecar.identity.claims import ClaimNames  # noqa: PLC0415
-    from sidecar.identity.keys import load_jwks  # noqa: PLC0415
+    from sidecar.identity.keys import KeySetError, load_jwks  # noqa: PLC0415
     from sidecar.identity.tokens import Verifier  # noqa: PLC0415
 
     path = Path(settings.jwks_file)
@@ -151,6 +151,8 @@ def _verified(settings: IdentitySettings, config: Config) -> IdentityCache:
         keys = load_jwks(path.read_bytes(), settings.algorithms)
     except OSError as error:
         raise ConfigError(f"identity.jwks_file: {path}: {error.strerror}") from error
+    except KeySetError as error:
+        raise ConfigError(f"identity.jwks_file: {path}: {error}") from error
     for refused in keys.refused:
         _log.warning("key left out", extra={"file": str(path), "reason": refused})
     names = ClaimNames(

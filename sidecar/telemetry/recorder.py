@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import stat
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -32,6 +34,7 @@ class Recorder:
         self._encode = msgspec.json.Encoder().encode_lines
         self._records: list[ExchangeRecord] = []
         self._backlog = bytearray()
+        self._is_shared = fd is not None and not stat.S_ISREG(os.fstat(fd).st_mode)
         self._is_failing = False
         if fd is not None:
             os.set_blocking(fd, False)
@@ -59,7 +62,8 @@ class Recorder:
 
     def _write(self, fd: int) -> None:
         try:
-            del self._backlog[: os.write(fd, self._backlog)]
+            while self._backlog:
+                del self._backlog[: os.write(fd, self._piece())]
         except BlockingIOError:
             self._metrics.count("rmv_log_writes_deferred_total")
         except OSError as error:
@@ -69,3 +73,15 @@ class Recorder:
             self._metrics.count("rmv_log_write_errors_total")
         else:
             self._is_failing = False
+
+    def _piece(self) -> bytearray:
+        """Return what one write may take: to a pipe whole lines that it takes whole or not at all.
+
+        Else a full pipe would take half a line, and then a line of another worker. A line that is
+        longer than what pipes keep together is written all the same.
+        """
+        backlog = self._backlog
+        if not self._is_shared or len(backlog) <= select.PIPE_BUF:
+            return backlog
+        end = backlog.rfind(b"\n", 0, select.PIPE_BUF) + 1 or backlog.find(b"\n") + 1
+        return backlog[:end] if end else backlog
