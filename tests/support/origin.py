@@ -27,8 +27,9 @@ class Origin:
         self._process = process
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self._process.pid, number)
+        """Send it a signal; nothing happens once it is gone."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
 
 @asynccontextmanager

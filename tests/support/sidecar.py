@@ -347,7 +347,7 @@ def _command(pid: int) -> bytes:
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    return host, int(port)
+    return host, int(port) if host else 0  # `off` has neither
 
 
 def _environment(folder: Path) -> dict[str, str]:
