@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from tests.support.load import steady_load
 from tests.support.sidecar import editor, flags, sidecar
 from tests.support.upstream import scripted_upstream
+from tests.support.valkey import running_valkey
 
 if TYPE_CHECKING:
     from tests.support.sidecar import Sidecar
-    from tests.support.valkey import Valkey
-
-pytest_plugins = ("tests.support.valkey",)
 
 
 async def is_pinned(running: Sidecar) -> bool:
@@ -47,10 +45,9 @@ async def test_an_embedded_server_that_is_killed_comes_back_and_no_request_fails
         assert await is_fresh(running)
 
 
-async def test_while_an_external_server_is_gone_the_last_policies_serve_marked_stale(
-    valkey: Valkey,
-) -> None:
+async def test_while_an_external_server_is_gone_the_last_policies_serve_marked_stale() -> None:
     async with (
+        running_valkey() as valkey,
         scripted_upstream() as up,
         sidecar("--redis", valkey.url, *flags(v1=up.url, v2=up.url)) as running,
         steady_load(running.listen) as load,
