@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import pytest_asyncio
 
 from sidecar.identity.issuer import JWKS_FILE, create_keys, issue
 from tests.support.sidecar import policy_flags, sidecar
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from tests.support.sidecar import Sidecar
     from tests.support.upstream import ScriptedUpstream
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 ISSUER, AUDIENCE = "https://issuer.test", "models"
 
 
@@ -41,10 +44,18 @@ class Issuer:
         return f"Bearer {token}"
 
 
-@asynccontextmanager
-async def guarded(folder: Path) -> AsyncIterator[tuple[Sidecar, ScriptedUpstream, Issuer]]:
-    """Run a sidecar that believes one issuer's tokens; v2 is closed to the tenant acme."""
-    issuer = Issuer(folder / "keys")
+class Guarded(NamedTuple):
+    """A sidecar that believes one issuer's tokens; v2 is closed to the tenant acme."""
+
+    sidecar: Sidecar
+    upstream: ScriptedUpstream
+    issuer: Issuer
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guarded]:
+    """One for all tests here: none of them changes it."""
+    issuer = Issuer(tmp_path_factory.mktemp("issuer") / "keys")
     jwks = issuer.folder / JWKS_FILE
     settings = f'[identity]\njwks_file = "{jwks}"\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\n'
     async with (
@@ -63,81 +74,84 @@ async def guarded(folder: Path) -> AsyncIterator[tuple[Sidecar, ScriptedUpstream
             return await running.counted("rmv_policy_changes_total") > 1
 
         await running.until(is_live, "policy")
-        yield running, up, issuer
+        yield Guarded(running, up, issuer)
 
 
-async def test_a_caller_is_whom_its_token_names_and_not_whom_it_claims(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as (running, up, issuer):
-        answer = await running.ask("globex", Authorization=issuer.bearer("acme"))
+async def test_a_caller_is_whom_its_token_names_and_not_whom_it_claims(guarded: Guarded) -> None:
+    running, up, issuer = guarded
+    answer = await running.ask("globex", Authorization=issuer.bearer("acme"))
 
-        assert answer.status == 200
-        assert up.received[0].get(b"X-Tenant") == b"acme"
-        [record] = await running.recorded(1)
-        assert (record["tenant"], record["subject"]) == ("acme", "ada")
-        assert "AUTH IS OFF" not in running.said()
+    assert answer.status == 200
+    assert up.received[-1].get(b"X-Tenant") == b"acme"
+    record = await running.record_of(answer)
+    assert (record["tenant"], record["subject"]) == ("acme", "ada")
+    assert "AUTH IS OFF" not in running.said()
 
 
-async def test_no_request_without_a_good_token_reaches_a_model(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as (running, up, issuer):
-        good = issuer.bearer()
-        head, claims, seal = good.split(".")
-        forged = f"{head}.{Issuer(tmp_path / 'other').bearer('globex').split('.')[1]}.{seal}"
-        stranger = Issuer(tmp_path / "stranger").bearer()
-        fields = {
-            "missing": {},
-            "of another scheme": {"Authorization": "Basic YWRhOnB3"},
-            "forged": {"Authorization": forged},
-            "of a stranger's key": {"Authorization": stranger},
-            "unsigned": {"Authorization": f"{head}.{claims}."},
-            "for another audience": {"Authorization": issuer.bearer(audience="others")},
-            "expired": {"Authorization": issuer.bearer(age_s=3600)},
-        }
+async def test_no_request_without_a_good_token_reaches_a_model(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    running, up, issuer = guarded
+    reached = len(up.received)
+    good = issuer.bearer()
+    head, claims, seal = good.split(".")
+    forged = f"{head}.{Issuer(tmp_path / 'other').bearer('globex').split('.')[1]}.{seal}"
+    stranger = Issuer(tmp_path / "stranger").bearer()
+    fields = {
+        "missing": {},
+        "of another scheme": {"Authorization": "Basic YWRhOnB3"},
+        "forged": {"Authorization": forged},
+        "of a stranger's key": {"Authorization": stranger},
+        "unsigned": {"Authorization": f"{head}.{claims}."},
+        "for another audience": {"Authorization": issuer.bearer(audience="others")},
+        "expired": {"Authorization": issuer.bearer(age_s=3600)},
+    }
 
-        answers = {name: await running.ask("acme", **field) for name, field in fields.items()}
+    answers = {name: await running.ask("acme", **field) for name, field in fields.items()}
 
-        assert {name: answer.code for name, answer in answers.items()} == {
-            "missing": "token-missing",
-            "of another scheme": "token-missing",
-            "forged": "token-invalid",
-            "of a stranger's key": "token-invalid",
-            "unsigned": "token-invalid",
-            "for another audience": "token-invalid",
-            "expired": "token-expired",
-        }
-        for name, answer in answers.items():
-            challenge = answer.get(b"WWW-Authenticate") or b""
-            assert answer.status == answer.problem["status"] == 401, name
-            assert challenge.startswith(b'Bearer realm="rmv"'), name
-            assert (b'error="invalid_token"' in challenge) == (answer.code != "token-missing")
-        assert up.received == []
-        assert (await running.ask(Authorization=good)).status == 200
+    assert {name: answer.code for name, answer in answers.items()} == {
+        "missing": "token-missing",
+        "of another scheme": "token-missing",
+        "forged": "token-invalid",
+        "of a stranger's key": "token-invalid",
+        "unsigned": "token-invalid",
+        "for another audience": "token-invalid",
+        "expired": "token-expired",
+    }
+    for name, answer in answers.items():
+        challenge = answer.get(b"WWW-Authenticate") or b""
+        assert answer.status == answer.problem["status"] == 401, name
+        assert challenge.startswith(b'Bearer realm="rmv"'), name
+        assert (b'error="invalid_token"' in challenge) == (answer.code != "token-missing")
+    assert len(up.received) == reached
+    assert (await running.ask(Authorization=good)).status == 200
 
 
 async def test_a_version_that_is_asked_for_is_served_or_refused_with_the_cause(
-    tmp_path: Path,
+    guarded: Guarded,
 ) -> None:
-    async with guarded(tmp_path) as (running, up, issuer):
-        acme, globex = issuer.bearer("acme"), issuer.bearer("globex")
+    running, up, issuer = guarded
+    reached = len(up.received)
+    acme, globex = issuer.bearer("acme"), issuer.bearer("globex")
 
-        closed = await running.ask(Authorization=acme, X_Model_Version="v2")
-        unknown = await running.ask(Authorization=acme, X_Model_Version="v9")
-        refused = len(up.received)
-        served = await running.ask(Authorization=globex, X_Model_Version="v2")
+    closed = await running.ask(Authorization=acme, X_Model_Version="v2")
+    unknown = await running.ask(Authorization=acme, X_Model_Version="v9")
+    assert len(up.received) == reached
+    served = await running.ask(Authorization=globex, X_Model_Version="v2")
 
-        assert (closed.status, closed.code) == (403, "version-forbidden")
-        assert (unknown.status, unknown.code) == (404, "no-such-version")
-        assert refused == 0
-        assert (served.status, served.get(b"X-Model-Decision")) == (200, b"EXPLICIT")
-        assert served.get(b"X-Model-Version") == b"v2"
+    assert (closed.status, closed.code) == (403, "version-forbidden")
+    assert (unknown.status, unknown.code) == (404, "no-such-version")
+    assert (served.status, served.get(b"X-Model-Decision")) == (200, b"EXPLICIT")
+    assert served.get(b"X-Model-Version") == b"v2"
 
 
-async def test_no_token_stands_in_any_log(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as (running, _, issuer):
-        good, bad = issuer.bearer(), issuer.bearer(audience="others")
+async def test_no_token_stands_in_any_log(guarded: Guarded) -> None:
+    running, _, issuer = guarded
+    good, bad = issuer.bearer(), issuer.bearer(audience="others")
 
-        await running.ask(Authorization=good)
-        await running.ask(Authorization=bad)
-        await running.recorded(2)
+    await running.ask(Authorization=good)
+    refused = await running.ask(Authorization=bad)
+    await running.record_of(refused)
 
-        logs = running.said() + running.exchange_log.read_text()
-        assert all(part not in logs for token in (good, bad) for part in token[7:].split("."))
+    logs = running.said() + running.exchange_log.read_text()
+    assert all(part not in logs for token in (good, bad) for part in token[7:].split("."))

@@ -145,6 +145,15 @@ class Sidecar:
         await eventually(lambda: len(self.records()) >= number)
         return self.records()
 
+    async def record_of(self, answer: Answer) -> dict[str, object]:
+        """Wait until the request of an answer has been logged; return its record."""
+        wanted = (answer.get(b"X-Request-Id") or b"").decode()
+
+        def find() -> dict[str, object] | None:
+            return next((one for one in self.records() if one["request_id"] == wanted), None)
+
+        return await self._until(find, "record")
+
     # --- what it is asked ----------------------------------------------------------------------
 
     async def ask(self, tenant: str = "", path: str = "/infer", **headers: str) -> Answer:
