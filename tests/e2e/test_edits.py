@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.support.messages import PATIENCE_S
-from tests.support.sidecar import flags, sidecar
+from tests.support.sidecar import PATIENCE_S, flags, sidecar
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sidecar.model.record import ExchangeRecord
-from tests.support.messages import PATIENCE_S
-from tests.support.sidecar import flags, sidecar
+from tests.support.sidecar import PATIENCE_S, flags, sidecar
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:

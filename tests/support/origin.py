@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.messages import PATIENCE_S
+from tests.support.sidecar import PATIENCE_S
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:

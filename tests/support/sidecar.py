@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import embedded_url
-from tests.support.messages import PATIENCE_S, read_answer
+from tests.support.messages import read_answer
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.support.messages import Answer
 
 T = TypeVar("T")
+
+PATIENCE_S = 30.0  # for processes to start and end: longer than any machine is slow
 
 FREE_PORTS = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 WORKER_DIGITS = 20  # of a request id, the same for all of one worker
