@@ -37,7 +37,8 @@ class RouteTable:
 
         First the configured routes, then `X-Model`, then an inference path (Open Inference
         Protocol, TensorFlow Serving), then the default model. A path that names an unknown model
-        is the default model's, where there is one: its version then does not count.
+        is the default model's, where there is one; but not if it asks for a version as well,
+        which is never served by another.
         """
         path = head.target.partition(b"?")[0]
         key = (head.host, path, head.asked_model)
@@ -60,7 +61,7 @@ class RouteTable:
         inference = _inference(path)
         if inference is None:
             return Route(self._default, None, None, path), None
-        if not self._default:
+        if not self._default or inference.version is not None or inference.label is not None:
             return inference, None
         return inference, Route(self._default, None, None, inference.rest)
 

@@ -75,11 +75,18 @@ def test_any_other_path_is_for_the_default_model(target: bytes) -> None:
     assert find(target).model == ""
 
 
-def test_a_path_with_an_unknown_model_is_for_the_default_and_its_version_does_not_count() -> None:
-    target = b"/v2/models/resnet/versions/7/infer"
+def test_a_path_with_an_unknown_model_is_for_the_default() -> None:
+    target = b"/v2/models/resnet/infer"
 
     assert find(target, default="tumor") == Route("tumor", None, None, b"/infer")
-    assert find(target) == Route("resnet", "7", None, b"/infer")
+    assert find(target) == Route("resnet", None, None, b"/infer")
+
+
+def test_a_version_of_an_unknown_model_is_never_served_by_the_default() -> None:
+    target = b"/v2/models/resnet/versions/7/infer"
+
+    assert find(target, default="tumor") == Route("resnet", "7", None, b"/infer")
+    assert find(b"/v1/models/r/labels/x:predict", default="tumor").model == "r"
 
 
 def test_a_path_with_another_known_model_is_for_that_one() -> None:
