@@ -95,12 +95,11 @@ def test_a_path_with_another_known_model_is_for_that_one() -> None:
 
 def test_a_model_that_becomes_known_is_found_from_then_on() -> None:
     table = RouteTable((), "tumor")
-    head = make_head(b"/v2/models/new/versions/1/infer")
+    head = make_head(b"/v2/models/new/infer")
 
     before, after = table.find(head, {"tumor"}), table.find(head, {"tumor", "new"})
 
-    assert (before.model, before.version) == ("tumor", None)
-    assert (after.model, after.version) == ("new", "1")
+    assert (before.model, after.model) == ("tumor", "new")
 
 
 def test_x_model_beats_the_path() -> None:
