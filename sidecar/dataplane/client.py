@@ -48,22 +48,25 @@ class Clients:
         self.emptied = asyncio.Event()  # set while there is none
         self.emptied.set()
         self._limit = limit
-        self._all: set[Client] = set()
+        self._served: set[Client] = set()
+        self._turned_away: set[Client] = set()  # until they have heard why
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._served) + len(self._turned_away)
 
     def __iter__(self) -> Iterator[Client]:
-        return iter(tuple(self._all))
+        return iter((*self._served, *self._turned_away))
 
     def admit(self, client: Client) -> bool:
         """Count a connection in; return whether it is within the limit."""
-        self._all.add(client)
         self.emptied.clear()
-        return len(self._all) <= self._limit
+        is_admitted = len(self._served) < self._limit
+        (self._served if is_admitted else self._turned_away).add(client)
+        return is_admitted
 
     def leave(self, client: Client) -> None:
         """Count a connection out."""
-        self._all.discard(client)
-        if not self._all:
+        self._served.discard(client)
+        self._turned_away.discard(client)
+        if not len(self):
             self.emptied.set()

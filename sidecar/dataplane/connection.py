@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
+_VERSIONS: Final = frozenset(("1.1", "1.0"))  # llhttp lets 0.9 and 2.0 through as well
 _KINDS = FieldKinds(REQUEST_FIELDS)
 _log = logging.getLogger("sidecar.dataplane")
 
@@ -49,15 +50,19 @@ class ClientConnection(Client):
         self._current: Exchange | None = None  # being answered
         self._parsed: Exchange | None = None  # whose body is being parsed
         self._waiting: deque[Exchange] = deque()
+        self._is_beginning = False  # of what waits, one after the other
         self._is_deaf = False  # nothing more is parsed: the last answer is on its way
         self.is_full = False
         self._read_bytes = 0  # of the read in hand
         # The head in hand: None before its first byte and from its last on.
         self._head: RequestHead | None = None
-        self._head_bytes = 0  # of earlier reads that it began in
+        self._head_bytes = 0  # of it, in earlier reads
+        self._left_out_bytes = 0  # of it, in fields that are not passed on
+        self._is_head_new = False  # whether it began in the read in hand
         self._connection_field = b""
-        self._is_odd = self._is_chunked = self._has_body = False
+        self._is_odd = self._is_chunked = self._has_body = self._has_host = False
         self._fault: tuple[Code, str] | None = None
+        self._framing_bytes = 0  # of a body, since its last byte of content
         self.read_s = 0.0  # monotonic time of the read in hand
         self.deadline_s = float("inf")
         self.forwarded_lines = b""
@@ -85,11 +90,12 @@ class ClientConnection(Client):
         if not exchange.keeps_client:
             self._close(lingers=not exchange.is_request_done)
         elif self._waiting:
-            self._begin_next(now_s)
-        elif self._plane.is_draining:
+            self._begin_waiting(now_s)
+        elif self._plane.is_draining and self._head is None:
             self.transport.close()
         else:
-            self.deadline_s = now_s + self._plane.timeouts.idle_s
+            timeouts = self._plane.timeouts
+            self.deadline_s = now_s + (timeouts.idle_s if self._head is None else timeouts.head_s)
 
     # --- what the listener uses ---------------------------------------------------------------
 
@@ -135,28 +141,32 @@ class ClientConnection(Client):
         self._read_bytes = len(data)
         if self._current is not None and not self._current.is_request_done:
             self.deadline_s = self.read_s + self._plane.timeouts.body_idle_s
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
             self._is_deaf = True  # its exchange was refused in on_headers_complete
+            last = self._waiting[-1] if self._waiting else self._current
+            if last is not None:
+                last.is_request_done = False  # whatever follows is not parsed
         except HttpParserError as error:
             self._on_malformed(error)
         if self._head is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._plane.limits.head_bytes:
-                self._refuse(Code.HEAD_TOO_LARGE, self._head_limit())
+            self._measure_head(self._head)
+        elif self._parsed is not None and self._framing_bytes > self._plane.limits.head_bytes:
+            self._spoil(Code.HEAD_TOO_LARGE, "trailers, or an extension of a chunk, without end")
         current = self._current
         if current is not None:
             current.flush()
 
     def eof_received(self) -> bool:
-        """Keep the write side open while an answer is owed to a client that half-closed."""
+        """Take a client that sends no more for gone, as nginx and Envoy do.
+
+        One that gave up looks the same as one that only closed its sending side, and is far more
+        common; the upstream must not go on working for it.
+        """
         self._is_deaf = True
-        last = self._waiting[-1] if self._waiting else self._current
-        if last is None or not last.is_request_done:
-            return False
-        last.keeps_client = False
-        return True
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything: nobody is left to answer."""
@@ -184,9 +194,10 @@ class ClientConnection(Client):
     def on_message_begin(self) -> None:
         """Start on a head."""
         self._head = RequestHead(b"", b"", [])
-        self._head_bytes = 0
+        self._head_bytes = self._left_out_bytes = 0
+        self._is_head_new = True
         self._connection_field = b""
-        self._is_odd = self._is_chunked = self._has_body = False
+        self._is_odd = self._is_chunked = self._has_body = self._has_host = False
         self._fault = None
         if self._current is None:
             self.deadline_s = self.read_s + self._plane.timeouts.head_s
@@ -207,9 +218,14 @@ class ClientConnection(Client):
                 head.authorization = value
             elif kind == wire.CONTENT_LENGTH:
                 self._has_body = True  # llhttp holds it to digits, once, never beside chunked
-            elif kind == wire.HOST and not head.host:
+                limit = self._plane.max_body_bytes
+                if limit is not None and int(value) > limit:
+                    self._fault = Code.BODY_TOO_LARGE, f"the body is over {limit} bytes"
+            elif kind == wire.HOST and not self._has_host:
+                self._has_host = True
                 head.host = value.rstrip()
             elif not self._is_passed(head, kind, value):
+                self._left_out_bytes += len(name) + len(value) + 4
                 return
         head.fields += (name, b": ", value, b"\r\n")
 
@@ -250,9 +266,9 @@ class ClientConnection(Client):
     def on_headers_complete(self) -> None:
         """Give the request an exchange; begin it if none is in hand."""
         head, parser, plane = self._head, self._parser, self._plane
-        if head is None:
-            return
         self._head = None
+        if head is None or self._is_deaf:  # deaf: the last answer was given within this read
+            return
         head.method = parser.get_method()
         if not head.request_id:
             head.request_id = plane.make_id()
@@ -262,7 +278,10 @@ class ClientConnection(Client):
         keeps = parser.should_keep_alive()
         if self._connection_field or not keeps:
             exchange.keeps_client = keeps
-            exchange.is_http10 = parser.get_http_version() != "1.1"
+            version = parser.get_http_version()
+            exchange.is_http10 = version == "1.0"
+            if version not in _VERSIONS:
+                self._fault = Code.MALFORMED_REQUEST, "the version is neither HTTP/1.1 nor HTTP/1.0"
             wire.drop_nominated(head.fields, self._connection_field)
         fault = self._fault or self._find_fault(exchange)
         if fault is not None:
@@ -272,6 +291,7 @@ class ClientConnection(Client):
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
+        self._framing_bytes = 0
         if self._parsed is not None:
             self._parsed.on_body(data)
 
@@ -286,7 +306,7 @@ class ClientConnection(Client):
     def _find_fault(self, exchange: Exchange) -> tuple[Code, str] | None:
         """Return what makes a parsed head unfit to be passed on; llhttp has seen to its syntax."""
         head, plane = exchange.head, self._plane
-        if not head.host and not exchange.is_http10:
+        if not head.host and (self._has_host or not exchange.is_http10):
             return Code.MALFORMED_REQUEST, "Host is missing"
         if head.method == b"CONNECT" or (head.target[:1] != b"/" and head.target != b"*"):
             return Code.NOT_IMPLEMENTED, "CONNECT, or a target that does not start with /"
@@ -294,11 +314,20 @@ class ClientConnection(Client):
             return Code.NOT_IMPLEMENTED, "upgrades are not supported yet"
         if len(head.fields) > plane.max_field_parts:
             return Code.HEAD_TOO_LARGE, f"the head has over {plane.limits.headers} fields"
-        if self._head_bytes + self._read_bytes > plane.limits.head_bytes:  # else it cannot be
-            head_bytes = len(head.target) + sum(map(len, head.fields))
-            if head_bytes > plane.limits.head_bytes:
-                return Code.HEAD_TOO_LARGE, self._head_limit()
+        limit = plane.limits.head_bytes
+        if self._head_bytes + self._read_bytes > limit and self._size(head) > limit:
+            return Code.HEAD_TOO_LARGE, self._head_limit()
         return None
+
+    def _size(self, head: RequestHead) -> int:
+        return len(head.target) + sum(map(len, head.fields)) + self._left_out_bytes
+
+    def _measure_head(self, head: RequestHead) -> None:
+        """Refuse a head that is too large already; what came before it in its read is not it."""
+        self._head_bytes += self._size(head) if self._is_head_new else self._read_bytes
+        self._is_head_new = False
+        if self._head_bytes > self._plane.limits.head_bytes:
+            self._refuse(Code.HEAD_TOO_LARGE, self._head_limit())
 
     def _head_limit(self) -> str:
         return f"the head is over {self._plane.limits.head_bytes} bytes"
@@ -312,14 +341,23 @@ class ClientConnection(Client):
         if exchange.refusal is None:
             exchange.begin()
 
-    def _begin_next(self, now_s: float) -> None:
-        exchange = self._current = self._waiting.popleft()
-        self.read_s = now_s  # its time began to count now, however long it has waited
-        if not self._waiting:
-            self.reading.release(PIPELINED)
-        if exchange.refusal is None:
-            exchange.begin()
-        exchange.flush()
+    def _begin_waiting(self, now_s: float) -> None:
+        """Begin the next request, and those after it while each is answered at once.
+
+        A loop, because a request that is refused ends, and so comes here again, within `flush`.
+        """
+        if self._is_beginning:
+            return
+        self._is_beginning = True
+        while self._waiting and self._current is None:
+            exchange = self._current = self._waiting.popleft()
+            self.read_s = now_s  # its time begins to count now, however long it has waited
+            if not self._waiting:
+                self.reading.release(PIPELINED)
+            if exchange.refusal is None:
+                exchange.begin()
+            exchange.flush()
+        self._is_beginning = False
 
     def _on_malformed(self, error: HttpParserError) -> None:
         """Refuse what llhttp refuses: the connection's framing is lost from here on."""
@@ -328,17 +366,21 @@ class ClientConnection(Client):
             _log.error("request callback failed", exc_info=cause)  # a fault of ours
         if self._is_deaf:
             return
-        parsed, self._parsed = self._parsed, None
         if isinstance(error, HttpParserInvalidMethodError):
-            self._refuse(Code.NOT_IMPLEMENTED, "the method is not known here")
-        elif parsed is None:
-            self._refuse(Code.MALFORMED_REQUEST, str(error))
+            self._spoil(Code.NOT_IMPLEMENTED, "the method is not known here")
         else:
-            self._is_deaf = True
-            if parsed is self._current:
-                parsed.fail(Code.MALFORMED_REQUEST, str(error))
-            else:
-                parsed.refuse(Code.MALFORMED_REQUEST, str(error))
+            self._spoil(Code.MALFORMED_REQUEST, str(error))
+
+    def _spoil(self, code: Code, detail: str) -> None:
+        """Refuse the request whose head or body is being parsed; hear nothing after it."""
+        parsed, self._parsed = self._parsed, None
+        self._is_deaf = True
+        if parsed is None:
+            self._refuse(code, detail)
+        elif parsed is self._current:
+            parsed.fail(code, detail)
+        else:
+            parsed.refuse(code, detail)
 
     def _refuse(self, code: Code, detail: str) -> None:
         """Answer, in its turn, a request that has no whole head; hear nothing after it."""
@@ -359,6 +401,9 @@ class ClientConnection(Client):
         (RFC 9112 section 9.6): so the rest is read and dropped for a while.
         """
         self._is_deaf = True
+        self._waiting.clear()
+        if self.transport.is_closing():  # it was cut
+            return
         if not lingers or not self.transport.can_write_eof():
             self.transport.close()
             return

@@ -97,6 +97,9 @@ class Exchange(ResponseSink):
         lane = self.lane = plane.lanes.get(decision) or plane.make_lane(decision)
         if verdict.shadows:
             self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, self.has_body)
+        pool = lane.group.pick()
+        if not head.host:  # of HTTP/1.0; an HTTP/1.1 request has one (RFC 9112 section 3.2)
+            head.fields += (b"Host", b": ", pool.authority, b"\r\n")
         target = head.target
         if lane.rewrite is not None:
             target = lane.rewrite(target, verdict.rest)
@@ -117,7 +120,7 @@ class Exchange(ResponseSink):
         out += self.out  # body that came before a queued request's turn
         self.out = out
         client.deadline_s = self.began_s + plane.body_idle_s
-        self._connect(lane.group.pick())
+        self._connect(pool)
 
     # --- 2. Find a connection ------------------------------------------------------------------
 
@@ -151,7 +154,10 @@ class Exchange(ResponseSink):
     def _retry(self, cause: str) -> None:
         self.is_retried = True
         self.plane.metrics.count("rmv_retries_total", "cause", cause)
-        self._connect(self.lane.group.pick())
+        self._connect(self.lane.group.after(self.endpoint))
+        self.flush()
+        if self.upstream is not None:
+            self.client.reading.release(UNCONNECTED)
 
     # --- 3. The request's body -----------------------------------------------------------------
 
@@ -162,7 +168,7 @@ class Exchange(ResponseSink):
         self.request_bytes += len(data)
         limit = self.plane.max_body_bytes
         if limit is not None and self.request_bytes > limit:
-            self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
+            self._stop(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
             return
         if self.is_chunked:
             self.out += (b"%x\r\n" % len(data), data, b"\r\n")
@@ -263,7 +269,6 @@ class Exchange(ResponseSink):
         if self.replay is not None and reused and not self.status and not self.is_retried:
             self.out = [self.replay]
             self._retry("reset")
-            self.flush()
             return
         self.fail(Code.UPSTREAM_FAILED, reason)
 
@@ -305,13 +310,26 @@ class Exchange(ResponseSink):
         self.client.transport.write(head + body)
         self._end(self.plane.monotonic_s())
 
-    def fail(self, code: Code, reason: str) -> None:
-        """End an exchange that was under way: with a problem, or with a cut once a head is out."""
+    def _stop(self, code: Code, reason: str) -> None:
+        """Fail in the middle of a read: the problem is told in its turn, at the read's end."""
+        if self.status:
+            self.fail(code, reason)
+            return
+        self._abandon()
+        self.out = []
+        self.plane.metrics.count("rmv_failed_exchanges_total", "code", code.slug)
+        self.refuse(code, reason)
+
+    def _abandon(self) -> None:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abandon()
         if self.copy is not None:
             self.copy.drop("aborted")
+
+    def fail(self, code: Code, reason: str) -> None:
+        """End an exchange that was under way: with a problem, or with a cut once a head is out."""
+        self._abandon()
         self.plane.metrics.count("rmv_failed_exchanges_total", "code", code.slug)
         if not self.status:
             self._answer(code, reason)
@@ -325,11 +343,7 @@ class Exchange(ResponseSink):
         """Give up: nobody is left to answer."""
         if self.is_ended:
             return
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.abandon()
-        if self.copy is not None:
-            self.copy.drop("aborted")
+        self._abandon()
         self.status, self.code = self.status or CLIENT_GONE_STATUS, CLIENT_GONE
         if self.is_begun:
             self._end(self.plane.monotonic_s())
@@ -345,6 +359,8 @@ class Exchange(ResponseSink):
         if self.is_ended:
             return
         self.is_ended = True
+        if self.copy is not None and not self.is_request_done:
+            self.copy.drop("aborted")  # answered before the request was whole
         head, verdict, plane = self.head, self.verdict, self.plane
         identity = verdict.identity
         plane.record(

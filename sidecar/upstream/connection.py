@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.transport import Transport
     from sidecar.upstream.contract import Keeper, ResponseSink
 
+FIRST_STATUS: Final = 100
 FIRST_FINAL_STATUS: Final = 200
 SWITCHING_PROTOCOLS: Final = 101
 
@@ -57,7 +58,7 @@ class UpstreamConnection(Response):
         self._monotonic_s = monotonic_s
         self._parser = HttpResponseParser(self)
         self._connection_field = b""
-        self._is_done = self._is_keepable = self._is_bad = False
+        self._is_done = self._is_keepable = self._is_bad = self._is_full = False
         self._out: list[bytes] = []
         self._body_bytes = 0
 
@@ -139,7 +140,8 @@ class UpstreamConnection(Response):
         sink = self.sink
         if sink is None:
             return
-        if self.framing == UNTIL_CLOSE and self.status and exc is None:
+        is_final = self.status >= FIRST_FINAL_STATUS
+        if self.framing == UNTIL_CLOSE and is_final and exc is None:
             self.sink = None
             sink.on_response_end()
         else:
@@ -147,11 +149,13 @@ class UpstreamConnection(Response):
 
     def pause_writing(self) -> None:
         """Tell the sink to hold the request's body back."""
+        self._is_full = True
         if self.sink is not None:
             self.sink.on_upstream_full()
 
     def resume_writing(self) -> None:
         """Tell the sink to go on."""
+        self._is_full = False
         if self.sink is not None:
             self.sink.on_upstream_drained()
 
@@ -200,6 +204,9 @@ class UpstreamConnection(Response):
     def on_headers_complete(self) -> None:
         """Give the sink the head."""
         status = self.status = self._parser.get_status_code()
+        if status < FIRST_STATUS:
+            msg = "its status is below 100"
+            raise ValueError(msg)
         sink = self.sink
         if self._is_done or sink is None:
             return
@@ -248,7 +255,9 @@ class UpstreamConnection(Response):
             self._parser = HttpResponseParser(self)
         if not self.is_reading:
             self.resume()
-        if self._is_keepable and self.is_sent and is_clean and not self._is_bad:
+        if self._is_full or not self.is_sent:
+            self.transport.abort()  # it may never take the rest of the request
+        elif self._is_keepable and is_clean and not self._is_bad:
             self._keeper.release(self)
         else:
             self.transport.close()

@@ -35,6 +35,7 @@ class Pool(Keeper):
     ) -> None:
         self.endpoint = endpoint
         self.url = endpoint.url
+        self.authority = endpoint.url.partition("//")[2].encode("ascii")
         self.hides_decisions = settings.hides_decisions
         self.is_closed = False
         self._settings = settings
@@ -158,3 +159,9 @@ class Group:
             return pools[0]
         self._turn = (self._turn + 1) % len(pools)
         return pools[self._turn]
+
+    def after(self, url: str) -> Pool:
+        """Return the pool that follows that of endpoint `url`, which failed."""
+        pools = self._pools
+        at = next(n for n, pool in enumerate(pools) if pool.url == url)
+        return pools[(at + 1) % len(pools)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,16 +18,21 @@ from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
 from sidecar.runtime.sockets import bind
-from sidecar.store.live import LivePolicies
+from sidecar.store.live import Contents, LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.upstream.pool import PoolSettings, Upstreams
+from tests.support.messages import NEXT_REQUEST, PATIENCE_S, Feed, feed, read_answer
+from tests.support.upstream import ANSWER, eventually, scripted_upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from sidecar.identity.cache import IdentityCache
     from sidecar.model.identity import JSON
+    from tests.support.messages import Answer
+    from tests.support.upstream import Script, ScriptedUpstream
 
 
 class Client:
@@ -38,35 +42,49 @@ class Client:
         self.reader = reader
         self.writer = writer
 
-    async def send(self, data: bytes, *, byte_by_byte: bool = False) -> None:
-        for piece in [data[n : n + 1] for n in range(len(data))] if byte_by_byte else [data]:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)
+    async def send(self, data: bytes, how: Feed = Feed.WHOLE) -> None:
+        """Send bytes; what trails them, if told so, is `NEXT_REQUEST`."""
+        await feed(self.writer, data, how, NEXT_REQUEST)
 
     async def head(self) -> bytes:
-        async with asyncio.timeout(10):
+        """Read a head, without the empty line that ends it."""
+        async with asyncio.timeout(PATIENCE_S):
             return (await self.reader.readuntil(b"\r\n\r\n"))[:-4]
 
+    async def until(self, end: bytes) -> bytes:
+        """Read up to and with `end`."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.readuntil(end)
+
     async def exactly(self, size: int) -> bytes:
-        async with asyncio.timeout(10):
+        """Read so many bytes."""
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.readexactly(size)
 
-    async def response(self) -> tuple[bytes, bytes]:
-        """Read a response that has a Content-Length, or no body."""
-        head = await self.head()
-        for line in head.split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                return head, await self.exactly(int(value))
-        return head, b""
+    async def answer(self, method: bytes = b"GET") -> Answer:
+        """Read one response to `method`."""
+        return await read_answer(self.reader, method)
+
+    async def ask(self, request: bytes, how: Feed = Feed.WHOLE) -> Answer:
+        """Send one request and read its response."""
+        await self.send(request, how)
+        return await self.answer(request.split(b" ", 1)[0])
 
     async def rest(self) -> bytes:
         """Read to the end of the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.read()
 
+    async def reset(self) -> bool:
+        """Read to the end of the connection; return whether that was a reset."""
+        try:
+            await self.rest()
+        except ConnectionResetError:
+            return True
+        return False
+
     def close(self) -> None:
+        """Close in good order."""
         self.writer.close()
 
 
@@ -104,18 +122,25 @@ class Proxy:
         finally:
             client.close()
 
-    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
-        """Send one request on a connection of its own; return head and body of the answer."""
+    async def ask(self, request: bytes, how: Feed = Feed.WHOLE) -> Answer:
+        """Send one request on a connection of its own and read its response."""
         async with self.client() as client:
-            await client.send(request)
-            return await client.response()
+            return await client.ask(request, how)
+
+    async def recorded(self, number: int = 1) -> list[dict[str, JSON]]:
+        """Wait until so many exchanges have ended; return their records."""
+        await eventually(lambda: len(self.records()) >= number)
+        return self.records()
 
 
-def policy(versions: Mapping[str, str], **members: JSON) -> bytes:
-    """Return the document of model `m`: endpoints by version, default the first."""
+def policy(versions: Mapping[str, JSON], **members: JSON) -> bytes:
+    """Return the document of model `m`: endpoint or whole version by name, default the first."""
     document: dict[str, JSON] = {
         "model": "m",
-        "versions": {name: {"endpoints": [url]} for name, url in versions.items()},
+        "versions": {
+            name: {"endpoints": [version]} if isinstance(version, str) else version
+            for name, version in versions.items()
+        },
         "default": next(iter(versions)),
         **members,
     }
@@ -132,11 +157,13 @@ async def proxy(
     identities: IdentityCache | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
-    metrics, live, clock = Metrics(), LivePolicies(), SystemClock()
-    assert live.put_policy("m", document), live.faults
-    settings = PoolSettings(connect_timeout_s=(timeouts or Timeouts()).connect_s)
-    log_fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    metrics, clock = Metrics(), SystemClock()
+    live = LivePolicies(on_change=lambda model: plane.on_policy_change(model))  # noqa: PLW0108 -- not there yet
     timeouts, limits = timeouts or Timeouts(), limits or Limits()
+    settings = PoolSettings(
+        timeouts.connect_s, timeouts.upstream_idle_s, limits.idle_upstreams, hides_decisions=True
+    )
+    log_fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     mirror = Mirror(
         live=live,
         upstreams=Upstreams(settings, clock.monotonic_s),
@@ -159,6 +186,9 @@ async def proxy(
         limits=limits,
         shows_decisions=True,
     )
+    live.replace(Contents(policies={"m": document}))
+    assert not live.faults
+    live.is_stale = False
     listener = Listener(plane)
     listening = bind("127.0.0.1:0")
     running = Proxy(listener, live, metrics, log)
@@ -171,3 +201,19 @@ async def proxy(
         mirror.close()
         plane.upstreams.close()
         os.close(log_fd)
+
+
+@asynccontextmanager
+async def chain(
+    log: Path,
+    script: Script = ANSWER,
+    *,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    **members: JSON,
+) -> AsyncIterator[tuple[Proxy, ScriptedUpstream]]:
+    """Run a proxy before one upstream, version `v1`; `members` are of its policy."""
+    async with scripted_upstream(script) as upstream:
+        document = policy({"v1": upstream.url}, **members)
+        async with proxy(document, log, timeouts=timeouts, limits=limits) as running:
+            yield running, upstream
