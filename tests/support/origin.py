@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.support.sidecar import PATIENCE_S
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import AsyncIterator
 
 _ROOT = Path(__file__).parents[2]
