@@ -5,18 +5,21 @@ from __future__ import annotations
 import socket
 
 
-def bind(address: str, *, shares_port: bool = False) -> socket.socket:
+def bind(address: str, *, shares_port: bool = False, is_first: bool = False) -> socket.socket:
     """Return a bound TCP socket for `host:port`, `:port` or `[v6]:port`.
 
     With `shares_port` several processes may bind the same address and the kernel divides new
-    connections among them (SO_REUSEPORT). Raises OSError that names the address.
+    connections among them (SO_REUSEPORT). A socket that `is_first` keeps out whoever does not
+    share, even while nobody listens. Raises OSError that names the address.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Past connections in TIME_WAIT do not matter. On the first socket the option would also
+        # let others bind as long as none of its sharers listens (socket(7)).
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, not is_first)
         if shares_port:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((host, int(port)))
@@ -34,7 +37,7 @@ def bind_first(address: str) -> socket.socket:
     connection, and nobody would be told.
     """
     bind(address).close()
-    return bind(address, shares_port=True)
+    return bind(address, shares_port=True, is_first=True)
 
 
 def address_of(listening: socket.socket) -> str:
