@@ -90,6 +90,7 @@ class ClientConnection(Client):
         if not exchange.keeps_client:
             self._close(lingers=not exchange.is_request_done)
         elif self._waiting:
+            self.deadline_s = now_s + self._plane.timeouts.body_idle_s  # should the client be full
             self._begin_waiting(now_s)
         elif self._plane.is_draining and self._head is None:
             self.transport.close()
@@ -110,11 +111,13 @@ class ClientConnection(Client):
         if self._current is not None:
             self._plane.metrics.count("rmv_timeouts_total", "phase", "exchange")
             self._current.on_timeout()
-        elif self._head is not None and not self._is_deaf:
+        elif self._is_deaf or self.is_full:
+            self.transport.abort()  # it does not take what it was sent
+        elif self._head is not None:
             self._plane.metrics.count("rmv_timeouts_total", "phase", "head")
             self._refuse(Code.REQUEST_TIMEOUT, "the request's head did not arrive in time")
         else:
-            self.transport.abort() if self._is_deaf else self.transport.close()
+            self._close(lingers=False)
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -151,10 +154,8 @@ class ClientConnection(Client):
                 last.is_request_done = False  # whatever follows is not parsed
         except HttpParserError as error:
             self._on_malformed(error)
-        if self._head is not None:
-            self._measure_head(self._head)
-        elif self._parsed is not None and self._framing_bytes > self._plane.limits.head_bytes:
-            self._spoil(Code.HEAD_TOO_LARGE, "trailers, or an extension of a chunk, without end")
+        if self._head is not None or self._parsed is not None:
+            self._measure(self._head)
         current = self._current
         if current is not None:
             current.flush()
@@ -184,9 +185,11 @@ class ClientConnection(Client):
             self._current.upstream.pause()
 
     def resume_writing(self) -> None:
-        """Read the upstream again."""
+        """Read the upstream again, or begin what waited for this."""
         self.is_full = False
-        if self._current is not None and self._current.upstream is not None:
+        if self._current is None:
+            self._begin_waiting(self._plane.monotonic_s())
+        elif self._current.upstream is not None:
             self._current.upstream.resume()
 
     # --- httptools callbacks ------------------------------------------------------------------
@@ -322,18 +325,25 @@ class ClientConnection(Client):
     def _size(self, head: RequestHead) -> int:
         return len(head.target) + sum(map(len, head.fields)) + self._left_out_bytes
 
-    def _measure_head(self, head: RequestHead) -> None:
-        """Refuse a head that is too large already; what came before it in its read is not it."""
+    def _measure(self, head: RequestHead | None) -> None:
+        """Refuse an unfinished head, or framing of a body, that is too large already."""
+        limit = self._plane.limits.head_bytes
+        if head is None:
+            if self._framing_bytes > limit:
+                detail = f"trailers or an extension of a chunk are over {limit} bytes"
+                self._spoil(Code.HEAD_TOO_LARGE, detail)
+            return
+        # What came before the head in its first read is not part of it.
         self._head_bytes += self._size(head) if self._is_head_new else self._read_bytes
         self._is_head_new = False
-        if self._head_bytes > self._plane.limits.head_bytes:
+        if self._head_bytes > limit:
             self._refuse(Code.HEAD_TOO_LARGE, self._head_limit())
 
     def _head_limit(self) -> str:
         return f"the head is over {self._plane.limits.head_bytes} bytes"
 
     def _accept(self, exchange: Exchange) -> None:
-        if self._current is not None:
+        if self._current is not None or self.is_full:
             self._waiting.append(exchange)
             self.reading.hold(PIPELINED)
             return
@@ -344,12 +354,13 @@ class ClientConnection(Client):
     def _begin_waiting(self, now_s: float) -> None:
         """Begin the next request, and those after it while each is answered at once.
 
-        A loop, because a request that is refused ends, and so comes here again, within `flush`.
+        None begins while the client does not take what it was sent: answers would pile up.
+        A loop, for a request that is refused ends, and so comes here again, within `flush`.
         """
         if self._is_beginning:
             return
         self._is_beginning = True
-        while self._waiting and self._current is None:
+        while self._waiting and self._current is None and not self.is_full:
             exchange = self._current = self._waiting.popleft()
             self.read_s = now_s  # its time begins to count now, however long it has waited
             if not self._waiting:
@@ -404,9 +415,11 @@ class ClientConnection(Client):
         self._waiting.clear()
         if self.transport.is_closing():  # it was cut
             return
+        now_s = self._plane.monotonic_s()
         if not lingers or not self.transport.can_write_eof():
+            self.deadline_s = now_s + self._plane.timeouts.body_idle_s  # should it not read that
             self.transport.close()
             return
         self.transport.write_eof()
         self.reading.release_all()
-        self.deadline_s = self._plane.monotonic_s() + LINGER_S
+        self.deadline_s = now_s + LINGER_S

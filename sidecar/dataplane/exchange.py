@@ -349,11 +349,16 @@ class Exchange(ResponseSink):
             self._end(self.plane.monotonic_s())
 
     def on_timeout(self) -> None:
-        """End an exchange whose deadline has passed."""
-        if not self.is_request_done:
-            self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
+        """End an exchange whose deadline has passed, and blame whoever was waited for."""
+        client = self.client
+        if client.is_full:
+            client.cut()
+            self.keeps_client = False
+            self.on_client_gone()
+        elif self.is_request_done or client.reading.is_held_for(UPSTREAM_FULL):
+            self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time")
         else:
-            self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
+            self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
 
     def _end(self, now_s: float) -> None:
         if self.is_ended:

@@ -27,6 +27,10 @@ class Reading:
             self._transport.pause_reading()
         self._reasons |= reason
 
+    def is_held_for(self, reason: int) -> bool:
+        """Return whether `reason` is one of those against reading."""
+        return bool(self._reasons & reason)
+
     def release(self, reasons: int) -> None:
         """Let one reason, or several, go; read again if none is left."""
         if self._reasons & reasons:

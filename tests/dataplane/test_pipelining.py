@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.model.limits import Limits, Timeouts
+from tests.support.clock import HandClock
 from tests.support.messages import Feed
 from tests.support.proxy import chain
 
@@ -196,26 +197,35 @@ async def test_what_follows_a_body_over_the_limit_is_served_if_the_connection_go
 
 
 async def test_a_waiting_request_has_the_whole_of_its_time(log: Path) -> None:
-    slow = asyncio.Event()
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+    clock = HandClock()
 
     async def take_turns(request: Received, writer: asyncio.StreamWriter) -> None:
         if request.target == b"/1":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
-            for _ in range(3):  # alive all the time, and longer than either timeout in all
-                await asyncio.sleep(0.4)
-                writer.write(b"x")
-            return
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.6, slow.set)  # past the next two sweeps
-        await slow.wait()
-        await echo(request, writer)
+            for _ in range(3):
+                writer.write(await pieces.get())
+        else:
+            await pieces.get()
+            await echo(request, writer)
 
     timeouts = Timeouts(first_byte_s=1.0, body_idle_s=1.0)
-    async with chain(log, take_turns, timeouts=timeouts) as (proxy, _), proxy.client() as client:
+    async with (
+        chain(log, take_turns, timeouts=timeouts, clock=clock) as (proxy, upstream),
+        proxy.client() as client,
+    ):
         await client.send(get(1) + get(2))
-        answers = [await client.answer(), await client.answer()]
+        await client.head()
+        for _ in range(3):  # alive all the time, and longer than either timeout in all
+            clock.advance(0.8)
+            pieces.put_nowait(b"x")
+            assert await client.exactly(1) == b"x"
+        await upstream.until(2)
+        clock.advance(0.8)
+        await proxy.swept()
+        pieces.put_nowait(b"")
 
-        assert [one.body for one in answers] == [b"xxx", b"/2"]
+        assert (await client.answer()).body == b"/2"
 
 
 async def test_a_head_begun_behind_a_request_must_arrive_in_time_too(log: Path) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sidecar.identity.cache import IdentityCache
     from sidecar.model.identity import JSON
+    from sidecar.runtime.clock import Clock
     from tests.support.messages import Answer
     from tests.support.upstream import Script, ScriptedUpstream
 
@@ -113,6 +114,12 @@ class Proxy:
             if key[0] == name and wanted <= set(zip(key[1::2], key[2::2], strict=True))
         )
 
+    async def swept(self) -> None:
+        """Wait until timeouts have been looked at."""
+        gauges = self.metrics.gauges
+        gauges.pop("rmv_connections", None)
+        await eventually(lambda: "rmv_connections" in gauges)
+
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -155,9 +162,10 @@ async def proxy(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     identities: IdentityCache | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
-    metrics, clock = Metrics(), SystemClock()
+    metrics, clock = Metrics(), clock or SystemClock()
     live = LivePolicies(on_change=lambda model: plane.on_policy_change(model))  # noqa: PLW0108 -- not there yet
     timeouts, limits = timeouts or Timeouts(), limits or Limits()
     settings = PoolSettings(
@@ -210,10 +218,11 @@ async def chain(
     *,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
+    clock: Clock | None = None,
     **members: JSON,
 ) -> AsyncIterator[tuple[Proxy, ScriptedUpstream]]:
     """Run a proxy before one upstream, version `v1`; `members` are of its policy."""
     async with scripted_upstream(script) as upstream:
         document = policy({"v1": upstream.url}, **members)
-        async with proxy(document, log, timeouts=timeouts, limits=limits) as running:
+        async with proxy(document, log, timeouts=timeouts, limits=limits, clock=clock) as running:
             yield running, upstream

@@ -1,0 +1,151 @@
+"""Whoever does not read stops whoever sends to it; both go on when it reads again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sidecar.model.limits import Timeouts
+from tests.support.messages import PATIENCE_S
+from tests.support.proxy import chain, policy, proxy
+from tests.support.upstream import ANSWER, eventually, receive, scripted_upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.upstream import Received
+
+PIECE = bytes(64 * 1024)
+TOTAL = 64 * 1024 * 1024
+# What the kernel's buffers of two connections take, and the sidecar's; far below TOTAL.
+HELD_AT_MOST = 32 * 1024 * 1024
+SOON = Timeouts(body_idle_s=0.3, idle_s=0.3)
+
+
+async def stalled(count: Callable[[], int]) -> int:
+    """Wait until a count grows no more; return it."""
+    async with asyncio.timeout(PATIENCE_S):
+        seen = -1
+        while seen != count() or not seen:
+            seen = count()
+            await asyncio.sleep(0.2)
+    return seen
+
+
+async def test_a_client_that_does_not_read_stops_the_upstream(log: Path) -> None:
+    sent = 0
+
+    async def pour(_request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+        while sent < TOTAL:
+            writer.write(PIECE)
+            await writer.drain()
+            sent += len(PIECE)
+
+    async with chain(log, pour) as (proxy, _), proxy.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        held = await stalled(lambda: sent)
+        answer = await client.answer()
+
+    assert held < HELD_AT_MOST
+    assert len(answer.body) == TOTAL
+
+
+async def test_an_upstream_that_does_not_read_stops_the_client(log: Path) -> None:
+    is_reading = asyncio.Event()
+    taken = 0
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        await reader.readuntil(b"\r\n\r\n")
+        await is_reading.wait()
+        while taken < TOTAL:
+            taken += len(await reader.read(1024 * 1024))
+        writer.write(ANSWER)
+        await receive(reader)
+
+    async with (
+        scripted_upstream(conversation=wait) as upstream,
+        proxy(policy({"v1": upstream.url}), log) as running,
+        running.client() as client,
+    ):
+        sent = 0
+
+        async def pour() -> None:
+            nonlocal sent
+            head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % TOTAL
+            client.writer.write(head)
+            while sent < TOTAL:
+                client.writer.write(PIECE)
+                await client.writer.drain()
+                sent += len(PIECE)
+
+        pouring = asyncio.ensure_future(pour())
+        held = await stalled(lambda: sent)
+        is_reading.set()
+        answer = await client.answer()
+        await pouring
+
+    assert held < HELD_AT_MOST
+    assert answer.status == 200
+    assert taken == TOTAL
+
+
+async def test_a_client_that_reads_no_answers_is_not_served_without_end(log: Path) -> None:
+    body = bytes(200 * 1024)  # whole in one read: nothing is under way when the client is full
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    number = TOTAL // len(body)
+
+    async with chain(log, response) as (proxy, upstream), proxy.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * number)
+        held = await stalled(lambda: len(upstream.received)) * len(body)
+        answers = [await client.answer() for _ in range(number)]
+
+    assert held < HELD_AT_MOST
+    assert {len(one.body) for one in answers} == {len(body)}
+
+
+async def test_a_client_that_stops_reading_is_cut_off_in_time(log: Path) -> None:
+    async def pour(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+        for _ in range(TOTAL // len(PIECE)):
+            writer.write(PIECE)
+            await writer.drain()
+
+    async with chain(log, pour, timeouts=SOON) as (proxy, upstream), proxy.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        records = await proxy.recorded()
+
+        assert (records[0]["status"], records[0]["code"]) == (200, "client-gone")
+        await eventually(lambda: upstream.lost == 1)
+        assert await client.reset()
+
+
+async def test_a_client_that_does_not_read_whole_answers_is_cut_off_in_time(log: Path) -> None:
+    body = bytes(200 * 1024)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    async with chain(log, response, timeouts=SOON) as (proxy, _), proxy.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * (TOTAL // len(body)))
+        await eventually(lambda: proxy.metrics.gauges.get("rmv_connections") == 1)
+        await eventually(lambda: proxy.metrics.gauges["rmv_connections"] == 0)
+
+
+async def test_an_upstream_that_stops_reading_is_given_up_in_time(log: Path) -> None:
+    async def stop(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async with (
+        scripted_upstream(conversation=stop) as upstream,
+        proxy(policy({"v1": upstream.url}), log, timeouts=SOON) as running,
+        running.client() as client,
+    ):
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+        client.writer.write(bytes(TOTAL))
+        answer = await client.answer()
+
+        assert (answer.status, answer.code) == (504, "upstream-timeout")
+        assert answer.get(b"Connection") == b"close"
