@@ -22,12 +22,12 @@ def test_workers_share_the_port_of_the_first() -> None:
     with closing(bind_first("127.0.0.1:0")) as first:
         address = address_of(first)
 
-        with closing(bind(address, shares_port=True)) as one:
-            with closing(bind(address, shares_port=True)) as other:
-                one.listen()
-                other.listen()
+        one, other = bind(address, shares_port=True), bind(address, shares_port=True)
+        with closing(one), closing(other):
+            one.listen()
+            other.listen()
 
-                assert address_of(one) == address_of(other) == address
+            assert address_of(one) == address_of(other) == address
 
 
 def test_a_port_is_free_again_while_past_connections_linger() -> None:
