@@ -29,8 +29,15 @@ class LogfmtFormatter(logging.Formatter):
 def _quote(value: str) -> str:
     if value and value.isprintable() and not set(value) & set(' "='):
         return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    # A line end would begin another event, a control character could move the terminal.
+    return f'"{"".join(map(_visible, escaped))}"'
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def configure(level: int = logging.INFO) -> None:

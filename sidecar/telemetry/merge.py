@@ -19,7 +19,7 @@ def merge(expositions: Iterable[str], shared: Collection[str] = ()) -> str:
     order: dict[str, list[str]] = {}  # family -> its comments and sample keys
     family = ""
     for exposition in expositions:
-        for line in exposition.splitlines():
+        for line in filter(None, exposition.split("\n")):  # labels may hold other line ends
             if line.startswith("#"):
                 family = line.split()[2]
                 if line not in comments:

@@ -1,0 +1,118 @@
+"""From a head to a verdict; `tests/dataplane/test_decisions.py` sees the same from outside."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from sidecar import decide as subject
+from sidecar.decide import ClaimedTenants, Decider
+from sidecar.errors import Code
+from sidecar.identity.refusal import TokenRefused
+from sidecar.model.identity import ANONYMOUS
+from sidecar.model.request import RequestHead
+from sidecar.policy.route import RouteTable
+from sidecar.store.live import Contents, LivePolicies
+
+POLICY = {
+    "model": "m",
+    "versions": {name: {"endpoints": ["http://127.0.0.1:9001"]} for name in ("v1", "v2")},
+    "default": "v1",
+    "shadows": [{"version": "v2"}],
+}
+
+
+def decider(*, is_loaded: bool = True) -> Decider:
+    live = LivePolicies()
+    if is_loaded:
+        live.replace(Contents(policies={"m": msgspec.json.encode(POLICY)}))
+    return Decider(live, RouteTable((), "m"), ClaimedTenants())
+
+
+def head(target: bytes = b"/", **members: bytes) -> RequestHead:
+    made = RequestHead(b"GET", target, [], host=b"h", request_id=b"id")
+    for name, value in members.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_verdict_has_caller_decision_shadows_and_the_rest_of_the_path() -> None:
+    verdict = decider().decide(head(b"/v2/models/m/infer?a", claimed_tenant=b"acme"), 0.0)
+
+    assert verdict.identity.tenant == "acme"
+    assert (verdict.decision.version, verdict.decision.reason) == ("v1", "DEFAULT")
+    assert [shadow.version for shadow in verdict.shadows] == ["v2"]
+    assert verdict.rest == b"/infer"
+
+
+def test_a_version_in_the_path_is_the_one_asked_for_and_not_its_own_shadow() -> None:
+    verdict = decider().decide(head(b"/v2/models/m/versions/v2/infer"), 0.0)
+
+    assert (verdict.decision.version, verdict.decision.reason) == ("v2", "EXPLICIT")
+    assert verdict.shadows == ()
+
+
+@pytest.mark.parametrize(
+    ("request_head", "code"),
+    [
+        (head(b"/v2/models/m/versions/v2/infer", asked_version=b"v1"), Code.MALFORMED_REQUEST),
+        (head(b"/v1/models/m/labels/stable:predict"), Code.NO_SUCH_VERSION),
+        (head(b"/v2/models/m/versions/%FF/infer"), Code.NO_SUCH_VERSION),
+        (head(asked_model=b"other"), Code.NO_SUCH_MODEL),
+        (head(asked_version=b"\xff"), Code.NO_SUCH_VERSION),
+        (head(claimed_tenant=b"a\x00b"), Code.TENANT_DENIED),
+    ],
+)
+def test_what_cannot_be_decided_is_refused_by_code(request_head: RequestHead, code: Code) -> None:
+    verdict = decider().decide(request_head, 0.0)
+
+    assert verdict.decision.refusal is code
+    assert verdict.decision.version == ""
+    assert verdict.shadows == ()
+
+
+def test_nothing_a_client_made_up_is_in_a_decision() -> None:
+    decisions = {
+        decider().decide(made, 0.0).decision
+        for n in range(3)
+        for made in (
+            head(asked_model=b"other-%d" % n),
+            head(asked_version=b"v-%d" % n),
+            head(b"/v2/models/m/versions/v-%d/infer" % n),
+        )
+    }
+
+    assert len(decisions) == 2  # no such model, no such version
+
+
+def test_before_the_first_load_a_model_may_just_be_late() -> None:
+    verdict = decider(is_loaded=False).decide(head(), 0.0)
+
+    assert verdict.decision.refusal is Code.NOT_READY
+
+
+def test_without_auth_callers_are_whom_they_say() -> None:
+    tenants = ClaimedTenants()
+
+    assert tenants.lookup(None, 0.0) is ANONYMOUS
+    assert tenants.lookup(b" acme ", 0.0).tenant == "acme"
+    assert tenants.lookup(b"acme", 0.0) == tenants.lookup(b"acme", 1.0)
+
+
+@pytest.mark.parametrize("name", [b"a\tb", b"\xc3\xa9", b"x" * 129, b"a\x7f"])
+def test_an_unusable_tenant_is_refused(name: bytes) -> None:
+    with pytest.raises(TokenRefused) as refused:
+        ClaimedTenants().lookup(name, 0.0)
+
+    assert refused.value.code is Code.TENANT_DENIED
+
+
+def test_made_up_tenants_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "MAX_TENANTS", 10)
+    tenants = ClaimedTenants()
+
+    made = [tenants.lookup(b"t%d" % n, 0.0) for n in range(30)]
+
+    assert [one.tenant for one in made] == [f"t{n}" for n in range(30)]
+    assert tenants.lookup(b"t5", 0.0) is made[5]
+    assert tenants.lookup(b"t25", 0.0) is not made[25]
