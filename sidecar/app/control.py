@@ -142,7 +142,7 @@ async def _seed(config: Config, policy: Policy) -> None:
             await store.commit(policy, expected=stored.raw, actor=SEED_ACTOR, comment=comment)
         else:
             _log.warning(
-                "flags ignored: the stored policy was edited since; `rmv get` shows it",
+                "flags ignored, as the policy was edited: `rmv apply -f FILE`, or delete its key",
                 extra={"model": policy.model, "revision": stored.policy.revision},
             )
     except PolicyError as error:  # somebody's edit: other models serve all the same

@@ -18,4 +18,17 @@ class Identity(Struct, frozen=True, gc=False):
     expires_at_s: float = float("inf")
 
 
+MAX_TENANT_CHARS = 128  # it stands in a header, in Redis keys and in metric labels
+
+
+def is_tenant(text: str) -> bool:
+    """Return whether a caller can be of this tenant: printable ASCII without outer blanks."""
+    return (
+        0 < len(text) <= MAX_TENANT_CHARS
+        and text.isascii()
+        and text.isprintable()
+        and text == text.strip()
+    )
+
+
 ANONYMOUS = Identity(tenant="")

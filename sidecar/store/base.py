@@ -22,19 +22,24 @@ class StoredPolicy(Struct, frozen=True):
 
 
 class Pin(Struct, frozen=True):
-    """One tenant held to one version; `ttl_s` is None when it does not end by itself."""
+    """One tenant held to one version; `ttl_s` is None when it does not end by itself.
+
+    `fault` says why it has no effect, as far as a store can tell: its key holds no string.
+    """
 
     tenant: str
     version: str
     ttl_s: float | None = None
+    fault: str = ""
 
 
 class Kill(Struct, frozen=True):
-    """A version switched off, or the whole model when `version` is empty."""
+    """A version switched off, or the whole model when `version` is empty; `fault` as of a pin."""
 
     version: str
     reason: str
     ttl_s: float | None = None
+    fault: str = ""
 
 
 class HistoryEntry(Struct, frozen=True):
@@ -69,6 +74,10 @@ class Store(Protocol):
 
     async def models(self) -> list[str]:
         """Return the models that have a document, sorted."""
+        ...
+
+    async def named_models(self) -> list[str]:
+        """Return the models that any document, pin or kill names, good names or not, sorted."""
         ...
 
     async def commit(

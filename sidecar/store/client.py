@@ -31,7 +31,10 @@ async def bounded() -> AsyncIterator[None]:
         async with asyncio.timeout(CALL_TIMEOUT_S):
             yield
     except FOREIGN_ERRORS as e:
-        raise StoreUnavailableError(f"Redis: {str(e) or type(e).__name__}") from e
+        # A timeout of asyncio has no words of its own.
+        late = f"it did not answer within {CALL_TIMEOUT_S:g} s"
+        words = str(e) or (late if isinstance(e, TimeoutError) else type(e).__name__)
+        raise StoreUnavailableError(f"Redis: {words}") from e
 
 
 def make_client(url: str) -> Redis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -80,6 +81,18 @@ class Keys:
     def kills_pattern(self, model: str) -> str:
         """Return the SCAN pattern of the version kills of `model`; the model's own is not in it."""
         return f"{self._kill}{_checked(model)}:*"
+
+    def spell(self, key: Key) -> str:
+        """Spell a key as `parse` read it, good names or not."""
+        match key:
+            case PolicyKey(model=model):
+                return self._policy + model
+            case PinKey(model=model, tenant=tenant):
+                return f"{self._pin}{model}:{tenant}"
+            case KillKey(model=model, version=version):
+                return f"{self._kill}{model}:{version}" if version else self._kill + model
+            case _:
+                assert_never(key)
 
     def parse(self, raw: bytes) -> Key | None:
         """Return what a key means, or None when it is not one that decisions depend on."""

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
 
-from sidecar.policy import codec
-from sidecar.policy.problem import PolicyError, Problem
+from sidecar.model.identity import is_tenant
+from sidecar.policy.problem import PolicyError
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.store import document
+from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION, Doubts
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class LivePolicies:
         self._policies: dict[str, Policy] = {}  # those in force
         self._pins: dict[str, dict[str, str]] = {}  # each also held by its model's snapshot
         self._kills: dict[str, dict[str, str]] = {}
+        self._doubts = Doubts()
 
     def put(self, key: Key, value: bytes | None) -> None:
         """Apply what the store now holds under `key`; None is a key that is gone."""
@@ -110,7 +113,7 @@ class LivePolicies:
             return model not in self.faults
         self._documents[model] = raw
         try:
-            policy = self._decode(model, raw)
+            policy = document.load(raw, model=model, source=self._keys.policy(model))
             self._compile(policy)
         except PolicyError as e:
             self._refuse(model, str(e))
@@ -120,12 +123,14 @@ class LivePolicies:
             return False
         self._policies[model] = policy
         self.faults.pop(model, None)
+        self._judge_kills(model)
         self._changed(model)
         return True
 
     def put_pin(self, model: str, tenant: str, version: str | None) -> None:
         """Hold `tenant` to `version`, or let it go. O(1); a pin may come before its policy."""
         _put(self._pins.setdefault(model, {}), tenant, version)
+        self._judge_pin(model, tenant, version)
 
     def put_kill(self, model: str, version: str, reason: str | None) -> None:
         """Switch a version off, or on again when `reason` is None; "" is the whole model."""
@@ -133,6 +138,7 @@ class LivePolicies:
         if kills.get(version) == reason:
             return
         _put(kills, version, reason)
+        self._judge(KillKey(model, version), version, is_set=reason is not None)
         policy = self._policies.get(model)
         if policy is None:
             return
@@ -162,6 +168,7 @@ class LivePolicies:
             self.put_policy(model, contents.policies.get(model))
             yield
         self.is_loaded = True
+        yield from self._judge_all()
 
     def _replace_pins(self, model: str, now: dict[str, str]) -> Iterator[None]:
         live = self._pins.setdefault(model, {})
@@ -178,13 +185,47 @@ class LivePolicies:
                     live[tenant] = now[tenant]
             yield
 
-    def _decode(self, model: str, raw: bytes) -> Policy:
-        source = self._keys.policy(model)
-        policy = codec.load(raw, source=source)
-        if policy.model != model:
-            reason = f"is {policy.model!r}, but the key says {model!r}"
-            raise PolicyError(codec.locate(raw, [Problem(source, "model", reason)]))
-        return policy
+    def _judge_all(self) -> Iterator[None]:
+        """Look for pins and kills without effect, which a change of policy may have made."""
+        for model in self._kills:
+            self._judge_kills(model)
+        for model, pins in list(self._pins.items()):
+            tenants = list(pins)
+            for start in range(0, len(tenants), _STRIDE):
+                for tenant in tenants[start : start + _STRIDE]:
+                    self._judge_pin(model, tenant, pins.get(tenant))
+                yield
+
+    def _judge_kills(self, model: str) -> None:
+        for version in self._kills.get(model, ()):
+            self._judge(KillKey(model, version), version, is_set=True)
+
+    def _judge_pin(self, model: str, tenant: str, version: str | None) -> None:
+        policy = self._policies.get(model)
+        # The common case without a key: there may be a million pins.
+        if policy is not None and version in policy.versions and is_tenant(tenant):
+            if self._doubts:
+                self._doubts.forget(self._keys.spell(PinKey(model, tenant)))
+            return
+        self._judge(PinKey(model, tenant), version or "", is_set=version is not None)
+
+    def _judge(self, key: PinKey | KillKey, version: str, *, is_set: bool) -> None:
+        """Tell of a pin or kill without effect; of nothing before everything has been read."""
+        spelled = self._keys.spell(key)
+        reason = self._doubt(key, version) if is_set and self.is_loaded else ""
+        if reason:
+            self._doubts.tell(spelled, key.model, reason)
+        else:
+            self._doubts.forget(spelled)
+
+    def _doubt(self, key: PinKey | KillKey, version: str) -> str:
+        if isinstance(key, PinKey) and not is_tenant(key.tenant):
+            return NO_TENANT
+        policy = self._policies.get(key.model)
+        if policy is None:  # a document without a good one before it says nothing of its versions
+            return "" if key.model in self._documents else NO_MODEL
+        is_whole = isinstance(key, KillKey) and not version
+        return "" if is_whole or version in policy.versions else NO_VERSION
 
     def _compile(self, policy: Policy) -> None:
         model = policy.model

@@ -12,6 +12,7 @@ from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
+from sidecar.store import document
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
@@ -46,11 +47,18 @@ class MemoryStore:
         raw = await self.get_document(model)
         if raw is None:
             return None
-        return StoredPolicy(raw, codec.load(raw, source=self._keys.policy(model)))
+        source = self._keys.policy(model)
+        return StoredPolicy(raw, document.load(raw, model=model, source=source))
 
     async def models(self) -> list[str]:
         """Return the models that have a document, sorted."""
         return sorted(self._contents.policies)
+
+    async def named_models(self) -> list[str]:
+        """Return the models that any document, pin or kill names, sorted."""
+        contents = self._contents
+        held = [model for kind in (contents.pins, contents.kills) for model in kind if kind[model]]
+        return sorted({*contents.policies, *held})
 
     async def commit(
         self, policy: Policy, *, expected: bytes | None, actor: str, comment: str

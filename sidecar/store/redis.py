@@ -11,9 +11,11 @@ from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
+from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
 from sidecar.store.client import bounded, make_client
+from sidecar.store.doubts import NO_TEXT
 from sidecar.store.journal import Journal
 from sidecar.store.keys import Keys, KillKey, PinKey, PolicyKey
 from sidecar.store.tracking import TrackingConnection
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.clock import Clock
     from sidecar.store.live import LivePolicies
 
+_GONE = -2  # what PTTL answers for a key that does not exist
 _PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
 
 
@@ -61,7 +64,8 @@ class RedisStore:
         raw = await self.get_document(model)
         if raw is None:
             return None
-        return StoredPolicy(raw, codec.load(raw, source=self._keys.policy(model)))
+        source = self._keys.policy(model)
+        return StoredPolicy(raw, document.load(raw, model=model, source=source))
 
     async def models(self) -> list[str]:
         """Return the models that have a document, sorted."""
@@ -70,6 +74,16 @@ class RedisStore:
             async for page in self._pages(self._keys.policy_pattern)
             for key in map(self._keys.parse, page)
             if isinstance(key, PolicyKey)
+        }
+        return sorted(found)
+
+    async def named_models(self) -> list[str]:
+        """Return the models that any document, pin or kill names, sorted."""
+        found = {
+            key.model
+            async for page in self._pages(self._keys.watched_pattern)
+            for key in map(self._keys.parse, page)
+            if key is not None
         }
         return sorted(found)
 
@@ -114,7 +128,7 @@ class RedisStore:
                 key = self._keys.parse(raw)
                 if isinstance(key, PinKey) and key.tenant not in seen:
                     seen.add(key.tenant)
-                    yield Pin(key.tenant, value, ttl_s)
+                    yield Pin(key.tenant, value or "", ttl_s, NO_TEXT if value is None else "")
 
     async def set_kill(
         self, model: str, version: str, reason: str, ttl_s: float | None = None
@@ -132,7 +146,7 @@ class RedisStore:
         async for page in self._pages(self._keys.kills_pattern(model)):
             found.update(page)
         kills = [
-            Kill(key.version, value, ttl_s)
+            Kill(key.version, value or "", ttl_s, NO_TEXT if value is None else "")
             for raw, value, ttl_s in await self._values(sorted(found))
             if isinstance(key := self._keys.parse(raw), KillKey)
         ]
@@ -181,8 +195,11 @@ class RedisStore:
             if cursor == 0:
                 return
 
-    async def _values(self, keys: list[bytes]) -> list[tuple[bytes, str, float | None]]:
-        """Return key, value and seconds to live (None: for ever) of those keys that exist."""
+    async def _values(self, keys: list[bytes]) -> list[tuple[bytes, str | None, float | None]]:
+        """Return key, value (None: no string) and seconds to live (None: for ever) of `keys`.
+
+        Those that do not exist are left out.
+        """
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.mget(keys)
         for key in keys:
@@ -190,9 +207,13 @@ class RedisStore:
         async with bounded():
             values, *ttls_ms = await pipeline.execute()
         return [
-            (key, value.decode("utf-8", "replace"), ttl_ms / 1000 if ttl_ms >= 0 else None)
+            (
+                key,
+                None if value is None else value.decode("utf-8", "replace").strip(),
+                ttl_ms / 1000 if ttl_ms >= 0 else None,
+            )
             for key, value, ttl_ms in zip(keys, values, ttls_ms, strict=True)
-            if value is not None
+            if value is not None or ttl_ms != _GONE
         ]
 
 

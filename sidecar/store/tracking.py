@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, NoPermissionError
 
 from sidecar.store.client import CALL_TIMEOUT_S, FOREIGN_ERRORS
 
@@ -67,6 +67,18 @@ class TrackingConnection:
         if not isinstance(reply, list) or len(reply) != len(keys):
             raise InvalidResponse(f"MGET answered {type(reply).__name__}")
         return reply
+
+    async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return those of `keys` that exist and are no string, although `mget` gave None."""
+        if not keys:
+            return []
+        try:
+            if await self._call("EXISTS", *keys) == 0:  # the common case: they are gone
+                return []
+            types = [(key, await self._call("TYPE", key)) for key in keys]
+        except NoPermissionError:  # an ACL may well grant no more than the work itself needs
+            return []
+        return [key for key, kind in types if kind not in {b"none", b"string"}]
 
     async def heard(self, timeout_s: float) -> bool:
         """Wait for a push for up to `timeout_s`; return whether there is one to take."""

@@ -13,11 +13,12 @@ from sidecar.errors import StoreUnavailableError
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
 from sidecar.store.client import FOREIGN_ERRORS
+from sidecar.store.doubts import NO_TEXT, Doubts
 from sidecar.store.keys import PolicyKey
 from sidecar.store.live import Contents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sidecar.store.journal import Journal
     from sidecar.store.keys import Key, Keys
@@ -59,6 +60,7 @@ class Watcher:
         self._timing = timing
         self._adopter = _Adopter(journal)
         self._backoff_s = timing.first_backoff_s
+        self._doubts = Doubts()
         self._trouble: str | None = None  # what was last logged; the same again is not
 
     async def run(self) -> None:
@@ -129,6 +131,7 @@ class Watcher:
                 if image is not None:
                     image.put(key, value)
                 self._put(key, value)
+            await self._tell_wrong_types(tracking, raws, values)
         return is_flushed
 
     async def _reload(self, tracking: TrackingConnection) -> None:
@@ -168,6 +171,7 @@ class Watcher:
             values = await tracking.mget(list(keys))
             for key, value in zip(keys.values(), values, strict=True):
                 image.put(key, value)
+            await self._tell_wrong_types(tracking, list(keys), values)
             if await self._follow(tracking, image):
                 return False
             if cursor == 0:
@@ -177,14 +181,35 @@ class Watcher:
     def _parse(self, raw: bytes) -> Key | None:
         key = self._keys.parse(raw)
         if key is None and raw.startswith(self._watched):
-            _log.warning("key ignored: no such spelling", extra={"key": repr(raw)})
+            self._doubts.tell(_text(raw), "", "no such spelling")
         return key
+
+    async def _tell_wrong_types(
+        self, tracking: TrackingConnection, raws: Sequence[bytes], values: Sequence[bytes | None]
+    ) -> None:
+        """Tell of keys of ours that hold no string: nothing reads them."""
+        if self._doubts:
+            for raw, value in zip(raws, values, strict=True):
+                if value is not None and self._keys.parse(raw) is not None:
+                    self._doubts.forget(_text(raw))
+        absent = [raw for raw, value in zip(raws, values, strict=True) if value is None]
+        wrong = await tracking.wrong_types(absent)
+        for raw in absent:
+            key = self._keys.parse(raw)
+            if raw not in wrong:
+                self._doubts.forget(_text(raw))
+            elif key is not None:
+                self._doubts.tell(_text(raw), key.model, NO_TEXT)
 
     def _put(self, key: Key, value: bytes | None) -> None:
         if not isinstance(key, PolicyKey) or value is None:
             self._live.put(key, value)
         elif self._live.put_policy(key.model, value):
             self._adopter.notice(key.model, value)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
 
 
 class _Adopter:

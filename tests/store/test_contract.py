@@ -199,3 +199,12 @@ async def test_two_watches_of_one_store_do_not_disturb_each_other(store: Store) 
         await _commit(store, structs.replace(policy(), default="v2"))
 
         await eventually(lambda: default_of(one) == "v2")
+
+
+async def test_models_are_named_by_documents_pins_and_kills(store: Store) -> None:
+    await store.commit(policy("tumor"), expected=None, actor="ann", comment="")
+    await store.set_pin("fraud", "acme", "v1")
+    await store.set_kill("triage", "", "off")
+
+    assert await store.named_models() == ["fraud", "triage", "tumor"]
+    assert await store.models() == ["tumor"]

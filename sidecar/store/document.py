@@ -1,0 +1,24 @@
+"""A stored document as the policy of its key: what every reader of a store accepts and refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError, Problem
+
+if TYPE_CHECKING:
+    from sidecar.model.policy import Policy
+
+
+def load(raw: bytes, *, model: str, source: str) -> Policy:
+    """Read the document stored for `model`; `source` names its key in problems.
+
+    Raises:
+        PolicyError: it does not parse or validate, or it names another model than its key.
+    """
+    policy = codec.load(raw, source=source)
+    if policy.model != model:
+        reason = f'is "{policy.model}", but the key says "{model}"'
+        raise PolicyError(codec.locate(raw, [Problem(source, "model", reason)]))
+    return policy
