@@ -21,6 +21,7 @@ from sidecar.errors import ConfigError
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Policy
 from sidecar.model.route import RouteRule
+from sidecar.policy import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -215,13 +216,21 @@ class _Settings:
         return msgspec.convert({**tree.pop(""), **tree}, Config)
 
     def describe(self, path: str, why: str) -> str:
-        """Return `source: setting: reason`; `path` may go deeper than a setting (`routes[1]`)."""
-        given = self._given.get(path) or self._given.get(path.partition("[")[0])
+        """Return `source: setting: reason`; `path` may go deeper than a setting (`routes[1]`).
+
+        A flag or variable names its setting already: of that only what lies deeper is told.
+        """
+        setting = path if path in self._given else path.partition("[")[0]
+        given = self._given.get(setting)
         if self._file is not None and (given is None or given.source == str(self._file)):
             line = self._lines.get(path) or self._lines.get(path.partition("[")[0])
             source = f"{self._file}:{line}: " if line else f"{self._file}: "
+        elif given is not None:
+            source, path = f"{given.source}: ", path.removeprefix(setting)
         else:
-            source = f"{given.source}: " if given else ""
+            source = ""
+        if not path:
+            return f"{source}{why}"
         return f"{source}{path}: {why}"
 
     def _convert(self, path: str, given: _Given) -> object:
@@ -237,7 +246,9 @@ class _Settings:
         except msgspec.ValidationError as error:
             why, _, inside = str(error).partition(" - at `$")
             path_inside = path + inside.rstrip("`")
-            raise ConfigError(self.describe(path_inside, self._explain(path, why))) from error
+            raise ConfigError(
+                self.describe(path_inside, self._explain(path, why, _at(value, inside)))
+            ) from error
         if path in _PATHS and isinstance(decoded, str) and decoded not in _WORDS:
             return str(self._anchor(Path(decoded).expanduser(), given))
         return msgspec.to_builtins(decoded)
@@ -263,11 +274,11 @@ class _Settings:
             similar = _VARIABLE + similar.replace(".", "__").upper()
         return "unknown setting" + (f"; did you mean `{similar}`?" if similar else "")
 
-    def _explain(self, path: str, why: str) -> str:
+    def _explain(self, path: str, why: str, value: object) -> str:
         """Say an error of msgspec in the words of this file."""
         found = re.fullmatch(r"Object contains unknown field `(.*)`", why)
         if found is None:
-            return why[:1].lower() + why[1:]
+            return words.plain(why, value)
         items = [item for arg in get_args(self._known[path].type) for item, _ in _leaves(arg)]
         similar = _similar(found[1], items)
         return f"unknown setting `{found[1]}`" + (f"; did you mean `{similar}`?" if similar else "")
@@ -328,6 +339,16 @@ def _list(text: str) -> object:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text  # which is refused as not being a list
+
+
+def _at(value: object, inside: str) -> object:
+    """Return what stands in a value at `[0].model`, as msgspec spells a path."""
+    for index, name in re.findall(r"\[(\d+)\]|\.([^.\[`]+)", inside):
+        if isinstance(value, (list, tuple)) and index:
+            value = value[int(index)]
+        elif isinstance(value, dict):
+            value = value.get(name)
+    return value
 
 
 def _similar(word: str, known: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """PURE. Policy documents to snapshots, and snapshots to decisions.
 
-codec     bytes <-> Policy            (document: YAML; shape: what does not fit the structs)
+codec     bytes <-> Policy            (document: YAML; shape, words: what does not fit)
 validate  what a policy may not mean
 snapshot  Policy, pins and kills, indexed for deciding
 resolver  snapshot + caller + head -> Decision

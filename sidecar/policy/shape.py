@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Union, get_args, get_origin
 import msgspec
 
 from sidecar.model.policy import Name, Policy
+from sidecar.policy import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,10 +96,10 @@ def _is_struct(expected: object) -> bool:
 
 
 def _reason(message: str, value: JSON, expected: object) -> str:
-    text = message.split(" - at ", maxsplit=1)[0].replace("`", "")
+    text = words.plain(message.split(" - at ", maxsplit=1)[0], value)
     is_name = expected == Name or Name in get_args(expected)
     if is_name and isinstance(value, str):
         return f'"{value[:80]}" is not a name: {NAME_RULE}'
-    if "str" in text and isinstance(value, (int, float)):
+    if "text is expected" in text and isinstance(value, (int, float)):
         text += "; put it in quotes to make it text"
-    return text[:1].lower() + text[1:]
+    return text

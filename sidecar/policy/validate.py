@@ -62,6 +62,19 @@ def validate(policy: Policy, source: str = "") -> tuple[Problem, ...]:
     return gather(_findings(policy), source)
 
 
+def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
+    """Return what a good policy may hardly mean."""
+    return gather(_oddities(policy), source)
+
+
+def _oddities(policy: Policy) -> Iterator[Finding]:
+    if policy.default is None and not any(_answers_everyone(rule, policy) for rule in policy.rules):
+        yield (
+            (),
+            "no default, and no rule answers everybody: callers whom no rule serves get 503",
+        )
+
+
 def _findings(policy: Policy) -> Iterator[Finding]:
     yield from _name(policy.model, ("model",))
     if not policy.versions:

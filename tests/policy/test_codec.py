@@ -114,7 +114,7 @@ def test_the_order_of_versions_does_not_show_in_the_spelling() -> None:
         (b"model: m\nx: \xff\n", 2, 4, "0xff"),
         (b"model: 1e999\n", 1, 8, "out of range"),
         (b"model: \x00\n", None, None, "not YAML"),
-        (b"MODEL", 1, 1, "expected object, got str"),
+        (b"MODEL", 1, 1, 'a mapping is expected, not text "MODEL"'),
     ],
 )
 def test_what_is_no_document_is_refused_with_its_place(
@@ -130,7 +130,7 @@ def test_what_is_no_document_is_refused_with_its_place(
     ("raw", "text"),
     [
         (b"model: m\n", 'doc:1:1: the field "versions" is missing'),
-        (b"model: [m]\nversions: {}", "doc:1:8: model: expected str, got array"),
+        (b"model: [m]\nversions: {}", "doc:1:8: model: text is expected, not a list"),
         (
             b"model: m\nversions:\n  v 1: {endpoints: [x]}",
             'doc:3:8: versions["v 1"]: "v 1" is not a name',
@@ -141,18 +141,24 @@ def test_what_is_no_document_is_refused_with_its_place(
         ),
         (
             b"model: m\nversions:\n  v1: {endpoints: []}",
-            "doc:3:19: versions.v1.endpoints: expected array of length >= 1",
+            "doc:3:19: versions.v1.endpoints: a list of at least 1 item is expected, not of 0",
         ),
         (
             b"model: m\nversions:\n  v1: {endpoints: [x]}\ndefault: 1.10",
-            "doc:4:10: default: expected str | null, got float; put it in quotes",
+            "doc:4:10: default: text is expected, not the number 1.1; put it in quotes",
         ),
         (
             with_rule('{"id":"r","when":{"header.x":{"prefixx":"a"}}}'),
             'rules[0].when["header.x"].prefixx: unknown field "prefixx"; did you mean "prefix"?',
         ),
-        (with_rule('{"id":"r","when":{"a":[[]]}}'), "rules[0].when.a[0]: expected bool | int"),
-        (with_rule('{"id":"r","split":{"arms":{"v1":-1}}}'), "rules[0].split.arms.v1: expected"),
+        (
+            with_rule('{"id":"r","when":{"a":[[]]}}'),
+            "rules[0].when.a[0]: true or false, a number or text is expected",
+        ),
+        (
+            with_rule('{"id":"r","split":{"arms":{"v1":-1}}}'),
+            "rules[0].split.arms.v1: a whole number of at least 0 is",
+        ),
     ],
 )
 def test_misfits_are_named_with_path_and_place(raw: bytes, text: str) -> None:
