@@ -17,17 +17,22 @@ from sidecar.errors import StoreConflictError
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
+from sidecar.store.adoption import DIRECT, Adoption, judge
 from sidecar.store.base import Store
 
 app = commands()
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one model's policy: `created`, `configured` or `unchanged`."""
+    """What became of one model's policy: `created`, `configured` or `unchanged`.
+
+    `replaced` names a direct edit that is no longer in force: `revision 4 by direct`.
+    """
 
     model: str
     outcome: str
     revision: int
+    replaced: str = ""
 
 
 @app.command("apply")
@@ -42,13 +47,16 @@ async def apply(
     found = documents.read(file)
     if found.problems:
         raise PolicyError(found.problems)
+    for warning in documents.warnings(found):
+        output.warn(str(warning))
     outcomes: list[Outcome] = []
     try:
         for policy in found.policies.values():
             one = await apply_policy(session.store, policy, actor or _user(), comment)
             outcomes.append(one)
             if not session.as_json:
-                print(f"{one.model} {one.outcome} (revision {one.revision})")
+                replaced = f", replaces {one.replaced}" if one.replaced else ""
+                print(f"{one.model} {one.outcome} (revision {one.revision}{replaced})")
     finally:
         if session.as_json:
             output.emit(outcomes)
@@ -64,6 +72,7 @@ async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -
     stored = None if raw is None else _decoded(raw)
     if stored is not None and _bare(stored) == _bare(policy):
         return Outcome(policy.model, "unchanged", stored.revision)
+    replaced = "" if raw is None or stored is None else await _direct_edit(store, stored, raw)
     try:
         committed = await store.commit(policy, expected=raw, actor=actor, comment=comment)
     except StoreConflictError as error:
@@ -72,7 +81,18 @@ async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -
         )
         raise StoreConflictError(msg) from error
     outcome = "created" if raw is None else "configured"
-    return Outcome(policy.model, outcome, committed.revision)
+    return Outcome(policy.model, outcome, committed.revision, replaced)
+
+
+async def _direct_edit(store: Store, stored: Policy, raw: bytes) -> str:
+    """Name the stored document if it was written past `rmv apply`, adopted already or not."""
+    if stored.actor == DIRECT:
+        return f"revision {stored.revision} by {DIRECT}"
+    newest = next(iter(await store.history(stored.model, limit=1)), None)
+    last = newest.revision if newest else 0
+    recorded = newest.digest if newest and newest.revision == stored.revision else None
+    verdict = judge(stored.revision, codec.digest(raw), last=last, recorded=recorded)
+    return "a direct edit" if verdict is Adoption.COMMIT else ""
 
 
 def _decoded(raw: bytes) -> Policy | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError, Problem
+from sidecar.policy.validate import warnings as odd
 
 SUFFIXES = {".yaml", ".yml", ".json"}
 
@@ -33,11 +34,18 @@ def read(paths: Iterable[Path]) -> Read:
             )
         for file in found:
             try:
-                policies[str(file)] = _load(file)
+                policy = _load(file)
             except PolicyError as error:
                 problems += error.problems
+            else:
+                policies[_name(file)] = policy
     problems += _repeats(policies)
     return Read(policies, tuple(problems))
+
+
+def warnings(found: Read) -> tuple[Problem, ...]:
+    """Return what is odd about policies that are valid."""
+    return tuple(one for source, policy in found.policies.items() for one in odd(policy, source))
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -47,9 +55,13 @@ def _files(path: Path) -> Iterator[Path]:
     yield from sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
 
 
+def _name(file: Path) -> str:
+    return "stdin" if str(file) == "-" else str(file)
+
+
 def _load(file: Path) -> Policy:
     if str(file) == "-":
-        return codec.load(sys.stdin.buffer.read(), source="stdin")
+        return codec.load(sys.stdin.buffer.read(), source=_name(file))
     try:
         raw = file.read_bytes()
     except OSError as error:

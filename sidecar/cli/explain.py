@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -33,7 +34,12 @@ app = commands()
 async def explain(
     session: Session,
     *,
-    model: Annotated[str, typer.Option(help="The model that is called.")],
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The model that is called.")
+    ] = None,
+    model_option: Annotated[
+        str | None, typer.Option("--model", help="The same, as an option.", metavar="MODEL")
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Who calls.")] = "",
     subject: Annotated[str, typer.Option(help="The caller's subject.")] = "",
     app_name: Annotated[str, typer.Option("--app", help="The caller's app.")] = "",
@@ -42,7 +48,8 @@ async def explain(
         list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
     ] = None,
     token: Annotated[
-        str, typer.Option(help="A token that says all this; it is verified.", metavar="JWT")
+        str,
+        typer.Option(help="A token that says all this; - reads it from stdin.", metavar="JWT"),
     ] = "",
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", help="A header.", metavar="'NAME: VALUE'")
@@ -54,9 +61,10 @@ async def explain(
     ] = "",
 ) -> None:
     """Show which version a request would be served by, and why, as the store stands now."""
+    model = _one_model(model, model_option)
     if token:
         _refuse_both(tenant, subject, app_name, scope, claim)
-        identity = verified(session.config, token, SystemClock().now_s())
+        identity = verified(session.config, _told(token), SystemClock().now_s())
     else:
         claims = read_claims(claim or ())
         identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
@@ -109,6 +117,23 @@ def ask_by_path(head: RequestHead, model: str) -> None:
     head.asked_version = asked
 
 
+def _one_model(argument: str | None, option: str | None) -> str:
+    """Return the model that is named, by `explain MODEL` or by `--model MODEL`."""
+    if argument and option and argument != option:
+        msg = f"two models are named: {argument} and {option}"
+        raise typer.BadParameter(msg)
+    model = argument or option
+    if not model:
+        msg = "name the model: rmv explain MODEL"
+        raise typer.BadParameter(msg)
+    return model
+
+
+def _told(token: str) -> str:
+    """Return a token; `-` is standard input, which no list of processes shows."""
+    return sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 -- no secret
+
+
 def _refuse_both(*others: object) -> None:
     if any(others):
         msg = "--token says who calls: leave out --tenant, --subject, --app, --scope and --claim"
@@ -118,9 +143,11 @@ def _refuse_both(*others: object) -> None:
 async def _snapshot(store: Store, policy: Policy, tenant: str) -> Snapshot:
     """Compile the policy with the one pin that can matter."""
     pins = {
-        one.tenant: one.version async for one in store.pins(policy.model) if one.tenant == tenant
+        one.tenant: one.version
+        async for one in store.pins(policy.model)
+        if one.tenant == tenant and not one.fault
     }
-    kills = {one.version: one.reason for one in await store.kills(policy.model)}
+    kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
     return compile_snapshot(policy, pins, kills)
 
 

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from sidecar.cli import output
-from sidecar.cli.lookup import policy_of
+from sidecar.cli.lookup import expect_model, policy_of
 from sidecar.cli.options import Model, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
@@ -54,6 +54,8 @@ async def history(
 ) -> None:
     """List the revisions of a policy, newest first."""
     entries = await session.store.history(model, limit)
+    if not entries:  # a model that was removed keeps its history
+        await expect_model(session.store, model)
     if session.as_json:
         fields = ("revision", "actor", "comment", "at_s", "digest")
         output.emit([{name: getattr(one, name) for name in fields} for one in entries])

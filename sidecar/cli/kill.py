@@ -10,6 +10,8 @@ from sidecar.cli import durations, output
 from sidecar.cli.lookup import NotFoundError, expect_version
 from sidecar.cli.options import Force, Ttl, commands
 from sidecar.cli.session import Session, with_store
+from sidecar.model.policy import Policy
+from sidecar.store.base import Store
 
 Target = Annotated[
     str, typer.Argument(metavar="MODEL[:VERSION]", help="The model, or one version of it.")
@@ -33,8 +35,13 @@ async def kill(
 ) -> None:
     """Switch a version off at once, or the whole model when no version is named."""
     model, version = split(target, version)
-    await expect_version(session.store, model, version, is_forced=force)
+    if not reason.strip():
+        msg = "--reason needs words: they are what everybody reads who looks"
+        raise typer.BadParameter(msg)
+    policy = await expect_version(session.store, model, version, is_forced=force)
     await session.store.set_kill(model, version, reason, ttl_s=ttl)
+    if version and policy is not None:
+        await _warn_if_none_is_left(session.store, policy)
     if session.as_json:
         output.emit({"model": model, "version": version, "reason": reason, "ttl_s": ttl})
         return
@@ -66,6 +73,14 @@ def split(target: str, version: str) -> tuple[str, str]:
         msg = f"two versions are named: {named} and {version}"
         raise typer.BadParameter(msg)
     return model, named or version
+
+
+async def _warn_if_none_is_left(store: Store, policy: Policy) -> None:
+    killed = {one.version for one in await store.kills(policy.model) if not one.fault}
+    if killed.issuperset(policy.versions):
+        output.warn(
+            f"every version of {policy.model} is switched off: its callers get 503 or 409 now"
+        )
 
 
 def _named(model: str, version: str) -> str:

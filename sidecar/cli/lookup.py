@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 from sidecar.cli import output
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
+from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
 
 
@@ -25,29 +26,61 @@ async def policy_of(store: Store, model: str) -> Policy:
     stored = await store.get_policy(model)
     if stored is not None:
         return stored.policy
-    raise NotFoundError(
-        _unknown(f"the store has no policy of `{model}`", model, await store.models())
-    )
+    raise await _no_policy(store, model)
 
 
-async def expect_version(store: Store, model: str, version: str, *, is_forced: bool) -> None:
-    """Raise NotFoundError when the policy lacks the version; with `is_forced` only warn of it."""
-    lacking = await _lacking(store, model, version)
+async def expect_version(
+    store: Store, model: str, version: str, *, is_forced: bool
+) -> Policy | None:
+    """Raise NotFoundError when the policy lacks the version; with `is_forced` only warn of it.
+
+    Returns the policy, None when there is none to go by. One that is invalid only makes a
+    warning: the last good one may well serve, and what was asked for may not wait until it is
+    mended.
+    """
+    policy: Policy | None = None
+    try:
+        policy = await policy_of(store, model)
+        lacking = _lacking(policy, version)
+    except NotFoundError as error:
+        lacking = str(error)
+    except PolicyError as error:
+        named = f"{model}:{version}" if version else model
+        output.warn(f"{named} is not checked: the stored document is invalid: {error.problems[0]}")
+        return None
     if lacking and not is_forced:
         msg = f"{lacking}; --force does it all the same"
         raise NotFoundError(msg)
     if lacking:
         output.warn(lacking)
+    return policy
 
 
-async def _lacking(store: Store, model: str, version: str) -> str:
+async def versions_of(store: Store, model: str) -> Collection[str] | None:
+    """Return the versions of a model: none without a policy, None when it is invalid."""
     try:
-        policy = await policy_of(store, model)
-    except NotFoundError as error:
-        return str(error)
+        stored = await store.get_policy(model)
+    except PolicyError:
+        return None
+    return () if stored is None else tuple(stored.policy.versions)
+
+
+async def expect_model(store: Store, model: str) -> None:
+    """Raise NotFoundError when the store has no document of the model, valid or not."""
+    if await store.get_document(model) is None:
+        raise await _no_policy(store, model)
+
+
+async def _no_policy(store: Store, model: str) -> NotFoundError:
+    what = f"the store has no policy of `{model}`"
+    return NotFoundError(_unknown(what, model, await store.models()))
+
+
+def _lacking(policy: Policy, version: str) -> str:
     if not version or version in policy.versions:
         return ""
-    return _unknown(f"the policy of {model} has no version `{version}`", version, policy.versions)
+    what = f"the policy of {policy.model} has no version `{version}`"
+    return _unknown(what, version, policy.versions)
 
 
 def _unknown(what: str, wanted: str, known: Iterable[str]) -> str:

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import durations, output
-from sidecar.cli.lookup import NotFoundError, expect_version
+from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, versions_of
+from sidecar.cli.marks import marked_pins, spell
 from sidecar.cli.options import Force, Model, Tenant, Ttl, commands
 from sidecar.cli.session import Session, with_store
+from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
 
 app = commands()
 
@@ -25,6 +27,12 @@ async def pin(
     force: Force = False,
 ) -> None:
     """Hold a tenant to a version, whatever the rules say."""
+    if not is_tenant(tenant):
+        msg = (
+            f"no token can have the tenant `{tenant}`: it is printable ASCII, without blanks"
+            f" around it, at most {MAX_TENANT_CHARS} characters"
+        )
+        raise typer.BadParameter(msg)
     await expect_version(session.store, model, version, is_forced=force)
     await session.store.set_pin(model, tenant, version, ttl_s=ttl)
     if session.as_json:
@@ -51,11 +59,20 @@ async def unpin(session: Session, model: Model, tenant: Tenant) -> None:
 @with_store
 async def pins(session: Session, model: Model) -> None:
     """List the pinned tenants of a model."""
-    found = sorted([one async for one in session.store.pins(model)], key=lambda one: one.tenant)
+    versions = await versions_of(session.store, model)
+    marked = marked_pins(session.store, model, versions)
+    found = sorted([one async for one in marked], key=lambda one: one.tenant)
+    if not found:
+        await expect_model(session.store, model)
     if session.as_json:
         output.emit(found)
         return
     rows = [
-        (one.tenant, one.version, durations.spell(one.ttl_s) if one.ttl_s else "") for one in found
+        (
+            one.tenant,
+            spell(one.version, one.fault),
+            durations.spell(one.ttl_s) if one.ttl_s else "",
+        )
+        for one in found
     ]
     output.table(("TENANT", "VERSION", "ENDS IN"), rows)

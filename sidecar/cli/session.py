@@ -79,9 +79,11 @@ async def _session(options: StoreOptions) -> AsyncIterator[Session]:
     try:
         yield Session(store, config, options.as_json)
     except StoreUnavailableError as error:
+        # Only the embedded store lives and dies with a sidecar.
+        asked = "Is `rmv serve` running? " if config.redis == "embedded" else ""
         msg = (
             f"the store `{_shown(config.redis)}` cannot be reached: {error}\n"
-            "Is `rmv serve` running? --redis, --state-dir or --config names another store."
+            f"{asked}--redis, --state-dir or --config names another store."
         )
         raise StoreUnavailableError(msg) from error
     finally:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import msgspec
 
 from sidecar.cli import durations, output
+from sidecar.cli.marks import marked_kills, marked_pins, spell
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Kill, Store
+from sidecar.store.keys import BadNameError
 
 app = commands()
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """One model; `fault` is what is wrong with its stored document."""
+    """One model; `fault` is what is wrong with its stored document.
+
+    `idle_pins` of the pins have no effect; `has_policy` is false for a model that only pins or
+    kills name.
+    """
 
     model: str
     revision: int
@@ -22,13 +28,15 @@ class ModelStatus(msgspec.Struct, frozen=True):
     pins: int
     kills: tuple[Kill, ...]
     fault: str = ""
+    idle_pins: int = 0
+    has_policy: bool = True
 
 
 @app.command("status")
 @with_store
 async def status(session: Session) -> None:
     """Show models, revisions, pins, and what is switched off."""
-    found = [await _status(session.store, model) for model in await session.store.models()]
+    found = [await _status(session.store, model) for model in await session.store.named_models()]
     if session.as_json:
         output.emit(found)
         return
@@ -43,27 +51,37 @@ async def status(session: Session) -> None:
                 f"{one.model}: the stored document is not valid, so the last good one serves"
             )
             output.note(one.fault)
+        if not one.has_policy:
+            output.warn(f"{one.model}: pins or kills name it, but the store has no policy of it")
 
 
 async def _status(store: Store, model: str) -> ModelStatus:
-    revision, versions, fault = 0, tuple[str, ...](), ""
+    revision, fault, has_policy = 0, "", True
+    versions: tuple[str, ...] | None = ()
     try:
         stored = await store.get_policy(model)
+        has_policy = stored is not None
         if stored is not None:
             revision, versions = stored.policy.revision, tuple(stored.policy.versions)
     except PolicyError as error:
-        fault = str(error)
-    pins = 0
-    async for _ in store.pins(model):
+        fault, versions = str(error), None
+    except BadNameError:  # of a pin or kill that was written by hand: no policy can have it
+        return ModelStatus(model, 0, (), 0, (), has_policy=False)
+    pins = idle = 0
+    async for one in marked_pins(store, model, versions):
         pins += 1
-    return ModelStatus(model, revision, versions, pins, tuple(await store.kills(model)), fault)
+        idle += bool(one.fault)
+    kills = await marked_kills(store, model, versions)
+    return ModelStatus(model, revision, versions or (), pins, kills, fault, idle, has_policy)
 
 
 def _cells(one: ModelStatus) -> tuple[str, str, str, str]:
-    revision = "invalid" if one.fault else str(one.revision)
-    return revision, ", ".join(one.versions), str(one.pins), "; ".join(map(_spell, one.kills))
+    revision = str(one.revision) if one.has_policy else "none"
+    pins = f"{one.pins} ({one.idle_pins} without effect)" if one.idle_pins else str(one.pins)
+    kills = "; ".join(map(_spell, one.kills))
+    return "invalid" if one.fault else revision, ", ".join(one.versions), pins, kills
 
 
 def _spell(kill: Kill) -> str:
     term = f", ends in {durations.spell(kill.ttl_s)}" if kill.ttl_s else ""
-    return f"{kill.version or 'the whole model'} ({kill.reason}{term})"
+    return spell(f"{kill.version or 'the whole model'} ({kill.reason}{term})", kill.fault)

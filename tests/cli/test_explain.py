@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -142,3 +144,27 @@ def test_claims_are_json_where_they_can_be() -> None:
 def test_a_claim_inside_a_plain_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="`plan` is not an object"):
         read_claims(["plan=gold", "plan.name=gold"])
+
+
+def test_the_model_is_named_as_of_other_commands_or_by_the_option(tumor: Rmv) -> None:
+    plain = tumor("explain", "tumor", "--tenant", "acme")
+    by_option = tumor("explain", "--model", "tumor", "--tenant", "acme")
+    both = tumor("explain", "tumor", "--model", "other")
+
+    assert plain == by_option
+    assert plain.code == 0
+    assert tumor("explain").code == both.code == 2
+
+
+def test_a_token_is_read_from_standard_input(
+    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tumor("token", "--tenant", "acme", "--keys", tmp_path / "keys").out
+    monkeypatch.setenv("RMV_IDENTITY__JWKS_FILE", str(tmp_path / "keys" / "jwks.json"))
+    monkeypatch.setenv("RMV_IDENTITY__ISSUER", "rmv-development")
+    monkeypatch.setenv("RMV_IDENTITY__AUDIENCE", "rmv")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(token))
+
+    ran = tumor("explain", "tumor", "--token", "-", "--json")
+
+    assert json.loads(ran.out)["tenant"] == "acme"

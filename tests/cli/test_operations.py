@@ -46,7 +46,7 @@ def test_pins_are_listed_and_taken_back(tumor: Rmv) -> None:
 
     assert [line.split()[:2] for line in listed[1:]] == [["acme", "v2"], ["globex", "v1"]]
     assert unpinned == (0, "tumor: acme is no longer pinned\n", "")
-    assert left == [{"tenant": "globex", "version": "v1", "ttl_s": None}]
+    assert left == [{"tenant": "globex", "version": "v1", "ttl_s": None, "fault": ""}]
 
 
 def test_a_tenant_that_is_not_pinned_cannot_be_unpinned(tumor: Rmv) -> None:
@@ -123,8 +123,10 @@ def test_status_counts_pins_and_names_kills(tumor: Rmv) -> None:
         "revision": 1,
         "versions": ["v1", "v2"],
         "pins": 1,
-        "kills": [{"version": "v2", "reason": "wrong dose", "ttl_s": None}],
+        "kills": [{"version": "v2", "reason": "wrong dose", "ttl_s": None, "fault": ""}],
         "fault": "",
+        "idle_pins": 0,
+        "has_policy": True,
     }
 
 
@@ -189,4 +191,132 @@ def test_a_setting_that_nobody_knows_stops_every_command(
     ran = tumor("status")
 
     assert ran.code == 2
-    assert ran.err == ("error: RMV_REDDIS: reddis: unknown setting; did you mean `RMV_REDIS`?\n")
+    assert ran.err == ("error: RMV_REDDIS: unknown setting; did you mean `RMV_REDIS`?\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("kill", "tumor:v2", "--reason", "wrong dose"),
+        ("kill", "tumor", "--reason", "wrong dose"),
+        ("pin", "tumor", "acme", "v2"),
+    ],
+)
+def test_a_document_that_is_invalid_keeps_nobody_from_acting(
+    tumor: Rmv, redis: Redis, command: tuple[str, ...]
+) -> None:
+    redis.set(key("policy", "tumor"), b'{"model": "tumor"}')
+
+    done = tumor(*command)
+
+    assert done.code == 0
+    assert done.out
+    assert done.err.startswith("warning: tumor")
+    assert "is not checked: the stored document is invalid: " in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_what_was_done_is_undone_while_the_document_is_invalid(tumor: Rmv, redis: Redis) -> None:
+    tumor("kill", "tumor:v2", "--reason", "wrong dose")
+    tumor("pin", "tumor", "acme", "v2")
+    redis.set(key("policy", "tumor"), b"{")
+
+    assert tumor("unkill", "tumor:v2").code == 0
+    assert tumor("unpin", "tumor", "acme").code == 0
+
+
+def test_pins_and_kills_without_effect_are_marked(tumor: Rmv, redis: Redis) -> None:
+    redis.set(key("kill", "tumor", "v22"), "oops")
+    redis.sadd(key("kill", "tumor", "v1"), "bad")
+    redis.set(key("pin", "tumor", "acme"), "v9")
+    redis.set(key("pin", "tumor", " globex"), "v1")
+
+    shown = tumor("status")
+    listed = tumor("pins", "tumor").out
+
+    assert "2 (2 without effect)" in shown.out
+    assert "v1 () - not a string; v22 (oops) - no such version" in shown.out
+    assert "v9 - no such version" in listed
+    assert "v1 - no caller can have this tenant" in listed
+
+
+def test_a_kill_that_is_no_string_is_not_explained_as_one(tumor: Rmv, redis: Redis) -> None:
+    redis.sadd(key("kill", "tumor", "v1"), "bad")
+
+    told = json.loads(tumor("explain", "tumor", "--tenant", "acme", "--json").out)
+
+    assert told["version"] == "v1"
+
+
+@pytest.mark.parametrize("model", ["tumour", "tumor "])
+def test_a_kill_of_a_model_without_policy_shows_in_status(
+    tumor: Rmv, redis: Redis, model: str
+) -> None:
+    redis.set(key("kill", model), "oops")
+
+    shown = tumor("status")
+
+    assert shown.code == 0
+    assert "none" in shown.out
+    assert f"warning: {model}: pins or kills name it" in shown.err
+
+
+def test_a_document_that_names_another_model_shows_as_invalid(tumor: Rmv, redis: Redis) -> None:
+    document = redis.get(key("policy", "tumor"))
+    redis.set(key("policy", "fraud"), str(document, "utf-8") if isinstance(document, bytes) else "")
+
+    shown = tumor("status")
+    (fraud, _) = json.loads(tumor("status", "--json").out)
+
+    assert shown.code == 0
+    assert shown.out.splitlines()[1].split()[:2] == ["fraud", "invalid"]
+    assert 'is "tumor", but the key says "fraud"' in shown.err
+    assert fraud["fault"]
+
+
+@pytest.mark.parametrize("reason", ["", " "])
+def test_a_kill_needs_words(tumor: Rmv, redis: Redis, reason: str) -> None:
+    ran = tumor("kill", "tumor:v2", "--reason", reason)
+
+    assert ran.code == 2
+    assert "--reason needs words" in ran.err
+    assert redis.get(key("kill", "tumor", "v2")) is None
+
+
+def test_a_kill_of_the_last_version_is_warned_of(tumor: Rmv) -> None:
+    first = tumor("kill", "tumor:v2", "--reason", "bad")
+    last = tumor("kill", "tumor:v1", "--reason", "bad")
+
+    assert first.err == ""
+    assert last.code == 0
+    assert "every version of tumor is switched off" in last.err
+
+
+@pytest.mark.parametrize("tenant", ["\u00e4", " acme", "x" * 129, ""])
+def test_a_tenant_that_no_token_can_have_is_not_pinned(tumor: Rmv, tenant: str) -> None:
+    ran = tumor("pin", "tumor", tenant, "v2")
+
+    assert ran.code == 2
+    assert "no token can have the tenant" in ran.err
+    assert json.loads(tumor("status", "--json").out)[0]["pins"] == 0
+
+
+@pytest.mark.parametrize("command", ["pins", "history"])
+def test_a_list_of_a_model_that_is_not_there_fails(tumor: Rmv, command: str) -> None:
+    ran = tumor(command, "nomodel")
+
+    assert ran == (1, "", "error: the store has no policy of `nomodel`; it has tumor\n")
+
+
+def test_a_store_that_is_no_url_is_a_usage_error(tumor: Rmv) -> None:
+    ran = tumor("status", "--redis", "localhost:6379")
+
+    assert ran.code == 2
+    assert ran.err.startswith("error: redis: the URL must begin with redis://")
+
+
+def test_the_embedded_store_needs_a_sidecar(rmv: Rmv, tmp_path: Path) -> None:
+    ran = rmv("status", "--state-dir", tmp_path)
+
+    assert ran.code == 1
+    assert "Is `rmv serve` running?" in ran.err

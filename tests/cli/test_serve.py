@@ -95,7 +95,7 @@ def test_the_file_may_be_named_by_the_environment_or_before_the_command(
     by_environment = rmv("serve")
 
     assert by_root == by_environment
-    assert by_root.err == f"error: {file}:1: no_auth: expected `bool`, got `int`\n"
+    assert by_root.err == f"error: {file}:1: no_auth: true or false is expected, not the number 1\n"
 
 
 def test_modules_of_the_current_folder_are_not_imported(becomes: Becomes) -> None:
@@ -116,11 +116,15 @@ def test_without_a_word_on_auth_nothing_is_served(rmv: Rmv) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--listen", "8080"), "--listen: listen: `8080` is not an address"),
-        (("--workers", "0"), "--workers: workers: expected `int` >= 1"),
+        (("--listen", "8080"), "--listen: `8080` is not an address"),
+        (
+            ("--workers", "0"),
+            "--workers: a whole number of at least 1 is expected, not the number 0",
+        ),
         (("--version", V1), "--version needs the name of the model"),
         (("--model", "m", "--version", "v1"), "--version v1: write NAME=URL"),
         (("--model", "m", "--version", V1, "--version", V2), "--default is needed"),
+        (("--redis", "localhost:6379"), "redis: the URL must begin with redis://"),
         (("--model", "m", "--default", "v1"), "--default and --shadow need versions"),
         (("--model", "m", "--version", V1, "--shadow", "v1=x"), "--shadow v1=x: write NAME"),
     ],
@@ -169,5 +173,5 @@ def test_the_program_ends_with_one_line_and_no_trace(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert ran.stdout == ""
     assert ran.stderr.startswith(f"error: the store `unix://{missing}` cannot be reached: ")
-    assert "Is `rmv serve` running?" in ran.stderr
+    assert "Is `rmv serve` running?" not in ran.stderr
     assert "Traceback" not in ran.stderr
