@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
+from sidecar.runtime.processes import allow_files
 from sidecar.runtime.questions import serve_questions
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import bind
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
 
+SPARE_FILES: Final = 1024  # for mirrors, the store, logs and libraries
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
 _log = logging.getLogger("sidecar.worker")
 
@@ -41,6 +43,12 @@ _log = logging.getLogger("sidecar.worker")
 async def run_worker(config: Config, question_socket: str) -> None:
     """Serve until a signal comes, then drain."""
     ending = Ending()
+    wanted = 2 * config.limits.connections + SPARE_FILES  # each client may need an upstream
+    if (allowed := allow_files(wanted)) < wanted:
+        _log.warning(
+            "the limit of open files is low for limits.connections",
+            extra={"allowed": allowed, "wanted": wanted},
+        )
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
@@ -173,7 +181,9 @@ def _open_log(target: str) -> int | None:
         return os.dup(1)  # another offset into the same file would overwrite what others write
     path = "/dev/stdout" if target == "stdout" else target
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # Non-blocking from the start: a FIFO that nobody reads is an error, not a long wait.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.open(path, flags, 0o640)
     except OSError as error:
         if target != "stdout":
             raise ConfigError(f"exchange_log: {target}: {error.strerror}") from error

@@ -311,8 +311,9 @@ class ClientConnection(Client):
         head, plane = exchange.head, self._plane
         if not head.host and (self._has_host or not exchange.is_http10):
             return Code.MALFORMED_REQUEST, "Host is missing"
-        if head.method == b"CONNECT" or (head.target[:1] != b"/" and head.target != b"*"):
-            return Code.NOT_IMPLEMENTED, "CONNECT, or a target that does not start with /"
+        target = head.target
+        if head.method == b"CONNECT" or (target[:1] != b"/" and target != b"*") or b"#" in target:
+            return _target_fault(head)
         if self._is_odd and self._parser.should_upgrade():
             return Code.NOT_IMPLEMENTED, "upgrades are not supported yet"
         if len(head.fields) > plane.max_field_parts:
@@ -423,3 +424,9 @@ class ClientConnection(Client):
         self.transport.write_eof()
         self.reading.release_all()
         self.deadline_s = now_s + LINGER_S
+
+
+def _target_fault(head: RequestHead) -> tuple[Code, str]:
+    if head.method != b"CONNECT" and b"#" in head.target:
+        return Code.MALFORMED_REQUEST, "the target has a fragment"  # RFC 9112 section 3.2
+    return Code.NOT_IMPLEMENTED, "CONNECT, or a target that does not start with /"

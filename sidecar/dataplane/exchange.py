@@ -221,6 +221,7 @@ class Exchange(ResponseSink):
 
     def on_interim_head(self, response: Response, out: list[bytes]) -> None:
         """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
+        self.replay = None  # the upstream is at work on it
         if not self.is_http10:
             out.append(_status_line(response))
             out += response.fields

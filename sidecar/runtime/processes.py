@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -27,6 +28,16 @@ KILL_GRACE_S: Final = 5.0  # past the drain time, before SIGKILL
 _log = logging.getLogger("sidecar.processes")
 # Looked up before any fork: between fork and exec little is safe.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+
+
+def allow_files(wanted: int) -> int:
+    """Raise this process's limit of open files towards `wanted`; return what it is now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    return max(soft, allowed)
 
 
 def die_with_parent(parent: int | None = None) -> None:

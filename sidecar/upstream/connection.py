@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FIRST_STATUS: Final = 100
 FIRST_FINAL_STATUS: Final = 200
 SWITCHING_PROTOCOLS: Final = 101
+MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
 
 _log = logging.getLogger("sidecar.upstream")
 _KINDS = FieldKinds(RESPONSE_FIELDS)
@@ -61,6 +62,7 @@ class UpstreamConnection(Response):
         self._is_done = self._is_keepable = self._is_bad = self._is_full = False
         self._out: list[bytes] = []
         self._body_bytes = 0
+        self._framing_bytes = 0  # read since the last byte of a body
 
     # --- what the sink does -------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class UpstreamConnection(Response):
         self.sink = sink
         self.method = method
         self.idle_since_s = 0.0
+        self._framing_bytes = 0
         self.is_sent = self._is_done = self._is_keepable = False
 
     def send(self, data: bytes) -> None:
@@ -111,13 +114,7 @@ class UpstreamConnection(Response):
             self.transport.abort()
             return
         self.read_s = self._monotonic_s()
-        error = ""
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            error = "it switched protocols unasked"
-        except HttpParserError as refused:
-            error = _explain(refused)
+        error = self._parse(data)
         out = self._out
         if out:
             self._out = []
@@ -231,6 +228,7 @@ class UpstreamConnection(Response):
         if self._is_done:
             self._is_bad = True
             return
+        self._framing_bytes = 0
         self._body_bytes += len(data)
         if self.writes_chunks:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
@@ -247,6 +245,19 @@ class UpstreamConnection(Response):
         self._is_done = True
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _parse(self, data: bytes) -> str:
+        """Feed the parser; return what is wrong with the response, if anything."""
+        self._framing_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            return "it switched protocols unasked"
+        except HttpParserError as refused:
+            return _explain(refused)
+        if self._framing_bytes > MAX_HEAD_BYTES:
+            return f"a head, or trailers, over {MAX_HEAD_BYTES} bytes"
+        return ""
 
     def _end(self, sink: ResponseSink, *, is_clean: bool) -> None:
         self.sink = None

@@ -33,7 +33,11 @@ TRAILER: Final = 15
 
 
 class FieldKinds(dict[bytes, int]):
-    """Kinds by spelling: `kinds[b"Content-Length"]`. Unknown names are PASS; bounded."""
+    """Kinds by spelling: `kinds[b"Content-Length"]`. Unknown names are PASS; bounded.
+
+    A name with `_` for `-` is no other field to servers that keep fields as CGI does (RFC 3875
+    section 4.1.18): where it reads like one that the sidecar treats, it is left out.
+    """
 
     def __init__(self, known: dict[bytes, int]) -> None:
         """Take kinds by lower-case name."""
@@ -41,7 +45,9 @@ class FieldKinds(dict[bytes, int]):
         self._known = known
 
     def __missing__(self, name: bytes) -> int:
-        kind = self._known.get(name.lower(), PASS)
+        kind = self._known.get(name.lower().replace(b"_", b"-"), PASS)
+        if b"_" in name and kind not in {PASS, SECRET}:
+            kind = DROP
         if len(self) < MAX_SPELLINGS:
             self[name] = kind
         return kind

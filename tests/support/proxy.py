@@ -71,6 +71,11 @@ class Client:
         await self.send(request, how)
         return await self.answer(request.split(b" ", 1)[0])
 
+    async def some(self) -> bytes:
+        """Read what has come, at least a byte; nothing at the end of the connection."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.read(65_536)
+
     async def rest(self) -> bytes:
         """Read to the end of the connection."""
         async with asyncio.timeout(PATIENCE_S):

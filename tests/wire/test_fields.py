@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecar.wire import fields as wire
@@ -33,6 +33,7 @@ def test_a_field_has_its_kind_however_it_is_spelled(table: dict[bytes, int]) -> 
 def test_an_unknown_field_is_passed_on(name: bytes) -> None:
     kinds = FieldKinds(REQUEST_FIELDS)
 
+    assume(b"_" not in name)
     assert kinds[name] == REQUEST_FIELDS.get(name.lower(), wire.PASS)
 
 
