@@ -83,5 +83,7 @@ def _cells(one: ModelStatus) -> tuple[str, str, str, str]:
 
 
 def _spell(kill: Kill) -> str:
-    term = f", ends in {durations.spell(kill.ttl_s)}" if kill.ttl_s else ""
-    return spell(f"{kill.version or 'the whole model'} ({kill.reason}{term})", kill.fault)
+    term = f"ends in {durations.spell(kill.ttl_s)}" if kill.ttl_s else ""
+    told = ", ".join(part for part in (kill.reason, term) if part)
+    named = kill.version or "the whole model"
+    return spell(f"{named} ({told})" if told else named, kill.fault)

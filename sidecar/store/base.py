@@ -61,7 +61,11 @@ class Store(Protocol):
     """
 
     async def get_document(self, model: str) -> bytes | None:
-        """Return a model's document as it is stored, valid or not; None when there is none."""
+        """Return a model's document as it is stored, valid or not; None when there is none.
+
+        Raises:
+            PolicyError: its key holds no string.
+        """
         ...
 
     async def get_policy(self, model: str) -> StoredPolicy | None:

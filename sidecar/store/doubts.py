@@ -24,6 +24,10 @@ class Doubts:
     def __bool__(self) -> bool:
         return bool(self._told)
 
+    def told(self) -> list[str]:
+        """Return the keys that were told of and have not changed since."""
+        return list(self._told)
+
     def tell(self, key: str, model: str, reason: str) -> None:
         """Log that a key has no effect, unless that was the last word on it."""
         if self._told.get(key) == reason:

@@ -187,14 +187,31 @@ class LivePolicies:
 
     def _judge_all(self) -> Iterator[None]:
         """Look for pins and kills without effect, which a change of policy may have made."""
+        self._judge_told()
         for model in self._kills:
             self._judge_kills(model)
         for model, pins in list(self._pins.items()):
             tenants = list(pins)
             for start in range(0, len(tenants), _STRIDE):
+                policy = self._policies.get(model)
+                versions = policy.versions if policy else {}
                 for tenant in tenants[start : start + _STRIDE]:
-                    self._judge_pin(model, tenant, pins.get(tenant))
+                    # The good ones cost no more than this, with a million of them every minute.
+                    if pins.get(tenant) not in versions or not is_tenant(tenant):
+                        self._judge_pin(model, tenant, pins.get(tenant))
                 yield
+
+    def _judge_told(self) -> None:
+        """Look again at what was told: a new version or model may have given it an effect."""
+        for spelled in self._doubts.told():
+            match self._keys.parse(spelled.encode()):
+                case PinKey(model=model, tenant=tenant):
+                    self._judge_pin(model, tenant, self._pins.get(model, {}).get(tenant))
+                case KillKey(model=model, version=version) as key:
+                    is_set = version in self._kills.get(model, {})
+                    self._judge(key, version, is_set=is_set)
+                case _:
+                    pass  # only pins and kills are told of here
 
     def _judge_kills(self, model: str) -> None:
         for version in self._kills.get(model, ()):

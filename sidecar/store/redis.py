@@ -6,10 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import structs
+from redis.exceptions import ResponseError
 
 from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
-from sidecar.policy.problem import PolicyError
+from sidecar.policy.problem import PolicyError, Problem
 from sidecar.runtime.clock import SystemClock
 from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
@@ -56,8 +57,14 @@ class RedisStore:
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""
+        key = self._keys.policy(model)
         async with bounded():
-            return _bytes(await self._redis.get(self._keys.policy(model)))
+            try:
+                return _bytes(await self._redis.get(key))
+            except ResponseError as e:
+                if not str(e).startswith("WRONGTYPE"):
+                    raise
+        raise PolicyError([Problem(key, "", f"{NO_TEXT}: nothing can be read from it; delete it")])
 
     async def get_policy(self, model: str) -> StoredPolicy | None:
         """Return a model's policy, or None; raises PolicyError when it is not valid."""

@@ -235,7 +235,7 @@ def test_pins_and_kills_without_effect_are_marked(tumor: Rmv, redis: Redis) -> N
     listed = tumor("pins", "tumor").out
 
     assert "2 (2 without effect)" in shown.out
-    assert "v1 () - not a string; v22 (oops) - no such version" in shown.out
+    assert "v1 - not a string; v22 (oops) - no such version" in shown.out
     assert "v9 - no such version" in listed
     assert "v1 - no caller can have this tenant" in listed
 
@@ -320,3 +320,21 @@ def test_the_embedded_store_needs_a_sidecar(rmv: Rmv, tmp_path: Path) -> None:
 
     assert ran.code == 1
     assert "Is `rmv serve` running?" in ran.err
+
+
+def test_a_document_that_is_no_string_shows_as_invalid_and_stops_no_kill(
+    tumor: Rmv, redis: Redis
+) -> None:
+    redis.sadd(key("policy", "fraud"), "x")
+
+    shown = tumor("status")
+    killed = tumor("kill", "fraud:v1", "--reason", "bad")
+    listed = tumor("get")
+
+    assert shown.code == 0
+    assert [line.split()[:2] for line in shown.out.splitlines()[1:]] == [
+        ["fraud", "invalid"],
+        ["tumor", "1"],
+    ]
+    assert "policy:fraud: not a string" in shown.err
+    assert killed.code == listed.code == 0

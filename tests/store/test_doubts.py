@@ -186,3 +186,15 @@ def test_a_tenant_is_what_a_token_can_name(tenant: str) -> None:
         believed = False
 
     assert is_tenant(tenant) is believed
+
+
+def test_a_version_that_comes_and_goes_makes_its_pin_told_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    live = loaded()
+    lacking, pins = document().replace(b'"v2"', b'"v3"'), {"fraud": {"acme": "v2"}}
+
+    for raw in (lacking, document(), lacking):
+        live.replace(Contents({"fraud": raw}, pins, {"fraud": {"v2": "bad"}}))
+
+    assert [key for key, _, _ in told(caplog)] == 2 * ["rmv:kill:fraud:v2", "rmv:pin:fraud:acme"]
