@@ -7,6 +7,7 @@ the types again, for documents that it refused.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import cache
 from itertools import islice
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Union, get_args, get_origin
@@ -15,6 +16,7 @@ import msgspec
 
 from sidecar.model.policy import Name, Policy
 from sidecar.policy import words
+from sidecar.policy.problem import MAX_PROBLEMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +45,8 @@ def _walk(value: JSON, expected: object, path: Path) -> Iterator[Misfit]:
     try:
         msgspec.convert(value, expected)
     except msgspec.ValidationError as error:
-        inside = list(_inside(value, _branch(value, expected), path))
+        # No more than will be told: a large document may be wrong in every line.
+        inside = list(islice(_inside(value, _branch(value, expected), path), MAX_PROBLEMS + 1))
         yield from inside or [(path, _reason(str(error), value, expected))]
 
 
@@ -64,7 +67,7 @@ def _inside(value: JSON, expected: object, path: Path) -> Iterator[Misfit]:
 def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Misfit]:
     if not issubclass(expected, msgspec.Struct):
         return
-    fields = {field.encode_name: field for field in msgspec.structs.fields(expected)}
+    fields = _fields(expected)
     for key, item in value.items():
         if key in fields:
             yield from _walk(item, fields[key].type, (*path, key))
@@ -73,6 +76,12 @@ def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Mis
     for name, field in fields.items():
         if field.required and name not in value:
             yield path, f'the field "{name}" is missing'
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """Return a struct's fields by the names that documents use; finding them out is slow."""
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 
 def _branch(value: JSON, expected: object) -> object:

@@ -138,10 +138,18 @@ def _entry(
         revision=int(_bytes(at or b"0").partition(b"-")[0]),
         actor=members.get(b"actor", b"").decode("utf-8", "replace"),
         comment=members.get(b"comment", b"").decode("utf-8", "replace"),
-        at_s=float(members.get(b"at", b"0")),
+        at_s=_seconds(members.get(b"at", b"0")),
         digest=members.get(b"digest", b"").decode("utf-8", "replace"),
         document=members.get(b"document", b""),
     )
+
+
+def _seconds(written: bytes) -> float:
+    """Read a time that anybody may have written; what is no time counts as the epoch."""
+    try:
+        return float(written)
+    except ValueError:
+        return 0.0
 
 
 def _bytes(value: bytes | str) -> bytes:

@@ -238,5 +238,7 @@ class _Adopter:
                     await self._journal.adopt(model, raw)
                 except (StoreUnavailableError, PolicyError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
+                except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
+                    _log.exception("policy not adopted", extra={"model": model, "reason": repr(e)})
                 else:
                     self._done[model] = raw

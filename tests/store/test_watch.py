@@ -312,3 +312,17 @@ async def test_a_wrong_password_is_stale_and_says_why(
     assert live.is_stale
     assert "authenticat" in str(vars(caplog.records[0])["reason"])
     await store.close()
+
+
+async def test_an_odd_history_entry_does_not_end_adoption(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    await valkey.client.xadd("rmv:history:tumor", {"at": "garbage"}, id="5-0")
+    async with watching(redis_store) as live:
+        await valkey.client.set("rmv:policy:tumor", document("tumor"))
+        await valkey.client.set("rmv:policy:fraud", document())
+
+        await eventually(lambda: {"fraud", "tumor"} <= live.snapshots.keys())
+        await _until_recorded(redis_store, 1)
+
+    assert [entry.at_s for entry in await redis_store.history("tumor")][-1] == 0.0
