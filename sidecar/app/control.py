@@ -22,7 +22,7 @@ from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.processes import Workers
 from sidecar.runtime.signals import Ending
-from sidecar.runtime.sockets import address_of, bind, bind_first
+from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import EmbeddedServer
@@ -74,8 +74,8 @@ async def _serve(config: Config, ending: Ending) -> None:
         fleet = WorkerFleet(sockets, ready=READY, metrics=METRICS, shared=SHARED_GAUGES)
         admin = AdminServer(fleet.unready, fleet.metrics)
         # Bound here and held: a port that is taken is told once, and not by every worker.
-        held = bind_first(config.listen)
-        bound = msgspec.structs.replace(config, listen=address_of(held))
+        held = HeldPort(config.listen)
+        bound = msgspec.structs.replace(config, listen=held.address)
         if config.admin is not None:
             listening = bind(config.admin)
             bound = msgspec.structs.replace(bound, admin=address_of(listening))
