@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
+FRAGMENT: Final = 35  # "#"; as a byte: to look for bytes of length 1 takes 20 times as long
 _VERSIONS: Final = frozenset(("1.1", "1.0"))  # llhttp lets 0.9 and 2.0 through as well
-_KINDS = FieldKinds(REQUEST_FIELDS)
+_KINDS: Final = FieldKinds(REQUEST_FIELDS)
 _log = logging.getLogger("sidecar.dataplane")
 
 
@@ -215,7 +216,7 @@ class ClientConnection(Client):
         head = self._head
         if head is None:  # a trailer: it is not passed on, and decides nothing
             return
-        kind = _KINDS[name]
+        kind = _KINDS.of(name)
         if kind:
             if kind == wire.AUTHORIZATION and head.authorization is None:
                 head.authorization = value
@@ -230,7 +231,7 @@ class ClientConnection(Client):
             elif not self._is_passed(head, kind, value):
                 self._left_out_bytes += len(name) + len(value) + 4
                 return
-        head.fields += (name, b": ", value, b"\r\n")
+        head.fields.extend((name, b": ", value, b"\r\n"))
 
     def _is_passed(self, head: RequestHead, kind: int, value: bytes) -> bool:  # noqa: C901, PLR0912 -- a table
         """Look at a field that is rarer; return whether it is passed on."""
@@ -312,7 +313,11 @@ class ClientConnection(Client):
         if not head.host and (self._has_host or not exchange.is_http10):
             return Code.MALFORMED_REQUEST, "Host is missing"
         target = head.target
-        if head.method == b"CONNECT" or (target[:1] != b"/" and target != b"*") or b"#" in target:
+        if (
+            head.method == b"CONNECT"
+            or (target[:1] != b"/" and target != b"*")
+            or FRAGMENT in target
+        ):
             return _target_fault(head)
         if self._is_odd and self._parser.should_upgrade():
             return Code.NOT_IMPLEMENTED, "upgrades are not supported yet"
@@ -427,6 +432,6 @@ class ClientConnection(Client):
 
 
 def _target_fault(head: RequestHead) -> tuple[Code, str]:
-    if head.method != b"CONNECT" and b"#" in head.target:
+    if head.method != b"CONNECT" and FRAGMENT in head.target:
         return Code.MALFORMED_REQUEST, "the target has a fragment"  # RFC 9112 section 3.2
     return Code.NOT_IMPLEMENTED, "CONNECT, or a target that does not start with /"

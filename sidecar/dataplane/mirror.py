@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.contract import Response
     from sidecar.upstream.pool import Group, Upstreams
 
-_KINDS = FieldKinds(REQUEST_FIELDS)
+_KINDS: Final = FieldKinds(REQUEST_FIELDS)
 _LEFT_OUT: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
 COUNTER: Final = "rmv_mirrors_total"
 
@@ -288,7 +288,7 @@ class Mirror:
         fields = copy.head.fields
         kept: list[bytes] = []
         for at in range(0, len(fields), 4):
-            if _KINDS[fields[at]] not in _LEFT_OUT:
+            if _KINDS.of(fields[at]) not in _LEFT_OUT:
                 kept += fields[at : at + 4]
         return kept
 

@@ -44,7 +44,7 @@ class Rejected(Struct, frozen=True, gc=False):
     cause: Cause
 
 
-class Decision(Struct, frozen=True, cache_hash=True, gc=False):
+class Decision(Struct, frozen=True, cache_hash=True, gc=False, omit_defaults=True):
     """The resolver's whole answer for one request.
 
     `version` is empty when the request is refused; then `refusal` says with which code and

@@ -26,7 +26,7 @@ class Series:
     __slots__ = ("first_byte", "first_byte_s", "latency", "latency_s", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes: Counter[tuple[int, str]] = Counter()  # by status and error code
+        self.outcomes: dict[tuple[int, str], int] = {}  # by status and error code
         self.latency = [0] * BUCKETS
         self.latency_s = 0.0
         self.first_byte = [0] * BUCKETS
@@ -47,12 +47,14 @@ class Metrics:
         """Count finished exchanges."""
         for record in records:
             series = self._by_decision.get(record.decision) or self._find(record.decision)
-            series.outcomes[record.status, record.code] += 1
-            series.latency[_bucket(record.duration_s)] += 1
-            series.latency_s += record.duration_s
-            if record.first_byte_s >= 0:
-                series.first_byte[_bucket(record.first_byte_s)] += 1
-                series.first_byte_s += record.first_byte_s
+            outcomes, outcome = series.outcomes, (record.status, record.code)
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            duration_s, first_byte_s = record.duration_s, record.first_byte_s
+            series.latency[_bucket(duration_s)] += 1
+            series.latency_s += duration_s
+            if first_byte_s >= 0:
+                series.first_byte[_bucket(first_byte_s)] += 1
+                series.first_byte_s += first_byte_s
 
     def count(self, name: str, *labels: str) -> None:
         """Add one to a counter; `labels` are name, value, name, value."""

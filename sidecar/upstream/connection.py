@@ -35,7 +35,7 @@ SWITCHING_PROTOCOLS: Final = 101
 MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
 
 _log = logging.getLogger("sidecar.upstream")
-_KINDS = FieldKinds(RESPONSE_FIELDS)
+_KINDS: Final = FieldKinds(RESPONSE_FIELDS)
 
 
 class UpstreamConnection(Response):
@@ -177,12 +177,12 @@ class UpstreamConnection(Response):
         """Keep an end-to-end field; note framing."""
         if self.status:  # a trailer: it must not touch the framing, and is not passed on
             return
-        kind = _KINDS[name]
+        kind = _KINDS.of(name)
         if kind == wire.CONTENT_LENGTH:
             self.framing = int(value)  # llhttp lets digits alone through
         elif kind and not self._is_passed(kind, value):
             return
-        self.fields += (name, b": ", value, b"\r\n")
+        self.fields.extend((name, b": ", value, b"\r\n"))
 
     def _is_passed(self, kind: int, value: bytes) -> bool:
         if kind == wire.CONNECTION:
