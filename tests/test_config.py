@@ -10,7 +10,6 @@ from sidecar.config import (
     Address,
     Config,
     IdentitySettings,
-    Limits,
     ServeSpec,
     hand_over,
     load,
@@ -19,6 +18,7 @@ from sidecar.config import (
     take_over,
 )
 from sidecar.errors import ConfigError
+from sidecar.model.limits import Limits
 from sidecar.model.policy import Operators, Policy, Rule, Split, Version
 from sidecar.model.route import RouteRule
 
