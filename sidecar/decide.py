@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
-from sidecar.model.identity import ANONYMOUS, Identity
+from sidecar.model.identity import ANONYMOUS, Identity, is_tenant
 from sidecar.policy.resolver import resolve, shadows_for
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sidecar.store.live import LivePolicies
 
 MAX_TENANTS = 10_000  # remembered without auth; any client can name new ones
-MAX_TENANT_BYTES = 128
 
 
 class Verdict:
@@ -54,7 +53,7 @@ class ClaimedTenants:
         if known is not None:
             return known
         name = (tenant or b"").decode("latin-1").strip()
-        if not name.isascii() or not name.isprintable() or len(name) > MAX_TENANT_BYTES:
+        if name and not is_tenant(name):
             raise TokenRefused(Code.TENANT_DENIED, "X-Tenant is not a usable tenant name")
         identity = Identity(tenant=name)
         if len(self._known) < MAX_TENANTS:

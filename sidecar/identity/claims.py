@@ -8,12 +8,10 @@ from msgspec import Struct
 
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
-from sidecar.model.identity import Identity
+from sidecar.model.identity import MAX_TENANT_CHARS, Identity, is_tenant
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
-
-MAX_TENANT_CHARS = 128  # it stands in a header, in Redis keys and in metric labels
 
 
 class ClaimNames(Struct, frozen=True):
@@ -61,8 +59,7 @@ def _tenant(value: JSON, name: str) -> str:
         raise TokenRefused(Code.TENANT_DENIED, f"the token has no tenant in claim '{name}'")
     # It goes into an HTTP header: outer spaces would be lost there, and with them the difference
     # between two tenants (RFC 9110 section 5.5).
-    is_plain = value.isascii() and value.isprintable() and value == value.strip()
-    if not is_plain or len(value) > MAX_TENANT_CHARS:
+    if not is_tenant(value):
         detail = f"claim '{name}' is not printable ASCII of at most {MAX_TENANT_CHARS} characters"
         raise TokenRefused(Code.TENANT_DENIED, detail)
     return value
