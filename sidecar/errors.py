@@ -30,7 +30,6 @@ class Code(Enum):
     REQUEST_TIMEOUT = "request-timeout", 408, "Request timeout", Source.CLIENT
     VERSION_UNAVAILABLE = "version-unavailable", 409, "Version unavailable", Source.SIDECAR
     BODY_TOO_LARGE = "body-too-large", 413, "Body too large", Source.CLIENT
-    EXPECTATION_FAILED = "expectation-failed", 417, "Expectation failed", Source.CLIENT
     HEAD_TOO_LARGE = "head-too-large", 431, "Head too large", Source.CLIENT
     NOT_IMPLEMENTED = "not-implemented", 501, "Not implemented", Source.CLIENT
     UPSTREAM_FAILED = "upstream-failed", 502, "Upstream failed", Source.UPSTREAM

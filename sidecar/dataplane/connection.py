@@ -70,10 +70,6 @@ class ClientConnection(Client):
 
     # --- what exchanges use -------------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
-        """Write response bytes."""
-        self.transport.write(data)
-
     def cut(self) -> None:
         """End the connection so that the client sees a failure and not the end of a body."""
         raw = self.transport.get_extra_info("socket")

@@ -119,7 +119,9 @@ class Exchange(ResponseSink):
         )
         out += self.out  # body that came before a queued request's turn
         self.out = out
-        client.deadline_s = self.began_s + plane.body_idle_s
+        # A request that waited behind another is whole already: only the answer is waited for.
+        allowed_s = plane.first_byte_s if self.is_request_done else plane.body_idle_s
+        client.deadline_s = self.began_s + allowed_s
         self._connect(pool)
 
     # --- 2. Find a connection ------------------------------------------------------------------

@@ -12,11 +12,6 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 
-def chunk(data: bytes) -> bytes:
-    """Return `data` as one chunk of a chunked body; an empty chunk would end the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-
-
 def is_chunked_alone(transfer_encoding: bytes) -> bool:
     """Return whether the only coding is `chunked`: no other survives re-framing."""
     return transfer_encoding.strip().lower() == b"chunked"

@@ -238,3 +238,17 @@ async def test_a_head_begun_behind_a_request_must_arrive_in_time_too(log: Path) 
         late = await client.answer()
 
         assert late.code == "request-timeout"
+
+
+async def test_a_request_that_waited_whole_has_the_time_of_the_first_byte(log: Path) -> None:
+    async def answer_first(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target == b"/1":
+            await echo(request, writer)
+
+    timeouts = Timeouts(first_byte_s=0.2, body_idle_s=600.0)
+    async with chain(log, answer_first, timeouts=timeouts) as (proxy, _), proxy.client() as client:
+        await client.send(get(1) + get(2))
+        first, second = await client.answer(), await client.answer()
+
+    assert first.status == 200
+    assert (second.status, second.code) == (504, "upstream-timeout")
