@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.dataplane.flow import Reading
+    from sidecar.dataplane.tunnel import Tunnel
     from sidecar.runtime.transport import Transport
 
 
@@ -31,6 +32,14 @@ class Client:
     @abstractmethod
     def on_exchange_end(self, now_s: float) -> None:
         """Go on with the next request, or close; the one in hand ended at `now_s`."""
+
+    @abstractmethod
+    def open_tunnel(self, tunnel: Tunnel) -> None:
+        """Hand all bytes from here on to `tunnel`, those that are here already included."""
+
+    @abstractmethod
+    def notice_leaving(self) -> None:
+        """Give up if the client has left while it was not read, so that nobody was told."""
 
     @abstractmethod
     def on_deadline(self) -> None:

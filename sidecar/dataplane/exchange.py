@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.flow import UNCONNECTED, UPSTREAM_FULL
 from sidecar.dataplane.respond import problem_response
+from sidecar.dataplane.tunnel import Tunnel
 from sidecar.decide import Verdict
 from sidecar.errors import Code
 from sidecar.model.decision import Decision
@@ -18,7 +19,9 @@ from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
 from sidecar.upstream.contract import ResponseSink
 from sidecar.wire import fields as wire
-from sidecar.wire.framing import LAST_CHUNK, UNTIL_CLOSE
+from sidecar.wire.fields import passable_trailers
+from sidecar.wire.framing import CHUNKED, LAST_CHUNK, UNTIL_CLOSE
+from sidecar.wire.request import KINDS
 
 if TYPE_CHECKING:
     from sidecar.dataplane.client import Client
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
 OK: Final = 200
+SWITCHED: Final = 101
 CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
 CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
 _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -56,19 +60,16 @@ class Exchange(ResponseSink):
     copy: Copy | None = None
     target: bytes
     is_begun = False
-    is_chunked = False  # the request's body
-    has_body = False  # its head announces one, if of no bytes
-    is_http10 = False
-    keeps_client = True  # whether the client connection goes on after this
     is_request_done = False
     is_head_sent = False
+    is_answered = False  # a byte of the answer is on its way to the client
     is_ended = False
     refusal: tuple[Code, str] | None = None  # to be answered at the end of this read
     is_retried = False
     replay: bytes | None = None  # the whole request, while it may be sent again
     request_bytes = 0
     response_bytes = 0
-    status = 0  # of the head that was sent to the client; 0 until then
+    status = 0  # of the head that is, or will be, sent to the client; 0 until then
     code = ""
     endpoint = ""
     first_byte_s = -1.0
@@ -79,6 +80,9 @@ class Exchange(ResponseSink):
         self.client = client
         self.plane = plane
         self.head = head
+        self.is_chunked = head.framing == CHUNKED  # the request's body
+        self.is_http10 = head.is_http10
+        self.keeps_client = head.keeps_alive  # whether the client connection goes on after this
         self.out: list[bytes] = []  # for the upstream, not written yet
 
     # --- 1. The head is here: decide -----------------------------------------------------------
@@ -95,18 +99,18 @@ class Exchange(ResponseSink):
             self.refuse(decision.refusal, decision.detail)
             return
         lane = self.lane = plane.lanes.get(decision) or plane.make_lane(decision)
-        if verdict.shadows:
-            self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, self.has_body)
+        if verdict.shadows and not head.upgrade:
+            self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, head.has_body)
         pool = lane.group.pick()
         if not head.host:  # of HTTP/1.0; an HTTP/1.1 request has one (RFC 9112 section 3.2)
-            head.fields += (b"Host", b": ", pool.authority, b"\r\n")
+            head.fields.append(b"Host: %b\r\n" % pool.authority)
         target = head.target
         if lane.rewrite is not None:
             target = lane.rewrite(target, verdict.rest)
         out = [head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += head.fields if not lane.replaced else wire.without(head.fields, lane.replaced)
-        if self.is_chunked:
-            out.append(b"Transfer-Encoding: chunked\r\n")
+        if self.is_chunked or head.upgrade or head.takes_trailers:
+            out += _hop_lines(head)
         out += (
             client.forwarded_lines,
             head.host,
@@ -117,11 +121,8 @@ class Exchange(ResponseSink):
             plane.tenant_lines[verdict.identity.tenant],
             b"\r\n",
         )
-        out += self.out  # body that came before a queued request's turn
         self.out = out
-        # A request that waited behind another is whole already: only the answer is waited for.
-        allowed_s = plane.first_byte_s if self.is_request_done else plane.body_idle_s
-        client.deadline_s = self.began_s + allowed_s
+        client.deadline_s = self.began_s + plane.body_idle_s
         self._connect(pool)
 
     # --- 2. Find a connection ------------------------------------------------------------------
@@ -170,7 +171,7 @@ class Exchange(ResponseSink):
         self.request_bytes += len(data)
         limit = self.plane.max_body_bytes
         if limit is not None and self.request_bytes > limit:
-            self._stop(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
+            self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
             return
         if self.is_chunked:
             self.out += (b"%x\r\n" % len(data), data, b"\r\n")
@@ -179,13 +180,16 @@ class Exchange(ResponseSink):
         if self.copy is not None:
             self.copy.add(data)
 
-    def on_request_end(self) -> None:
-        """Learn that the request is whole."""
+    def on_request_end(self, trailers: list[bytes]) -> None:
+        """Learn that the request is whole; `trailers` are lines that decide nothing any more."""
         self.is_request_done = True
         if self.is_ended:
             return
         if self.is_chunked:
             self.out.append(LAST_CHUNK)
+            if trailers:
+                self.out += passable_trailers(trailers, self.head.trailer, KINDS)
+            self.out.append(b"\r\n")
         if self.is_begun:
             client = self.client
             client.deadline_s = client.read_s + self.plane.first_byte_s
@@ -204,7 +208,7 @@ class Exchange(ResponseSink):
             self.out = []
             if self.is_request_done:
                 upstream.is_sent = True
-                if not self.is_head_sent and self.head.method in _REPEATABLE:
+                if not self.is_head_sent and not self.head.upgrade:
                     self.replay = data
             self.is_head_sent = True
             upstream.send(data)
@@ -244,6 +248,8 @@ class Exchange(ResponseSink):
                 response.writes_chunks = self.keeps_client = False
             else:
                 out.append(b"Transfer-Encoding: chunked\r\n")
+                if response.trailer:
+                    out.append(b"Trailer: %b\r\n" % response.trailer)
         out += (self.lane.response_lines, b"X-Request-Id: ", self.head.request_id)
         if self.keeps_client and not self.is_http10:
             out.append(b"\r\n\r\n")
@@ -252,8 +258,25 @@ class Exchange(ResponseSink):
         else:
             out.append(b"\r\nConnection: close\r\n\r\n")
 
+    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+        """Become a tunnel, if that is what the client asked for (RFC 9110 section 7.8)."""
+        upstream, asked = self.upstream, self.head.upgrade
+        protocols = wire.tokens(response.upgrade)
+        if upstream is None or not asked or not protocols <= wire.tokens(asked):
+            return None
+        self.first_byte_s = response.read_s - self.began_s
+        self.status, self.keeps_client, self.replay = response.status, False, None
+        out.append(_status_line(response))
+        out += response.fields
+        out += (b"Connection: Upgrade\r\nUpgrade: ", response.upgrade, b"\r\n")
+        out += (self.lane.response_lines, b"X-Request-Id: ", self.head.request_id, b"\r\n\r\n")
+        tunnel = Tunnel(self.client, upstream, self, self.plane.timeouts.tunnel_idle_s)
+        self.client.open_tunnel(tunnel)
+        return tunnel
+
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Pass bytes on to the client."""
+        self.is_answered = self.status != 0  # a 1xx is no answer
         self.response_bytes += body_bytes
         client, upstream = self.client, self.upstream
         if upstream is not None:
@@ -265,15 +288,26 @@ class Exchange(ResponseSink):
         upstream, self.upstream = self.upstream, None
         self._end(upstream.read_s if upstream is not None else self.plane.monotonic_s())
 
-    def on_response_lost(self, reason: str) -> None:
+    def on_response_lost(self, reason: str, *, is_unanswered: bool) -> None:
         """Try once more where that is safe; else say so, or cut the response short."""
-        reused = self.upstream is not None and self.upstream.served > 0
-        self.upstream = None
-        if self.replay is not None and reused and not self.status and not self.is_retried:
-            self.out = [self.replay]
+        upstream, self.upstream = self.upstream, None
+        if is_unanswered and upstream is not None and self._may_repeat(upstream):
             self._retry("reset")
             return
         self.fail(Code.UPSTREAM_FAILED, reason)
+
+    def _may_repeat(self, upstream: UpstreamConnection) -> bool:
+        """Judge a request whose reused connection ended before any byte of an answer.
+
+        Either doing it twice does no harm, or the upstream cannot have begun with it.
+        """
+        replay = self.replay
+        if replay is None or self.is_retried or not upstream.served:
+            return False
+        if self.head.method not in _REPEATABLE and not upstream.is_unread():
+            return False
+        self.out = [replay]
+        return True
 
     # --- 5. Ends -------------------------------------------------------------------------------
 
@@ -313,16 +347,6 @@ class Exchange(ResponseSink):
         self.client.transport.write(head + body)
         self._end(self.plane.monotonic_s())
 
-    def _stop(self, code: Code, reason: str) -> None:
-        """Fail in the middle of a read: the problem is told in its turn, at the read's end."""
-        if self.status:
-            self.fail(code, reason)
-            return
-        self._abandon()
-        self.out = []
-        self.plane.metrics.count("rmv_failed_exchanges_total", "code", code.slug)
-        self.refuse(code, reason)
-
     def _abandon(self) -> None:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
@@ -334,7 +358,8 @@ class Exchange(ResponseSink):
         """End an exchange that was under way: with a problem, or with a cut once a head is out."""
         self._abandon()
         self.plane.metrics.count("rmv_failed_exchanges_total", "code", code.slug)
-        if not self.status:
+        if not self.is_answered:
+            self.status = 0
             self._answer(code, reason)
             return
         self.code = code.slug
@@ -347,14 +372,16 @@ class Exchange(ResponseSink):
         if self.is_ended:
             return
         self._abandon()
-        self.status, self.code = self.status or CLIENT_GONE_STATUS, CLIENT_GONE
+        self.status = self.status or CLIENT_GONE_STATUS
+        if self.status != SWITCHED:  # that is how tunnels end
+            self.code = CLIENT_GONE
         if self.is_begun:
             self._end(self.plane.monotonic_s())
 
     def on_timeout(self) -> None:
         """End an exchange whose deadline has passed, and blame whoever was waited for."""
         client = self.client
-        if client.is_full:
+        if client.is_full or self.status == SWITCHED:
             client.cut()
             self.keeps_client = False
             self.on_client_gone()
@@ -362,6 +389,11 @@ class Exchange(ResponseSink):
             self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time")
         else:
             self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
+
+    def on_tunnel_end(self) -> None:
+        """Be done: one side of the tunnel has left."""
+        self._abandon()
+        self._end(self.plane.monotonic_s())
 
     def _end(self, now_s: float) -> None:
         if self.is_ended:
@@ -393,6 +425,20 @@ class Exchange(ResponseSink):
             )
         )
         self.client.on_exchange_end(now_s)
+
+
+def _hop_lines(head: RequestHead) -> list[bytes]:
+    """Return the lines that hold for one hop and that the next hop needs as well."""
+    lines = []
+    if head.framing == CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+        if head.trailer:
+            lines.append(b"Trailer: %b\r\n" % head.trailer)
+    if head.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+    elif head.takes_trailers:
+        lines.append(b"Connection: TE\r\nTE: trailers\r\n")
+    return lines
 
 
 def _status_line(response: Response) -> bytes:

@@ -27,6 +27,11 @@ class Reading:
             self._transport.pause_reading()
         self._reasons |= reason
 
+    @property
+    def is_held(self) -> bool:
+        """Return whether there is any reason against reading."""
+        return bool(self._reasons)
+
     def is_held_for(self, reason: int) -> bool:
         """Return whether `reason` is one of those against reading."""
         return bool(self._reasons & reason)

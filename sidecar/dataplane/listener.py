@@ -72,6 +72,8 @@ class Listener:
             for client in self._clients:
                 if client.deadline_s < now_s:
                     client.on_deadline()
+                elif client.reading.is_held:
+                    client.notice_leaving()
             plane.mirror.sweep(now_s)
             plane.upstreams.sweep(now_s)
             plane.recorder.flush()

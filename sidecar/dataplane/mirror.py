@@ -129,7 +129,11 @@ class Delivery(ResponseSink):
         self.upstream = None
         self.end("answered")
 
-    def on_response_lost(self, _reason: str) -> None:
+    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+        """Copies ask for no other protocol."""
+        return None
+
+    def on_response_lost(self, _reason: str, *, is_unanswered: bool) -> None:
         """Count it; a copy is never sent twice."""
         self.upstream = None
         self.end("failed-lost")
@@ -285,12 +289,9 @@ class Mirror:
 
     def _fields(self, copy: Copy) -> list[bytes]:
         """Return the client's fields without credentials and framing."""
-        fields = copy.head.fields
-        kept: list[bytes] = []
-        for at in range(0, len(fields), 4):
-            if _KINDS.of(fields[at]) not in _LEFT_OUT:
-                kept += fields[at : at + 4]
-        return kept
+        return [
+            line for line in copy.head.fields if _KINDS.of(line[: line.find(b":")]) not in _LEFT_OUT
+        ]
 
     def _lines(self, copy: Copy) -> list[bytes]:
         """Return the sidecar's own lines; the body is whole, so its length is known."""

@@ -17,6 +17,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     connect_s: Seconds = 1.0
     first_byte_s: Seconds = 60.0  # from the request's last byte to the response's first
     body_idle_s: Seconds = 60.0  # between two pieces of a body, either way
+    tunnel_idle_s: Seconds = 300.0  # an upgraded connection without a byte, either way
     upstream_idle_s: Seconds = 30.0  # a pooled upstream connection without a request
     drain_s: Seconds = 30.0
     mirror_s: Seconds = 10.0  # a whole mirrored exchange

@@ -6,10 +6,9 @@ from __future__ import annotations
 class RequestHead:
     """What the parser learnt of one request head; bytes are as sent unless a field says otherwise.
 
-    `fields` holds the header lines that are passed on, in the order they came, flattened to
-    quadruples `name, b": ", value, b"\\r\\n"`, so that one join writes them and nothing is built
-    that only some policies read. Hop-by-hop fields and those that the sidecar derives are not
-    in it.
+    `fields` holds the header lines that are passed on, whole and in the order they came, so that
+    one join writes them and nothing is built that only some policies read. Hop-by-hop fields and
+    those that the sidecar derives are not in it.
     """
 
     __slots__ = (
@@ -18,10 +17,17 @@ class RequestHead:
         "authorization",
         "claimed_tenant",
         "fields",
+        "framing",
+        "has_body",
         "host",
+        "is_http10",
+        "keeps_alive",
         "method",
         "request_id",
+        "takes_trailers",
         "target",
+        "trailer",
+        "upgrade",
     )
 
     method: bytes
@@ -33,6 +39,13 @@ class RequestHead:
     asked_model: bytes | None  # X-Model
     asked_version: bytes | None  # X-Model-Version, or a version in the path
     claimed_tenant: bytes | None  # X-Tenant: believed only when auth is off
+    framing: int  # of its body: bytes, or wire.framing.CHUNKED
+    has_body: bool  # announced, if of no bytes
+    is_http10: bool
+    keeps_alive: bool  # whether the client wants its connection kept
+    takes_trailers: bool  # TE: trailers
+    trailer: bytes  # what Trailer announces
+    upgrade: bytes  # the protocols that the client would rather speak
 
     def __init__(  # noqa: PLR0913, PLR0917 -- a record; a parser fills it field by field
         self,
@@ -55,9 +68,19 @@ class RequestHead:
         self.asked_model = asked_model
         self.asked_version = asked_version
         self.claimed_tenant = claimed_tenant
+        self.framing = 0
+        self.has_body = False
+        self.is_http10 = False
+        self.keeps_alive = True
+        self.takes_trailers = False
+        self.trailer = b""
+        self.upgrade = b""
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a field by its lower-case name, repeats joined (RFC 9110 5.3)."""
-        fields = self.fields
-        found = [fields[n + 2] for n in range(0, len(fields), 4) if fields[n].lower() == name]
+        found = []
+        for line in self.fields:
+            at = line.find(b":")
+            if line[:at].lower() == name:
+                found.append(line[at + 1 :].strip())
         return b", ".join(found) if found else None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-_ACCEPTED = re.compile(rb"[!-~]{1,128}")  # visible ASCII: it goes into headers and logs
 # Formatting all digits each time would cost as much as resolving a request.
 _LOW_DIGITS: Final = tuple(b"%03x" % n for n in range(0x1000))
 
@@ -26,8 +24,3 @@ class RequestIds:
         if not low:
             self._block = self._prefix + b"%09x" % (self._count >> 12)
         return self._block + _LOW_DIGITS[low]
-
-
-def acceptable(client_id: bytes) -> bool:
-    """Return whether an id from a client is kept: visible ASCII, 128 bytes at most."""
-    return _ACCEPTED.fullmatch(client_id) is not None

@@ -1,27 +1,20 @@
 """One connection to an endpoint: writes a request, parses its response, tells a sink.
 
-llhttp holds the response to RFC 9112: whatever it refuses loses the connection, and the sink
+The response is held to RFC 9112: whatever `wire` refuses loses the connection, and the sink
 decides what the client sees of that.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
+from sidecar.runtime.tcp import Socket, bytes_acked
 from sidecar.upstream.contract import Response
-from sidecar.wire import fields as wire
-from sidecar.wire.fields import RESPONSE_FIELDS, FieldKinds
-from sidecar.wire.framing import (
-    CHUNKED,
-    LAST_CHUNK,
-    NO_BODY,
-    UNTIL_CLOSE,
-    is_bodiless,
-    is_chunked_alone,
-)
+from sidecar.wire.chunks import ChunkedBody
+from sidecar.wire.fields import passable_trailers
+from sidecar.wire.framing import CHUNKED, LAST_CHUNK, NO_BODY, UNTIL_CLOSE, is_bodiless
+from sidecar.wire.head import HEAD_END, HeadError, is_lost
+from sidecar.wire.response import KINDS, ResponseHead, read_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +22,9 @@ if TYPE_CHECKING:
     from sidecar.runtime.transport import Transport
     from sidecar.upstream.contract import Keeper, ResponseSink
 
-FIRST_STATUS: Final = 100
 FIRST_FINAL_STATUS: Final = 200
 SWITCHING_PROTOCOLS: Final = 101
 MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
-
-_log = logging.getLogger("sidecar.upstream")
-_KINDS: Final = FieldKinds(RESPONSE_FIELDS)
 
 
 class UpstreamConnection(Response):
@@ -57,12 +46,19 @@ class UpstreamConnection(Response):
         self.is_sent = False  # the sink says so when the request is written whole
         self._keeper = keeper
         self._monotonic_s = monotonic_s
-        self._parser = HttpResponseParser(self)
-        self._connection_field = b""
-        self._is_done = self._is_keepable = self._is_bad = self._is_full = False
+        self._held = b""  # the beginning of a head
+        self._is_begun = False  # a byte of the response is here
+        self._has_head = False  # its final head is here
+        self._interim_bytes = 0  # of 1xx heads
+        self._left = 0  # bytes of a body with a length
+        self._chunks: ChunkedBody | None = None
+        self._is_done = self._is_keepable = self._is_full = False
         self._out: list[bytes] = []
         self._body_bytes = 0
-        self._framing_bytes = 0  # read since the last byte of a body
+        self._sent_bytes = 0  # ever
+        self._began_at = 0  # of them, those before the request in hand
+        self._is_tunnel = False
+        self._is_refused = False  # the upstream had closed before it could take what was sent
 
     # --- what the sink does -------------------------------------------------------------------
 
@@ -71,11 +67,14 @@ class UpstreamConnection(Response):
         self.sink = sink
         self.method = method
         self.idle_since_s = 0.0
-        self._framing_bytes = 0
+        self._began_at = self._sent_bytes
         self.is_sent = self._is_done = self._is_keepable = False
+        self._is_begun = self._has_head = False
+        self._interim_bytes = 0
 
     def send(self, data: bytes) -> None:
         """Write request bytes."""
+        self._sent_bytes += len(data)
         self.transport.write(data)
 
     def pause(self) -> None:
@@ -99,6 +98,18 @@ class UpstreamConnection(Response):
         self.sink = None
         self.transport.abort()
 
+    def is_unread(self) -> bool:
+        """Return whether no byte of the request in hand can have reached the upstream's program.
+
+        Known of plain TCP on Linux: the upstream closed, by a FIN that acknowledges nothing of the
+        request. A reset alone says nothing: it may overtake an acknowledgement. Called from
+        `on_response_lost`, while the socket is still open.
+        """
+        if not self._is_refused or self.transport.get_extra_info("ssl_object") is not None:
+            return False  # records, not bytes of ours, are what is acknowledged
+        acked = bytes_acked(cast("Socket", self.transport.get_extra_info("socket")))
+        return acked is not None and acked <= self._began_at + 1
+
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: object) -> None:
@@ -110,35 +121,45 @@ class UpstreamConnection(Response):
         sink = self.sink
         if sink is None:
             # Bytes that nobody asked for: no response may ever be taken for another's.
-            self._is_bad = True
             self.transport.abort()
             return
         self.read_s = self._monotonic_s()
-        error = self._parse(data)
+        if self._is_tunnel:
+            sink.on_response_data(data, len(data))
+            return
+        self._is_begun = True
+        try:
+            self._parse(sink, self._held + data if self._held else data)
+        except HeadError as error:
+            self._out = []
+            self._lose(f"malformed response: {error}")
+            return
         out = self._out
         if out:
             self._out = []
             body_bytes, self._body_bytes = self._body_bytes, 0
-            sink.on_response_data(out[0] if len(out) == 1 else b"".join(out), body_bytes)
+            current = self.sink
+            if current is None:
+                return
+            current.on_response_data(out[0] if len(out) == 1 else b"".join(out), body_bytes)
             if self.sink is not sink:
                 return
         if self._is_done:
-            self._end(sink, is_clean=not error)
-        elif error:
-            self._lose(f"malformed response: {error}")
+            self._end(sink)
 
     def eof_received(self) -> bool:
-        """Let the transport close; `connection_lost` follows."""
-        return False
+        """Let the transport close; `connection_lost` follows. A tunnel may be half-closed."""
+        self._is_refused = True
+        return self._is_tunnel and self.sink is not None and self.sink.on_half_close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the keeper, and tell the sink."""
         self._keeper.forget(self)
+        self._is_refused |= isinstance(exc, BrokenPipeError)  # what a reset after a FIN becomes
         sink = self.sink
         if sink is None:
             return
-        is_final = self.status >= FIRST_FINAL_STATUS
-        if self.framing == UNTIL_CLOSE and is_final and exc is None:
+        if self._is_tunnel or (self._has_head and self.framing == UNTIL_CLOSE and exc is None):
             self.sink = None
             sink.on_response_end()
         else:
@@ -156,134 +177,132 @@ class UpstreamConnection(Response):
         if self.sink is not None:
             self.sink.on_upstream_drained()
 
-    # --- httptools callbacks ------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """Start on a head; a second response to one request spoils the connection."""
-        if self._is_done:
-            self._is_bad = True
-        self.status = 0
-        self.reason = b""
-        self.fields = []
-        self.framing = UNTIL_CLOSE
-        self.writes_chunks = False
-        self._connection_field = b""
-
-    def on_status(self, reason: bytes) -> None:
-        """Collect the reason phrase; it may come in pieces."""
-        self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep an end-to-end field; note framing."""
-        if self.status:  # a trailer: it must not touch the framing, and is not passed on
-            return
-        kind = _KINDS.of(name)
-        if kind == wire.CONTENT_LENGTH:
-            self.framing = int(value)  # llhttp lets digits alone through
-        elif kind and not self._is_passed(kind, value):
-            return
-        self.fields.extend((name, b": ", value, b"\r\n"))
-
-    def _is_passed(self, kind: int, value: bytes) -> bool:
-        if kind == wire.CONNECTION:
-            self._connection_field += b"," + value if self._connection_field else value
-            return False
-        if kind == wire.TRANSFER_ENCODING:
-            if self.framing == CHUNKED or not is_chunked_alone(value):
-                msg = "Transfer-Encoding is not exactly chunked"
-                raise ValueError(msg)
-            self.framing = CHUNKED
-            return False
-        if kind == wire.DECISION:
-            return not self._keeper.hides_decisions
-        return kind not in {wire.DROP, wire.REQUEST_ID}
-
-    def on_headers_complete(self) -> None:
-        """Give the sink the head."""
-        status = self.status = self._parser.get_status_code()
-        if status < FIRST_STATUS:
-            msg = "its status is below 100"
-            raise ValueError(msg)
-        sink = self.sink
-        if self._is_done or sink is None:
-            return
-        if self._connection_field:
-            wire.drop_nominated(self.fields, self._connection_field)
-        if status < FIRST_FINAL_STATUS:
-            if status != SWITCHING_PROTOCOLS:
-                sink.on_interim_head(self, self._out)
-            return
-        self.writes_chunks = self.framing == CHUNKED
-        if is_bodiless(self.method, status):
-            self.framing = NO_BODY
-            self.writes_chunks &= self.method == b"HEAD"  # where it tells what GET would get
-        sink.on_response_head(self, self._out)
-        if self.method == b"HEAD":
-            # llhttp cannot be told that no body follows: its state is given up with this response.
-            self._is_keepable = self._parser.should_keep_alive()
-            self._is_done = True
-
-    def on_body(self, data: bytes) -> None:
-        """Collect body bytes, framed as the client will see them."""
-        if self._is_done:
-            self._is_bad = True
-            return
-        self._framing_bytes = 0
-        self._body_bytes += len(data)
-        if self.writes_chunks:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        else:
-            self._out.append(data)
-
-    def on_message_complete(self) -> None:
-        """Note the end; what is left of this read is nobody's."""
-        if self.status < FIRST_FINAL_STATUS or self._is_done:
-            return
-        if self.writes_chunks and self.framing == CHUNKED:
-            self._out.append(LAST_CHUNK)
-        self._is_keepable = self._parser.should_keep_alive()  # known only inside this callback
-        self._is_done = True
-
     # --- inside -------------------------------------------------------------------------------
 
-    def _parse(self, data: bytes) -> str:
-        """Feed the parser; return what is wrong with the response, if anything."""
-        self._framing_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            return "it switched protocols unasked"
-        except HttpParserError as refused:
-            return _explain(refused)
-        if self._framing_bytes > MAX_HEAD_BYTES:
-            return f"a head, or trailers, over {MAX_HEAD_BYTES} bytes"
-        return ""
+    def _parse(self, sink: ResponseSink, data: bytes) -> None:
+        """Read what is there of the response; raises HeadError when that is malformed."""
+        self._held = b""
+        pos = 0 if self._has_head else self._read_heads(sink, data)
+        if self._has_head and not self._is_done:
+            pos = self._take_body(data, pos)
+        if self._is_done and pos < len(data):
+            if self.framing != NO_BODY:
+                raise HeadError("bytes follow its end")
+            self._is_keepable = False  # a body where none may be: nobody needs to hear of it
 
-    def _end(self, sink: ResponseSink, *, is_clean: bool) -> None:
+    def _read_heads(self, sink: ResponseSink, data: bytes) -> int:
+        """Read interim heads and the final one, as far as they are here; return how far."""
+        pos, size = 0, len(data)
+        while not self._has_head:
+            end = data.find(HEAD_END, pos)
+            if end < 0 or end - pos > MAX_HEAD_BYTES:
+                self._hold(data[pos:])
+                return size
+            head = read_response(data[pos : end + 2], hides_decisions=self._keeper.hides_decisions)
+            if head.status < FIRST_FINAL_STATUS:
+                self._interim_bytes += end - pos
+            if self._interim_bytes > MAX_HEAD_BYTES:
+                raise HeadError(f"interim heads over {MAX_HEAD_BYTES} bytes")
+            pos = end + 4
+            self._take_head(sink, head)
+            if self._is_tunnel:
+                if pos < size:
+                    self._body_bytes += size - pos
+                    self._out.append(data[pos:])
+                return size
+        return pos
+
+    def _hold(self, part: bytes) -> None:
+        """Keep the beginning of a head."""
+        if len(part) > MAX_HEAD_BYTES:
+            raise HeadError(f"a head over {MAX_HEAD_BYTES} bytes")
+        if is_lost(part):
+            raise HeadError("a control character, or a bare CR or LF, in its head")
+        self._held = part
+
+    def _take_head(self, sink: ResponseSink, head: ResponseHead) -> None:
+        self.status, self.reason, self.fields = head.status, head.reason, head.fields
+        self.framing, self.trailer, self.upgrade = head.framing, head.trailer, head.upgrade
+        status = head.status
+        if status < FIRST_FINAL_STATUS:
+            if status == SWITCHING_PROTOCOLS:
+                self._switch(sink)
+            else:
+                sink.on_interim_head(self, self._out)
+            return
+        self._has_head = True
+        self._is_keepable = head.keeps_alive
+        framing = head.framing
+        self.writes_chunks = framing == CHUNKED
+        if is_bodiless(self.method, status):
+            framing = self.framing = NO_BODY
+            self.writes_chunks &= self.method == b"HEAD"  # where it tells what GET would get
+        if framing == CHUNKED:
+            self._chunks = ChunkedBody(MAX_HEAD_BYTES)
+        elif framing == NO_BODY:
+            self._is_done = True
+        else:
+            self._left = framing
+        sink.on_response_head(self, self._out)
+
+    def _switch(self, sink: ResponseSink) -> None:
+        taker = sink.on_upgrade(self, self._out)
+        if taker is None:
+            raise HeadError("it switched protocols unasked")
+        self.sink = taker
+        self._is_tunnel = True
+
+    def _take_body(self, data: bytes, pos: int) -> int:
+        """Collect body bytes, framed as the client will see them; return how far they go."""
+        size, framing, out = len(data), self.framing, self._out
+        if framing == CHUNKED:
+            return self._take_chunks(data, pos)
+        end = size if framing == UNTIL_CLOSE else min(size, pos + self._left)
+        if end > pos:
+            out.append(data[pos:end] if pos or end < size else data)
+            self._body_bytes += end - pos
+        if framing != UNTIL_CLOSE:
+            self._left -= end - pos
+            self._is_done = not self._left
+        return end
+
+    def _take_chunks(self, data: bytes, pos: int) -> int:
+        chunks, out = self._chunks, self._out
+        if chunks is None:
+            return pos
+        pieces: list[bytes] = []
+        pos = chunks.feed(data, pos, pieces)
+        for piece in pieces:
+            self._body_bytes += len(piece)
+            if self.writes_chunks:
+                out += (b"%x\r\n" % len(piece), piece, b"\r\n")
+            else:
+                out.append(piece)
+        if chunks.is_done:
+            self._is_done = True
+            self._chunks = None
+            if self.writes_chunks:
+                out.append(LAST_CHUNK)
+                out += passable_trailers(chunks.trailers, self.trailer, KINDS)
+                out.append(b"\r\n")
+        return pos
+
+    def _end(self, sink: ResponseSink) -> None:
         self.sink = None
         self.served += 1
-        if self.method == b"HEAD":
-            self._parser = HttpResponseParser(self)
         if not self.is_reading:
             self.resume()
         if self._is_full or not self.is_sent:
             self.transport.abort()  # it may never take the rest of the request
-        elif self._is_keepable and is_clean and not self._is_bad:
+        elif self._is_keepable and self.framing != UNTIL_CLOSE:
             self._keeper.release(self)
         else:
             self.transport.close()
         sink.on_response_end()
 
     def _lose(self, reason: str) -> None:
-        sink, self.sink = self.sink, None
-        self.transport.abort()
+        sink = self.sink
         if sink is not None:
-            sink.on_response_lost(reason)
-
-
-def _explain(refused: HttpParserError) -> str:
-    """Say what llhttp, or a callback of ours, found wrong."""
-    cause = refused.__context__
-    if cause is not None and not isinstance(cause, ValueError):
-        _log.error("response callback failed", exc_info=cause)  # a fault of ours, not the peer's
-    return str(cause or refused)
+            sink.on_response_lost(reason, is_unanswered=not self._is_begun)
+        self.sink = None
+        self.transport.abort()

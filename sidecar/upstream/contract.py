@@ -12,9 +12,11 @@ class Response:
 
     status: int
     reason: bytes
-    fields: list[bytes]  # end-to-end lines as quadruples, like those of a `RequestHead`
+    fields: list[bytes]  # end-to-end header lines, like those of a `RequestHead`
     framing: int
     writes_chunks: bool  # a sink may clear it: HTTP/1.0 knows no chunks
+    trailer: bytes  # what Trailer announces
+    upgrade: bytes  # what a 101 switches to
     read_s: float  # monotonic time of the read in hand
 
     def __init__(self) -> None:
@@ -23,6 +25,7 @@ class Response:
         self.fields = []
         self.framing = UNTIL_CLOSE
         self.writes_chunks = False
+        self.trailer = self.upgrade = b""
         self.read_s = 0.0
 
 
@@ -38,6 +41,10 @@ class ResponseSink:
         """Take a final head; append to `out` what goes before its body."""
 
     @abstractmethod
+    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+        """Take a 101; return who takes the bytes from here on, None if nobody asked for it."""
+
+    @abstractmethod
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Take what the bytes of one read amount to; `body_bytes` of it are body."""
 
@@ -46,8 +53,15 @@ class ResponseSink:
         """Learn that the response is whole; the connection is already back in its pool."""
 
     @abstractmethod
-    def on_response_lost(self, reason: str) -> None:
-        """Learn that the connection failed before the response was whole."""
+    def on_response_lost(self, reason: str, *, is_unanswered: bool) -> None:
+        """Learn that the connection failed, or the response is malformed, before it was whole.
+
+        `is_unanswered` when the connection ended before any byte of a response.
+        """
+
+    def on_half_close(self) -> bool:
+        """Learn that the upstream of a tunnel sends no more; return whether it is kept."""
+        return False
 
     @abstractmethod
     def on_upstream_full(self) -> None:

@@ -11,7 +11,8 @@ from typing import Final
 MAX_SPELLINGS = 4096  # remembered per table; names past that are looked up in lower case each time
 
 # Kinds. PASS is 0, so that the common case is the cheapest test. Up to LAST_PASSED fields are
-# passed on; from FIRST_RARE on they need a closer look.
+# passed on.
+INVALID: Final = -1  # not a name at all: a fold, a space before the colon, bytes outside of token
 PASS: Final = 0
 HOST: Final = 1
 CONTENT_LENGTH: Final = 2
@@ -26,10 +27,12 @@ ASKED_VERSION: Final = 9
 CLAIMED_TENANT: Final = 10
 DECISION: Final = 11
 CONNECTION: Final = 12
-FIRST_RARE: Final = 12
 TRANSFER_ENCODING: Final = 13
 UPGRADE: Final = 14
 TRAILER: Final = 15
+TE: Final = 16
+
+_TOKEN: Final = b"!#$%&'*+-.^_`|~" + bytes((*range(48, 58), *range(65, 91), *range(97, 123)))
 
 
 class FieldKinds:
@@ -54,12 +57,19 @@ class FieldKinds:
         return self._learn(name) if kind is None else kind
 
     def _learn(self, name: bytes) -> int:
+        if not is_token(name):
+            return INVALID
         kind = self._known.get(name.lower().replace(b"_", b"-"), PASS)
         if b"_" in name and kind not in {PASS, SECRET}:
             kind = DROP
         if len(self._spellings) < MAX_SPELLINGS:
             self._spellings[name] = kind
         return kind
+
+
+def is_token(text: bytes) -> bool:
+    """Return whether `text` may be a method or a field's name (RFC 9110 section 5.6.2)."""
+    return bool(text) and not text.translate(None, _TOKEN)
 
 
 REQUEST_FIELDS: Final = {
@@ -69,7 +79,7 @@ REQUEST_FIELDS: Final = {
     b"connection": CONNECTION,
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
-    b"te": DROP,
+    b"te": TE,
     b"trailer": TRAILER,
     b"upgrade": UPGRADE,
     b"http2-settings": DROP,
@@ -97,8 +107,8 @@ RESPONSE_FIELDS: Final = {
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
     b"te": DROP,
-    b"trailer": DROP,
-    b"upgrade": DROP,
+    b"trailer": TRAILER,
+    b"upgrade": UPGRADE,
     b"x-request-id": REQUEST_ID,
     b"x-model-version": DECISION,
     b"x-model-decision": DECISION,
@@ -109,24 +119,55 @@ UNNOMINABLE: Final = frozenset((b"host", b"content-length", b"transfer-encoding"
 """What `Connection` cannot take out of a message: framing, routing and identity depend on it."""
 
 
+NOT_IN_TRAILERS: Final = frozenset(
+    b"accept age authorization cache-control content-encoding content-length content-location"
+    b" content-range content-type date expect expires host if-match if-modified-since"
+    b" if-none-match if-range if-unmodified-since keep-alive location max-forwards pragma"
+    b" proxy-authenticate range retry-after set-cookie vary warning www-authenticate".split()
+)
+"""What no trailer may say: framing, routing, identity, modifiers, format (RFC 9110 6.5.1)."""
+
 _PLAIN: Final = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
+def name_of(line: bytes) -> bytes:
+    """Return the name of a header line, as sent."""
+    return line[: line.find(b":")]
+
+
+def value_of(line: bytes) -> bytes:
+    """Return the value of a header line, without the space around it."""
+    return line[line.find(b":") + 1 :].strip()
+
+
+def tokens(value: bytes) -> frozenset[bytes]:
+    """Return the members of a comma-separated list, in lower case."""
+    return frozenset([token.strip().lower() for token in value.split(b",")])
+
+
 def drop_nominated(fields: list[bytes], connection: bytes) -> None:
-    """Remove from `fields` (flat quadruples) those that a `Connection` value names.
+    """Remove from `fields` (header lines) those that a `Connection` value names.
 
     RFC 9110 section 7.6.1. What framing, routing and identity depend on stays.
     """
-    if connection in _PLAIN:
-        return
-    names = {token.strip().lower() for token in connection.split(b",")} - UNNOMINABLE
-    fields[:] = without(fields, frozenset(names))
+    if connection not in _PLAIN:
+        fields[:] = without(fields, tokens(connection) - UNNOMINABLE)
 
 
 def without(fields: list[bytes], names: frozenset[bytes]) -> list[bytes]:
-    """Return `fields` (flat quadruples) less those of the lower-case `names`."""
-    kept: list[bytes] = []
-    for at in range(0, len(fields), 4):
-        if fields[at].lower() not in names:
-            kept += fields[at : at + 4]
-    return kept
+    """Return `fields` (header lines) less those of the lower-case `names`."""
+    return [line for line in fields if name_of(line).lower() not in names]
+
+
+def passable_trailers(lines: list[bytes], announced: bytes, kinds: FieldKinds) -> list[bytes]:
+    """Return the trailer lines that are passed on: announced ones that decide nothing.
+
+    `announced` is the value of `Trailer`. A name that `kinds` knows is the sidecar's business, or
+    framing, and has no place after a body (RFC 9110 section 6.5.1).
+    """
+    names = tokens(announced) - NOT_IN_TRAILERS
+    return [
+        line
+        for line in lines
+        if (name := name_of(line)).lower() in names and kinds.of(name) == PASS
+    ]

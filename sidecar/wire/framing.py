@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-LAST_CHUNK: Final = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n"  # trailers and an empty line follow
 
 # What delimits a message's body, beside a length >= 0.
 NO_BODY: Final = 0

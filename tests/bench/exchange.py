@@ -39,8 +39,8 @@ class Sink:
     def is_closing(self) -> bool:
         return False
 
-    def get_extra_info(self, _name: str) -> object:
-        return ("127.0.0.1", 1)
+    def get_extra_info(self, name: str) -> object:
+        return ("127.0.0.1", 1) if name == "peername" else None
 
 
 def connection(upstreams: object, url: str, monotonic_s: object) -> UpstreamConnection:

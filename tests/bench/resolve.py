@@ -28,7 +28,7 @@ FIELDS = [b"accept", b"user-agent", b"content-type", b"x-a", b"x-b", b"x-c", b"c
 HEAD = RequestHead(
     method=b"POST",
     target=b"/v2/models/tumor/infer?trace=1",
-    fields=[part for name in FIELDS for part in (name, b": ", b"value", b"\r\n")],
+    fields=[b"%b: value\r\n" % name for name in FIELDS],
     host=b"models.example:8080",
     request_id=b"0123456789abcdef",
 )

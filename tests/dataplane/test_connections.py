@@ -132,11 +132,7 @@ async def test_requests_at_the_same_time_have_a_connection_each(log: Path) -> No
     [
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        ANSWER + b"surplus",
-        ANSWER + ANSWER,
-        ANSWER + b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\n\r\nsurplus",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nsurplus",
     ],
 )
 async def test_a_connection_that_cannot_be_trusted_is_not_used_again(
@@ -148,6 +144,24 @@ async def test_a_connection_that_cannot_be_trusted_is_not_used_again(
             assert answer.status in {200, 204}
             assert answer.body in {b"ok", b""}
             assert answer.get(b"Connection") is None  # the client's is sound
+
+        assert upstream.connections == 2
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        ANSWER + b"surplus",
+        ANSWER + ANSWER,
+        ANSWER + b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nsurplus",
+    ],
+)
+async def test_bytes_after_a_response_spoil_it(log: Path, response: bytes) -> None:
+    async with chain(log, response) as (proxy, upstream), proxy.client() as client:
+        for _ in range(2):
+            answer = await client.ask(GET)
+            assert (answer.status, answer.code) == (502, "upstream-failed")
 
         assert upstream.connections == 2
 

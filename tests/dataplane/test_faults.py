@@ -299,8 +299,16 @@ async def test_a_malformed_head_is_a_502(log: Path, response: bytes, how: Feed) 
     "chunks", [b"xyz\r\n", b"4\r\npartx", b"4\r\npart\r\n-1\r\n", b"4\r\npart\n0\r\n\r\n"]
 )
 async def test_malformed_chunks_cut_the_client_off(log: Path, chunks: bytes) -> None:
-    async with chain(log, CHUNKED_HEAD + chunks) as (running, _), running.client() as client:
+    async def answer(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED_HEAD)
+        await begun.wait()
+        writer.write(chunks)
+
+    begun = asyncio.Event()
+    async with chain(log, answer) as (running, _), running.client() as client:
         await client.send(GET)
+        await client.head()
+        begun.set()
 
         assert await client.reset()
         assert (await running.recorded())[0]["code"] == "upstream-failed"

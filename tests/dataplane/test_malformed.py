@@ -65,7 +65,18 @@ MALFORMED = {
     "no version": b"GET /\r\n" + HOST + b"\r\n",
     "a space in the target": b"GET /a b HTTP/1.1\r\n" + HOST + b"\r\n",
     "a control character in the target": b"GET /\x01 HTTP/1.1\r\n" + HOST + b"\r\n",
-    "bytes past ASCII in the target": b"GET /\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
+    "a method of nothing": b" / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a method that is no token": b"G@T / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "several spaces before the target": b"GET  / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a tab before the target": b"GET\t/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a fragment": b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a Host that disagrees": b"GET http://one/ HTTP/1.1\r\nHost: two\r\n\r\n",
+    "a target with a user": b"GET http://u@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+    "a Host that is none": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "a Host with a user": b"GET / HTTP/1.1\r\nHost: u@h\r\n\r\n",
+    "a Host with a space": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "HTTP/1.0 with chunks": b"POST / HTTP/1.0\r\n" + HOST + TE + b"\r\n" + CHUNKS,
     "version 2.0": b"GET / HTTP/2.0\r\n" + HOST + b"\r\n",
     "version 1.2": b"GET / HTTP/1.2\r\n" + HOST + b"\r\n",
     "version 0.9": b"GET / HTTP/0.9\r\n" + HOST + b"\r\n",
@@ -87,18 +98,11 @@ MALFORMED = {
 }  # fmt: skip
 
 NOT_IMPLEMENTED = {
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
-    "an unknown method": b"BREW / HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a method in lower case": b"get / HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a method of nothing": b" / HTTP/1.1\r\n" + HOST + b"\r\n",
     "CONNECT": b"CONNECT other:443 HTTP/1.1\r\nHost: other:443\r\n\r\n",
-    "the absolute form": b"GET http://other/x HTTP/1.1\r\nHost: other\r\n\r\n",
-    "an upgrade": b"GET / HTTP/1.1\r\n" + HOST
-    + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    "an upgrade with a body": START + HOST + CL
-    + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\nabc",
-    "announced trailers": START + HOST + TE
-    + b"Trailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+    "h2c": b"GET / HTTP/1.1\r\n" + HOST
+    + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+    "h2c beside another": b"GET / HTTP/1.1\r\n" + HOST
+    + b"Connection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def make_head(  # noqa: PLR0913  # a request has that many parts
     return RequestHead(
         method=method,
         target=target,
-        fields=[part for name, value in headers for part in (name, b": ", value, b"\r\n")],
+        fields=[b"%b: %b\r\n" % header for header in headers],
         host=host,
         request_id=request_id,
         asked_model=asked_model,

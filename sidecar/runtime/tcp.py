@@ -1,0 +1,52 @@
+"""What the kernel knows of a connection and asyncio does not tell."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import sys
+from typing import Final, Protocol
+
+_ACKED_OFFSET: Final = 120  # of tcpi_bytes_acked in struct tcp_info (linux/tcp.h, since 4.1)
+_ACKED: Final = struct.Struct("=Q")
+_GONE: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+class Socket(Protocol):
+    """The part of a socket in use. uvloop's has it without being a `socket.socket`."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once closed."""
+        ...
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """Return an option's bytes."""
+        ...
+
+
+def bytes_acked(connection: Socket) -> int | None:
+    """Return how many bytes the peer's kernel has acknowledged; None where that is not told.
+
+    The SYN counts as one. What was never acknowledged has not reached the peer's program.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_OFFSET + 8)
+    except OSError:  # not TCP, or closed already
+        return None
+    if len(info) < _ACKED_OFFSET + _ACKED.size:
+        return None
+    acked: int = _ACKED.unpack_from(info, _ACKED_OFFSET)[0]
+    return acked
+
+
+def has_left(connection: Socket) -> bool:
+    """Return whether the peer has closed, also while unread bytes hide it from a reader."""
+    poll = select.poll()
+    try:
+        poll.register(connection.fileno(), _GONE)
+    except ValueError:  # closed here
+        return True
+    return bool(poll.poll(0))

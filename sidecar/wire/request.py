@@ -1,0 +1,203 @@
+"""The head of a request: from bytes to a `RequestHead`, or to a reason against it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sidecar.errors import Code
+from sidecar.model.request import RequestHead
+from sidecar.wire import fields as wire
+from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, is_token
+from sidecar.wire.framing import CHUNKED, is_chunked_alone
+from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
+
+MAX_HOSTS: Final = 1024  # remembered as good
+KINDS: Final = FieldKinds(REQUEST_FIELDS)
+_METHODS: Final = frozenset((b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"))
+_TARGET: Final = bytes((*range(33, 35), *range(36, 127), *range(128, 256)))  # visible; no "#"
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?]+)(?:[/?].*)?")
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")  # visible ASCII: it goes into headers and logs
+_SLASH: Final = 47
+_hosts: Final[set[bytes]] = set()
+
+
+def read_request(block: bytes, max_fields: int) -> RequestHead:
+    """Read a head: from its request line through the CRLF of its last header line.
+
+    Raises HeadError for whatever is not exactly a request of HTTP/1.1 or HTTP/1.0
+    (RFC 9112 sections 3, 5 and 6), and for whatever could be read in two ways.
+    """
+    lines = split_lines(block)
+    if len(lines) - 1 > max_fields:
+        raise HeadError(f"the head has over {max_fields} fields", Code.HEAD_TOO_LARGE)
+    head = _read_line(lines[0])
+    del lines[0]
+    reader = _Fields(head)
+    kept, kinds = head.fields, KINDS
+    for line in lines:
+        at = line.find(b":")
+        if at < 1:
+            raise bad_name(line)
+        kind = kinds.of(line[:at])
+        if kind == wire.PASS or reader.take(kind, line, at):
+            kept.append(line)
+    reader.finish()
+    return head
+
+
+def _read_line(line: bytes) -> RequestHead:
+    parts = line.split(b" ")
+    if len(parts) != 3:  # noqa: PLR2004 -- method, target, version
+        raise HeadError("the first line is not a method, a target and a version")
+    method, target, version = parts
+    if method not in _METHODS and not is_token(method):
+        raise HeadError("the method is not a token")
+    if not target or target.translate(None, _TARGET):
+        if b"#" in target:
+            raise HeadError("the target has a fragment")  # RFC 9112 section 3.2
+        raise HeadError("the target is not made of visible characters")
+    head = RequestHead(method, target, [])
+    if version == b"HTTP/1.0\r\n":
+        head.is_http10 = True
+    elif version != b"HTTP/1.1\r\n":
+        raise HeadError("the version is neither HTTP/1.1 nor HTTP/1.0")
+    return head
+
+
+class _Fields:
+    """The fields of one head that the sidecar reads."""
+
+    __slots__ = ("_connection", "_has_host", "_has_length", "_head", "_is_chunked")
+
+    def __init__(self, head: RequestHead) -> None:
+        self._head = head
+        self._has_host = self._has_length = self._is_chunked = False
+        self._connection = b""
+
+    def take(self, kind: int, line: bytes, at: int) -> bool:
+        """Read a field whose colon is at `at`; return whether it is passed on as it is."""
+        head, value = self._head, line[at + 1 :].strip()
+        if kind == wire.HOST:
+            if self._has_host:
+                raise HeadError("Host is repeated")
+            self._has_host = True
+            head.host = value
+            return True
+        if kind == wire.CONTENT_LENGTH:
+            return self._take_length(line[:at], line, value)
+        if kind == wire.AUTHORIZATION:
+            if head.authorization is not None:  # a container may believe the other one
+                raise HeadError("Authorization is repeated")
+            head.authorization = value
+            return True
+        if kind == wire.CONNECTION:
+            self._connection += b"," + value if self._connection else value
+            return False
+        return self._take_rare(kind, line, value)
+
+    def _take_length(self, name: bytes, line: bytes, value: bytes) -> bool:
+        if self._has_length:
+            raise HeadError("Content-Length is repeated")
+        head = self._head
+        self._has_length = head.has_body = True
+        head.framing = read_length(value)
+        plain = b"%b: %b\r\n" % (name, value)
+        if plain == line:
+            return True
+        head.fields.append(plain)  # framing is spelled so that nobody stumbles over it
+        return False
+
+    def _take_rare(self, kind: int, line: bytes, value: bytes) -> bool:  # noqa: C901 -- a table
+        head = self._head
+        if kind == wire.INVALID:
+            raise bad_name(line)
+        if kind == wire.REQUEST_ID:
+            head.request_id = value if is_request_id(value) else b""
+        elif kind == wire.ASKED_VERSION:
+            head.asked_version = _only(head.asked_version, value, "X-Model-Version")
+        elif kind == wire.ASKED_MODEL:
+            head.asked_model = _only(head.asked_model, value, "X-Model")
+        elif kind == wire.CLAIMED_TENANT:
+            head.claimed_tenant = _only(head.claimed_tenant, value, "X-Tenant")
+        elif kind == wire.TRANSFER_ENCODING:
+            if self._is_chunked or not is_chunked_alone(value):
+                raise HeadError("Transfer-Encoding is not exactly chunked")
+            self._is_chunked = head.has_body = True
+        elif kind == wire.UPGRADE:
+            head.upgrade += b", " + value if head.upgrade else value
+        elif kind == wire.TRAILER:
+            head.trailer += b", " + value if head.trailer else value
+        elif kind == wire.TE:
+            head.takes_trailers |= b"trailers" in wire.tokens(value)
+        return kind <= wire.LAST_PASSED
+
+    def finish(self) -> None:
+        """Judge what only the whole head tells."""
+        head = self._head
+        if self._is_chunked:
+            if self._has_length:
+                raise HeadError("Content-Length stands beside Transfer-Encoding")
+            if head.is_http10:
+                raise HeadError("HTTP/1.0 has no Transfer-Encoding")
+            head.framing = CHUNKED
+        else:
+            head.trailer = b""
+        if self._connection or head.is_http10 or head.upgrade or head.takes_trailers:
+            self._judge_connection()
+        host = head.host
+        if host not in _hosts and (self._has_host or not head.is_http10):
+            _judge_host(host, has_host=self._has_host)
+        if head.target[0] != _SLASH:
+            _judge_target(head)
+
+    def _judge_connection(self) -> None:
+        head = self._head
+        names = wire.tokens(self._connection)
+        head.keeps_alive = b"keep-alive" in names if head.is_http10 else b"close" not in names
+        if head.is_http10 or b"upgrade" not in names:
+            head.upgrade = b""  # RFC 9110 section 7.8
+        if b"te" not in names:
+            head.takes_trailers = False  # section 10.1.4
+        wire.drop_nominated(head.fields, self._connection)
+
+
+def _only(first: bytes | None, value: bytes, name: str) -> bytes:
+    if first is not None:
+        raise HeadError(f"{name} is repeated")
+    return value
+
+
+def is_request_id(value: bytes) -> bool:
+    """Return whether an id from a client is kept: visible ASCII, 128 bytes at most."""
+    return _REQUEST_ID.fullmatch(value) is not None
+
+
+def _judge_host(host: bytes, *, has_host: bool) -> None:
+    if not host:
+        raise HeadError("Host is empty" if has_host else "Host is missing")
+    if not _HOST.fullmatch(host):
+        raise HeadError("Host is not a host and a port")
+    if len(_hosts) < MAX_HOSTS:
+        _hosts.add(host)
+
+
+def _judge_target(head: RequestHead) -> None:
+    """Judge a target that is no path (RFC 9112 section 3.2)."""
+    target = head.target
+    if head.method == b"CONNECT":
+        raise HeadError("CONNECT is not supported", Code.NOT_IMPLEMENTED)
+    if target == b"*":
+        return
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise HeadError("the target is neither a path nor an absolute URI")
+    authority = absolute[1]
+    if b"@" in authority or not _HOST.fullmatch(authority):
+        raise HeadError("the target's authority is not a host and a port")
+    if not head.host:
+        head.host = authority  # of HTTP/1.0
+        head.fields.insert(0, b"Host: %b\r\n" % authority)
+    elif head.host.lower() != authority.lower():
+        raise HeadError("Host disagrees with the target")

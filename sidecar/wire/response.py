@@ -1,0 +1,117 @@
+"""The head of a response: from bytes to a `ResponseHead`, or to a reason against it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sidecar.wire import fields as wire
+from sidecar.wire.fields import RESPONSE_FIELDS, FieldKinds
+from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, is_chunked_alone
+from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
+
+MAX_STATUS_LINES: Final = 256  # remembered
+KINDS: Final = FieldKinds(RESPONSE_FIELDS)
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?\r\n")
+_StatusLine = tuple[int, bytes, bool]
+_status_lines: Final[dict[bytes, _StatusLine]] = {}
+
+
+class ResponseHead:
+    """What a response's head says. `framing` is by the head alone: HEAD, 204 and 304 differ."""
+
+    __slots__ = ("fields", "framing", "keeps_alive", "reason", "status", "trailer", "upgrade")
+
+    def __init__(self, status: int, reason: bytes) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields: list[bytes] = []  # header lines that are passed on
+        self.framing = UNTIL_CLOSE
+        self.keeps_alive = True
+        self.trailer = b""
+        self.upgrade = b""
+
+
+def read_response(block: bytes, *, hides_decisions: bool) -> ResponseHead:
+    """Read a head: from its status line through the CRLF of its last header line.
+
+    With `hides_decisions` the upstream's own X-Model-* are left out. Raises HeadError for
+    whatever is not exactly a response of HTTP/1.1 or HTTP/1.0 (RFC 9112 sections 4 to 6).
+    """
+    lines = split_lines(block)
+    status, reason, is_http10 = _status_lines.get(lines[0]) or _read_line(lines[0])
+    del lines[0]
+    head = ResponseHead(status, reason)
+    reader = _Fields(head, hides_decisions=hides_decisions)
+    kept, kinds = head.fields, KINDS
+    for line in lines:
+        at = line.find(b":")
+        if at < 1:
+            raise bad_name(line)
+        kind = kinds.of(line[:at])
+        if kind == wire.PASS or reader.take(kind, line, at):
+            kept.append(line)
+    reader.finish(is_http10=is_http10)
+    return head
+
+
+def _read_line(line: bytes) -> _StatusLine:
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise HeadError("the status line is not that of HTTP/1.1 or HTTP/1.0")
+    parsed = int(found[2]), found[3] or b"", found[1] == b"0"
+    if len(_status_lines) < MAX_STATUS_LINES:
+        _status_lines[line] = parsed
+    return parsed
+
+
+class _Fields:
+    """The fields of one head that the sidecar reads."""
+
+    __slots__ = ("_connection", "_has_length", "_head", "_hides_decisions")
+
+    def __init__(self, head: ResponseHead, *, hides_decisions: bool) -> None:
+        self._head = head
+        self._hides_decisions = hides_decisions
+        self._has_length = False
+        self._connection = b""
+
+    def take(self, kind: int, line: bytes, at: int) -> bool:
+        """Read a field whose colon is at `at`; return whether it is passed on as it is."""
+        head, value = self._head, line[at + 1 :].strip()
+        if kind == wire.CONTENT_LENGTH:
+            if self._has_length or head.framing == CHUNKED:
+                raise HeadError("its length is given twice")
+            self._has_length = True
+            head.framing = read_length(value)
+            return True
+        if kind == wire.CONNECTION:
+            self._connection += b"," + value if self._connection else value
+            return False
+        return self._take_rare(kind, line, value)
+
+    def _take_rare(self, kind: int, line: bytes, value: bytes) -> bool:
+        head = self._head
+        if kind == wire.INVALID:
+            raise bad_name(line)
+        if kind == wire.TRANSFER_ENCODING:
+            if self._has_length or head.framing == CHUNKED or not is_chunked_alone(value):
+                raise HeadError("Transfer-Encoding is not exactly chunked, or beside a length")
+            head.framing = CHUNKED
+        elif kind == wire.TRAILER:
+            head.trailer += b", " + value if head.trailer else value
+        elif kind == wire.UPGRADE:
+            head.upgrade += b", " + value if head.upgrade else value
+        elif kind == wire.DECISION:
+            return not self._hides_decisions
+        return False
+
+    def finish(self, *, is_http10: bool) -> None:
+        """Judge what only the whole head tells."""
+        head = self._head
+        if is_http10 and head.framing == CHUNKED:
+            raise HeadError("HTTP/1.0 has no Transfer-Encoding")
+        if self._connection or is_http10:
+            names = wire.tokens(self._connection)
+            head.keeps_alive = b"keep-alive" in names if is_http10 else b"close" not in names
+            wire.drop_nominated(head.fields, self._connection)

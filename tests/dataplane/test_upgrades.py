@@ -1,0 +1,88 @@
+"""Upgraded connections: bytes both ways once an upstream agrees, and nothing undecided before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.proxy import chain
+from tests.support.upstream import ANSWER, answering, eventually
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
+
+    from tests.support.upstream import Received
+
+ASK = b"GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n"
+AGREED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nX-A: 1\r\n\r\n"
+)
+_open: list[asyncio.StreamWriter] = []
+
+
+async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
+    """Agree, greet, and leave the connection to the test."""
+    assert request.get(b"Connection") == b"Upgrade"
+    assert request.get(b"Upgrade") == b"echo/1"
+    _open.append(writer)
+    writer.write(AGREED + b"\x00greeting")
+
+
+async def test_bytes_pass_both_ways_once_the_upstream_agrees(log: Path) -> None:
+    async with chain(log, echo) as (running, _), running.client() as client:
+        await client.send(ASK)
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert b"Upgrade: echo/1" in head
+        assert b"X-Model-Version: v1" in head
+        assert await client.exactly(9) == b"\x00greeting"
+        _open[-1].write(b"\r\n\r\nGET")
+        assert await client.exactly(7) == b"\r\n\r\nGET"
+        client.close()
+        record = (await running.recorded())[0]
+
+    assert (record["status"], record["code"]) == (101, "")
+    assert record["response_bytes"] == len(b"\x00greeting\r\n\r\nGET")
+
+
+async def test_what_a_client_sends_early_reaches_the_tunnel(log: Path) -> None:
+    async def agree(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(AGREED)
+
+    async with chain(log, agree) as (running, upstream), running.client() as client:
+        await client.send(ASK + b"GET /not-a-request HTTP/1.1\r\nHost: h\r\n\r\n")
+        await client.head()
+
+        # The scripted upstream goes on reading requests: that is what the tunnel is given.
+        await upstream.until(2)
+        assert upstream.received[1].head == b"GET /not-a-request HTTP/1.1\r\nHost: h"
+
+
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"426 Upgrade Required", b"200 OK"])
+async def test_an_upstream_that_does_not_agree_is_passed_through(log: Path, status: bytes) -> None:
+    refusal = ANSWER.replace(b"200 OK", status)
+    async with chain(log, answering(refusal)) as (running, _), running.client() as client:
+        refused = await client.ask(ASK)
+        again = await client.ask(ASK)  # the connection goes on
+
+    assert refused.line == again.line == b"HTTP/1.1 " + status
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ASK.replace(b"/1", b"/2")]
+)
+async def test_a_switch_that_was_not_asked_for_is_a_502(log: Path, request_: bytes) -> None:
+    async with chain(log, AGREED) as (running, _):
+        answer = await running.ask(request_)
+
+    assert (answer.status, answer.code) == (502, "upstream-failed")
+
+
+async def test_a_tunnel_ends_with_its_client(log: Path) -> None:
+    async with chain(log, echo) as (running, upstream):
+        async with running.client() as client:
+            await client.send(ASK)
+            await client.head()
+        await eventually(lambda: upstream.lost == 1)
