@@ -9,6 +9,8 @@ LOCK_INTEGRATION := $(COMPILE) --upgrade
 ARGS ?=
 INTEGRATION := .venv-integration
 COMPILED := $(CURDIR)/build/compiled
+# A file's tests stay in one process: they share what its fixtures start. ARGS=-n0 runs all in one.
+PARALLEL := -n auto --dist loadfile
 # What runs through compiled modules is tested in that form too.
 COMPILED_TESTS := tests/compiled $(wildcard tests/dataplane tests/identity tests/policy tests/runtime tests/telemetry tests/upstream tests/wire tests/test_decide.py)
 
@@ -20,10 +22,10 @@ demo: $(VENV)/.runtime  ## the whole product in a minute, with real models; ARGS
 	$(BIN)/rmv demo $(ARGS)
 
 test: $(VENV)/.development $(VENV)/.compile  ## the test suite, then its core again, compiled (with ARGS, which go to pytest, just the first)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 ifeq ($(ARGS),)
 	@$(BIN)/python hatch_build.py; case $$? in \
-	0) PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -o "pythonpath=$(COMPILED) ." $(COMPILED_TESTS);; \
+	0) PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest $(PARALLEL) -o "pythonpath=$(COMPILED) ." $(COMPILED_TESTS);; \
 	3) echo "SKIPPED: the tests of the compiled form";; \
 	*) exit 1;; esac
 endif
