@@ -89,11 +89,10 @@ class ClientConnection(Client):
         elif self._waiting:
             self.deadline_s = now_s + self._plane.timeouts.body_idle_s  # should the client be full
             self._begin_waiting(now_s)
-        elif self._plane.is_draining and self._head is None:
-            self.transport.close()
         else:
             timeouts = self._plane.timeouts
-            self.deadline_s = now_s + (timeouts.idle_s if self._head is None else timeouts.head_s)
+            idle_s = timeouts.drain_idle_s if self._plane.is_draining else timeouts.idle_s
+            self.deadline_s = now_s + (idle_s if self._head is None else timeouts.head_s)
 
     # --- what the listener uses ---------------------------------------------------------------
 
@@ -114,7 +113,7 @@ class ClientConnection(Client):
             self._plane.metrics.count("rmv_timeouts_total", "phase", "head")
             self._refuse(Code.REQUEST_TIMEOUT, "the request's head did not arrive in time")
         else:
-            self._close(lingers=False)
+            self._close(lingers=True)  # its next request may be on its way
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 

@@ -6,17 +6,20 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from sidecar.dataplane.acceptor import Acceptor
 from sidecar.dataplane.client import Clients
 from sidecar.dataplane.connection import ClientConnection
+from sidecar.dataplane.respond import problem_response
+from sidecar.errors import Code
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.dataplane.client import Client
     from sidecar.dataplane.plane import Plane
 
 SWEEP_S: Final = 0.25  # how late a timeout may be; a timer for each request would cost more
-BACKLOG: Final = 4096
 _log = logging.getLogger("sidecar.dataplane")
 
 
@@ -26,33 +29,36 @@ class Listener:
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self._clients = Clients(plane.limits.connections)
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
+        self._keeps_socket = False
+        self._joining: set[asyncio.Task[None]] = set()  # accepted, and no clients yet
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, listening: socket.socket) -> None:
-        """Accept clients on a bound socket."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: cast("asyncio.Protocol", ClientConnection(self.plane, self._clients)),
-            sock=listening,
-            backlog=BACKLOG,
+    async def start(self, listening: socket.socket, *, keeps_socket: bool = False) -> None:
+        """Accept clients on a bound socket; `keeps_socket` when other processes accept on it too.
+
+        Then a drain leaves to them what waits in its queue.
+        """
+        plane = self.plane
+        self._keeps_socket = keeps_socket
+        head, body = problem_response(
+            Code.OVERLOADED, "no file descriptor left", plane.make_id(), b"Connection: close\r\n"
         )
+        self._acceptor = Acceptor(listening, self._take, plane.metrics, head + body)
+        self._acceptor.start()
         self._sweeper = spawn(self._sweep(), name="sweep")
 
     async def drain(self) -> int:
         """Accept no more, finish what is in hand, and return how many had to be cut short.
 
-        Idle clients are closed at once; others after their answer. Ends within `drain_s`.
+        Idle clients may have a request on its way: each has `drain_idle_s` for it to come. Ends
+        within `drain_s`.
         """
         plane, clients = self.plane, self._clients
         plane.is_draining = True
-        if self._server is not None:
-            self._server.close()
-        for client in clients:
-            if client.is_idle:
-                client.transport.close()
         try:
             async with asyncio.timeout(plane.timeouts.drain_s):
+                await self._stop_accepting()
                 await clients.emptied.wait()
         except TimeoutError:
             _log.warning("drain time is over", extra={"cut": len(clients)})
@@ -62,6 +68,43 @@ class Listener:
         if self._sweeper is not None:
             await stop(self._sweeper)
         return left
+
+    async def _stop_accepting(self) -> None:
+        for client in self._clients:
+            self._hasten(client)
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None and self._keeps_socket:
+            acceptor.close()
+        elif acceptor is not None:
+            await acceptor.drain()
+        if self._joining:
+            await asyncio.wait(self._joining, timeout=self.plane.timeouts.drain_idle_s)
+        await stop(*self._joining)
+
+    def _hasten(self, client: Client) -> None:
+        """Shorten how long an idle client is waited for, as the plane drains."""
+        if client.is_idle:
+            due_s = self.plane.monotonic_s() + self.plane.timeouts.drain_idle_s
+            client.deadline_s = min(client.deadline_s, due_s)
+
+    def _take(self, accepted: socket.socket) -> None:
+        joining = spawn(self._join(accepted), name="join")
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+
+    async def _join(self, accepted: socket.socket) -> None:
+        """Make a client of an accepted socket; one that fails before that is just gone."""
+        client = ClientConnection(self.plane, self._clients)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(
+                lambda: cast("asyncio.Protocol", client), sock=accepted
+            )
+        except OSError:
+            accepted.close()
+            return
+        if self.plane.is_draining:
+            self._hasten(client)
 
     async def _sweep(self) -> None:
         plane = self.plane

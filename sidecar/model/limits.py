@@ -19,6 +19,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     body_idle_s: Seconds = 60.0  # between two pieces of a body, either way
     upstream_idle_s: Seconds = 30.0  # a pooled upstream connection without a request
     drain_s: Seconds = 30.0
+    drain_idle_s: Annotated[float, Meta(ge=0)] = 1.0  # for a request on its way as it stops
     mirror_s: Seconds = 10.0  # a whole mirrored exchange
 
 

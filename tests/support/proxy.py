@@ -172,7 +172,8 @@ async def proxy(
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
     metrics, clock = Metrics(), clock or SystemClock()
     live = LivePolicies(on_change=lambda model: plane.on_policy_change(model))  # noqa: PLW0108 -- not there yet
-    timeouts, limits = timeouts or Timeouts(), limits or Limits()
+    timeouts = timeouts or Timeouts(drain_idle_s=0.05)  # a test that leaves has nothing on its way
+    limits = limits or Limits()
     settings = PoolSettings(
         timeouts.connect_s, timeouts.upstream_idle_s, limits.idle_upstreams, hides_decisions=True
     )
