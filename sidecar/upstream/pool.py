@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sidecar.runtime.tasks import spawn
 from sidecar.upstream.connection import UpstreamConnection
 from sidecar.upstream.contract import Keeper
+from sidecar.upstream.dial import Dialer, DialError
 from sidecar.upstream.endpoint import Endpoint, parse_endpoint
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class PoolSettings(Struct, frozen=True):
     idle_timeout_s: float = 30.0
     max_idle: int = 256
     hides_decisions: bool = True  # X-Model-* of the upstream are replaced by the sidecar's
+    dialer: Dialer = field(default_factory=Dialer)
 
 
 class Pool(Keeper):
@@ -35,12 +36,14 @@ class Pool(Keeper):
     ) -> None:
         self.endpoint = endpoint
         self.url = endpoint.url
-        self.authority = endpoint.url.partition("//")[2].encode("ascii")
+        self.authority = endpoint.authority
         self.hides_decisions = settings.hides_decisions
         self.is_closed = False
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._idle: list[UpstreamConnection] = []
+        self._dial = settings.dialer.open(endpoint, monotonic_s)
+        self._is_used = False  # since the last sweep
 
     def acquire(self) -> UpstreamConnection | None:
         """Return an idle connection, or None: then `connect`."""
@@ -63,25 +66,23 @@ class Pool(Keeper):
         on_connected: Callable[[UpstreamConnection], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        endpoint, loop = self.endpoint, asyncio.get_running_loop()
+        self._is_used = True
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: cast("asyncio.Protocol", UpstreamConnection(self, self._monotonic_s)),
-                    endpoint.host,
-                    endpoint.port,
-                )
-        except TimeoutError:
-            on_failed(f"no connection within {self._settings.connect_timeout_s:g} s")
-        except OSError as error:
-            on_failed(f"cannot connect: {error.strerror or error}")
+            connection = await self._dial.connect(
+                lambda: UpstreamConnection(self, self._monotonic_s),
+                self._settings.connect_timeout_s,
+            )
+        except DialError as error:
+            on_failed(str(error))
         else:
-            on_connected(cast("UpstreamConnection", connection))
+            on_connected(connection)
 
     def release(self, connection: Response) -> None:
         """Take back a connection whose response is whole."""
         assert isinstance(connection, UpstreamConnection)  # noqa: S101 -- its own, see Keeper
-        if self.is_closed or len(self._idle) >= self._settings.max_idle:
+        self._is_used = True
+        is_wanted = not self.is_closed and len(self._idle) < self._settings.max_idle
+        if not is_wanted or self._dial.has_left(connection.transport):
             connection.transport.close()
         else:
             self._idle.append(connection)
@@ -91,15 +92,19 @@ class Pool(Keeper):
         self._idle = [idle for idle in self._idle if idle is not connection]
 
     def sweep(self, now_s: float) -> None:
-        """Close connections that have been idle too long; called every second or so.
+        """Close what was idle too long, or leads to an address that the name has no more.
 
-        A connection counts as idle since the first sweep that finds it so: no clock is read when
+        Called every second or so; that keeps the name of an endpoint in use fresh, too. A
+        connection counts as idle since the first sweep that finds it so: no clock is read when
         one is released.
         """
+        if self._is_used or self._idle:
+            self._is_used = False
+            self._dial.refresh()
         for connection in self._idle:
-            if not connection.idle_since_s:
-                connection.idle_since_s = now_s
-            elif now_s - connection.idle_since_s >= self._settings.idle_timeout_s:
+            connection.idle_since_s = connection.idle_since_s or now_s
+            is_old = now_s - connection.idle_since_s >= self._settings.idle_timeout_s
+            if is_old or self._dial.has_left(connection.transport):
                 connection.transport.close()
 
     def close(self) -> None:
