@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 MIB = 1024 * 1024
-# What the kernel's buffers of two connections take, and the sidecar's; far below any body here.
-HELD_AT_MOST = 32 * MIB
 
 _PIECE = bytes(256 * 1024)
 _CHUNK = b"%x\r\n" % len(_PIECE) + _PIECE + b"\r\n"
@@ -41,6 +39,15 @@ class BigBody:
         self.taken = 0
         self.most_held = 0  # at a stop, between the two ends
         self._stops = [size * number // (stops + 1) for number in range(1, stops + 1)]
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the sender had to wait for the taker.
+
+        How soon is the kernel's affair: each of two connections has buffers of up to
+        `net.ipv4.tcp_rmem`, which grow with the speed of who reads.
+        """
+        return 0 < self.most_held < self.size // 2
 
     async def send(self, writer: asyncio.StreamWriter) -> None:
         """Send it all."""
