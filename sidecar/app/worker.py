@@ -6,9 +6,12 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from sidecar.app.spec import METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
 from sidecar.dataplane.listener import Listener
@@ -29,6 +32,7 @@ from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
+from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
 if TYPE_CHECKING:
@@ -105,6 +109,14 @@ class Worker:
             limits=limits,
             shows_decisions=config.decision_headers,
         )
+        self._health = HealthChecks(
+            # Of its own: a check is a fresh connection, and says nothing of those in use.
+            Upstreams(replace(settings, max_idle=0), clock.monotonic_s),
+            traffic=(self._plane.upstreams, mirror.upstreams),
+            metrics=self._metrics,
+            on_unready=self.live.set_unready,
+            draw=random.random,
+        )
         self.listener = Listener(self._plane)
 
     async def wait_for_policies(self) -> None:
@@ -132,11 +144,14 @@ class Worker:
 
     def close(self) -> None:
         """Let go of everything, once the listener has drained."""
+        self._health.close()
         self._plane.mirror.close()
         self._plane.upstreams.close()
         self._recorder.flush()
 
     def _on_policy_change(self, model: str) -> None:
+        snapshot = self.live.snapshots.get(model)
+        self._health.update(model, None if snapshot is None else snapshot.policy)
         self._plane.on_policy_change(model)
         self._metrics.count("rmv_policy_changes_total", "model", model)
 

@@ -39,6 +39,7 @@ class Pool(Keeper):
         self.authority = endpoint.authority
         self.hides_decisions = settings.hides_decisions
         self.is_closed = False
+        self.is_healthy = True  # what health checks say
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._idle: list[UpstreamConnection] = []
