@@ -86,9 +86,11 @@ class Worker:
             max_idle=limits.idle_upstreams,
             hides_decisions=config.decision_headers,
         )
+            queue_timeout_s=timeouts.queue_s,
+            workers=config.workers,
         mirror = Mirror(
             live=self.live,
-            upstreams=Upstreams(settings, clock.monotonic_s),
+            upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             metrics=self._metrics,
             limits=limits,
             timeouts=timeouts,
@@ -99,7 +101,7 @@ class Worker:
                 self.live, RouteTable(config.routes, config.model), _identities(config)
             ).decide,
             live=self.live,
-            upstreams=Upstreams(settings, clock.monotonic_s),
+            upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             mirror=mirror,
             recorder=self._recorder,
             metrics=self._metrics,
@@ -141,6 +143,7 @@ class Worker:
         gauges[POLICY_FAULTS] = len(self.live.faults)
         gauges[POLICIES_STALE] = float(self.live.is_stale)
         return self._metrics.exposition()
+        self._plane.upstreams.measure()
 
     def close(self) -> None:
         """Let go of everything, once the listener has drained."""

@@ -89,7 +89,7 @@ class Plane:
         policy = self.live.snapshots[decision.model].policy
         lines = f"X-Model-Version: {version}\r\nX-Model-Decision: {decision.reason}\r\n"
         shown = lines.encode("latin-1") if self.shows_decisions else b""
-        group = self.upstreams.group(policy.versions[version].endpoints)
+        group = self.upstreams.group_of(decision.model, version, policy.versions[version])
         if len(self.lanes) >= MAX_LANES:
             self.lanes.clear()
         lane = self.lanes[decision] = Lane(Spelling(policy, version), shown, group)
@@ -105,5 +105,10 @@ class Plane:
             for version in snapshot.policy.versions.values()
             for url in version.endpoints
         }
+        self.upstreams.retain_versions(
+            (model, version)
+            for model, snapshot in self.live.snapshots.items()
+            for version in snapshot.policy.versions
+        )
         self.upstreams.retain(named)
         self.mirror.upstreams.retain(named)
