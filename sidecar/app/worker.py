@@ -27,6 +27,7 @@ from sidecar.runtime.questions import serve_questions
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import bind
 from sidecar.runtime.tasks import spawn, stop
+from sidecar.runtime.tls import ServerTls
 from sidecar.store.connect import open_store
 from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
@@ -119,7 +120,7 @@ class Worker:
             on_unready=self.live.set_unready,
             draw=random.random,
         )
-        self.listener = Listener(self._plane)
+        self.listener = Listener(self._plane, None if config.tls is None else ServerTls(config.tls))
 
     async def wait_for_policies(self) -> None:
         """Give the first load a moment: without it every request would be refused."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.dataplane.acceptor import Acceptor
 from sidecar.dataplane.client import Clients
-from sidecar.dataplane.connection import ClientConnection
+from sidecar.dataplane.connection import LINGER_S, ClientConnection
 from sidecar.dataplane.respond import problem_response
-from sidecar.errors import Code
+from sidecar.errors import Code, ConfigError
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
     from sidecar.dataplane.client import Client
     from sidecar.dataplane.plane import Plane
+    from sidecar.runtime.tls import ServerTls
 
 SWEEP_S: Final = 0.25  # how late a timeout may be; a timer for each request would cost more
+TLS_LOOK_S: Final = 1.0  # how late a changed certificate may be seen
 _log = logging.getLogger("sidecar.dataplane")
 
 
 class Listener:
     """Accepts clients for one plane."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, tls: ServerTls | None = None) -> None:
         self.plane = plane
+        self._tls = tls
+        self._tls_due_s = 0.0
         self._clients = Clients(plane.limits.connections)
         self._acceptor: Acceptor | None = None
         self._keeps_socket = False
@@ -44,7 +48,8 @@ class Listener:
         head, body = problem_response(
             Code.OVERLOADED, "no file descriptor left", plane.make_id(), b"Connection: close\r\n"
         )
-        self._acceptor = Acceptor(listening, self._take, plane.metrics, head + body)
+        refusal = head + body if self._tls is None else b""  # no handshake, no words
+        self._acceptor = Acceptor(listening, self._take, plane.metrics, refusal)
         self._acceptor.start()
         self._sweeper = spawn(self._sweep(), name="sweep")
 
@@ -94,17 +99,33 @@ class Listener:
 
     async def _join(self, accepted: socket.socket) -> None:
         """Make a client of an accepted socket; one that fails before that is just gone."""
-        client = ClientConnection(self.plane, self._clients)
-        loop = asyncio.get_running_loop()
+        plane, tls = self.plane, self._tls
+        client = ClientConnection(plane, self._clients)
         try:
-            await loop.connect_accepted_socket(
-                lambda: cast("asyncio.Protocol", client), sock=accepted
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: cast("asyncio.Protocol", client),
+                sock=accepted,
+                ssl=None if tls is None else tls.context,
+                ssl_handshake_timeout=None if tls is None else plane.timeouts.head_s,
+                ssl_shutdown_timeout=None if tls is None else LINGER_S,
             )
-        except OSError:
+        except OSError:  # ssl.SSLError is one
             accepted.close()
+            if tls is not None:
+                plane.metrics.count("rmv_tls_handshake_failures_total")
             return
-        if self.plane.is_draining:
+        if plane.is_draining:
             self._hasten(client)
+
+    def _reload_tls(self, tls: ServerTls) -> None:
+        try:
+            if not tls.reload():
+                return
+            outcome = "loaded"
+        except ConfigError as error:
+            outcome = "refused"
+            _log.error("TLS files refused: the former ones serve", extra={"reason": str(error)})
+        self.plane.metrics.count("rmv_tls_reloads_total", "outcome", outcome)
 
     async def _sweep(self) -> None:
         plane = self.plane
@@ -115,6 +136,9 @@ class Listener:
             for client in self._clients:
                 if client.deadline_s < now_s:
                     client.on_deadline()
+            if self._tls is not None and self._tls_due_s < now_s:
+                self._tls_due_s = now_s + TLS_LOOK_S
+                self._reload_tls(self._tls)
             plane.mirror.sweep(now_s)
             plane.upstreams.sweep(now_s)
             plane.recorder.flush()
