@@ -136,6 +136,24 @@ async def test_requests_move_to_the_default_while_a_version_is_unhealthy_and_bac
     assert (back.status, back.get(b"X-Model-Version")) == (200, b"v2")
 
 
+async def test_an_endpoint_that_is_out_gets_no_requests_while_there_is_another(
+    tmp_path: Path,
+) -> None:
+    good, bad = Server(), Server()
+    bad.health = BAD
+    async with scripted_upstream(good.script) as one, scripted_upstream(bad.script) as other:
+        health: JSON = {"path": READY.path, "interval_s": INTERVAL_S}
+        document = policy({"v1": {"endpoints": [one.url, other.url], "health": health}})
+        async with checked_proxy(document, tmp_path / "log") as running:
+            level = "rmv_endpoint_healthy", "endpoint", other.url
+            await eventually(lambda: running.metrics.levels[level] == 0)
+
+            for _ in range(10):
+                await running.ask(GET)
+
+            assert {record["endpoint"] for record in await running.recorded(10)} == {one.url}
+
+
 async def test_an_endpoint_counts_as_healthy_until_it_has_been_asked(checking: Checking) -> None:
     checking.checks.update("m", one_version("http://127.0.0.1:9"))
 
