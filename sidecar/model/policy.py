@@ -77,8 +77,8 @@ class VersionTimeouts(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One deployed variant. `deny` wins over `allow`; without `allow` all may use it.
 
-    `max_concurrency` requests are with its endpoints at a time, for each worker; `max_queue` more
-    may wait for their turn.
+    `max_concurrency` requests are with its endpoints at a time, and `max_queue` more may wait for
+    their turn; the workers divide both.
     """
 
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1, max_length=256)]
