@@ -9,6 +9,8 @@ LOCK_INTEGRATION := $(COMPILE) --upgrade
 ARGS ?=
 INTEGRATION := .venv-integration
 COMPILED := $(CURDIR)/build/compiled
+# A file's tests stay in one process: they share what its fixtures start. ARGS=-n0 runs all in one.
+PARALLEL := -n auto --dist loadfile
 # What runs through compiled modules is tested in that form too.
 COMPILED_TESTS := tests/compiled $(wildcard tests/dataplane tests/identity tests/policy tests/runtime tests/telemetry tests/upstream tests/wire tests/test_decide.py)
 
@@ -20,10 +22,10 @@ demo: $(VENV)/.runtime  ## the whole product in a minute, with real models; ARGS
 	$(BIN)/rmv demo $(ARGS)
 
 test: $(VENV)/.development $(VENV)/.compile  ## the test suite, then its core again, compiled (with ARGS, which go to pytest, just the first)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 ifeq ($(ARGS),)
 	@$(BIN)/python hatch_build.py; case $$? in \
-	0) PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -o "pythonpath=$(COMPILED) ." $(COMPILED_TESTS);; \
+	0) PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest $(PARALLEL) -o "pythonpath=$(COMPILED) ." $(COMPILED_TESTS);; \
 	3) echo "SKIPPED: the tests of the compiled form";; \
 	*) exit 1;; esac
 endif
@@ -43,9 +45,10 @@ bench: $(VENV)/.bench $(VENV)/.compile  ## measure beside Envoy, HAProxy and ngi
 	$(BIN)/python -m tests.bench install
 	$(BIN)/python -m tests.bench run $(ARGS)
 
-integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar; skips what cannot be installed
+integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar, skipping what cannot be installed; a gibibyte through it
 	if [ -e $(INTEGRATION)/client/.installed ]; then python=$(INTEGRATION)/client/bin/python; else python=$(BIN)/python; fi; \
-	"$$python" -m pytest -rs tests/integration $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
+	"$$python" -m pytest -rs tests/integration --ignore=tests/integration/test_memory.py $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
+	$(BIN)/python -m pytest -rP tests/integration/test_memory.py $(ARGS) || [ $$? -eq 5 ]
 
 format: $(VENV)/.development  ## format and fix what can be fixed
 	$(BIN)/ruff format .

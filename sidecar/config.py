@@ -21,7 +21,10 @@ from sidecar.errors import ConfigError
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Policy
 from sidecar.model.route import RouteRule
+from sidecar.model.tls import TlsSettings
+from sidecar.model.upstream import UpstreamSettings, UpstreamTls
 from sidecar.policy import words
+from sidecar.runtime import tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -59,8 +62,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     routes: tuple[RouteRule, ...] = ()
     identity: IdentitySettings | None = None
     no_auth: bool = False
+    tls: TlsSettings | None = None  # of `listen`
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    upstream: UpstreamSettings = UpstreamSettings()
+    upstream_tls: UpstreamTls = UpstreamTls()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
 
@@ -92,7 +98,17 @@ _NOT_SETTINGS = {"RMV_CONFIG", _SPEC_VARIABLE}
 _SERVICE_LINK = re.compile(
     r"RMV_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
 )
-_PATHS = {"state_dir", "identity.jwks_file", "exchange_log"}
+_PATHS = {
+    "state_dir",
+    "identity.jwks_file",
+    "exchange_log",
+    "tls.cert_file",
+    "tls.key_file",
+    "upstream_tls.ca_file",
+    "upstream_tls.cert_file",
+    "upstream_tls.key_file",
+}
+_PATHS |= {"tls.client_ca_file"}
 _WORDS = {"", "off", "stdout"}  # what a setting of _PATHS may say instead of a path
 
 
@@ -164,6 +180,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "no_auth", "auth is off, yet [identity] says whose tokens are believed: remove one"
     if config.identity is not None and not Path(config.identity.jwks_file).is_file():
         yield "identity.jwks_file", f"no such file: {config.identity.jwks_file}"
+    yield from _tls_faults(config.tls)
     addresses = {"listen": config.listen, "admin": config.admin}
     for path, text in addresses.items():
         try:
@@ -171,8 +188,34 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
                 parse_address(text)
         except ConfigError as error:
             yield path, str(error)
+    yield from _upstream_contradictions(config)
     if config.listen == config.admin and not config.listen.endswith(":0"):
         yield "admin", f"`{config.admin}` is already the address of `listen`"
+
+
+def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
+    if settings is None:
+        return
+    if settings.client_certs != "off" and settings.client_ca_file is None:
+        yield "tls.client_certs", "says that clients have certificates: set tls.client_ca_file too"
+    try:
+        tls.load(settings)
+    except ConfigError as error:
+        yield "tls", str(error)
+
+
+def _upstream_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    for n, folder in enumerate(config.upstream.sockets):
+        if not folder.startswith("/") or ".." in folder.split("/"):
+            yield f"upstream.sockets[{n}]", f"`{folder}` is not an absolute path without `..`"
+    tls = config.upstream_tls
+    if bool(tls.cert_file) != bool(tls.key_file):
+        missing = "key_file" if tls.cert_file else "cert_file"
+        yield f"upstream_tls.{missing}", "cert_file and key_file go together: set both or none"
+    for name in ("ca_file", "cert_file", "key_file"):
+        file: str = getattr(tls, name)
+        if file and not Path(file).is_file():
+            yield f"upstream_tls.{name}", f"no such file: {file}"
 
 
 class _Given(NamedTuple):

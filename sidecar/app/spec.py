@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.upstream.health import ENDPOINT_HEALTHY
+
 WORKER_VARIABLE: Final = "RMV_WORKER_SOCKET"
 """Set in a worker: the path of the unix socket on which it answers the control process."""
 
@@ -13,5 +15,5 @@ METRICS: Final = "metrics"  # answered with an exposition
 POLICIES: Final = "rmv_policies"
 POLICY_FAULTS: Final = "rmv_policy_faults"
 POLICIES_STALE: Final = "rmv_policies_stale"
-SHARED_GAUGES: Final = frozenset((POLICIES, POLICY_FAULTS, POLICIES_STALE))
-"""What every worker sees of the one store; adding it up would make no sense."""
+SHARED_GAUGES: Final = frozenset((POLICIES, POLICY_FAULTS, POLICIES_STALE, ENDPOINT_HEALTHY))
+"""What every worker sees of the one world outside; adding it up would make no sense."""

@@ -6,9 +6,12 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from sidecar.app.spec import METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
 from sidecar.dataplane.listener import Listener
@@ -24,11 +27,13 @@ from sidecar.runtime.questions import serve_questions
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import bind
 from sidecar.runtime.tasks import spawn, stop
+from sidecar.runtime.tls import ServerTls
 from sidecar.store.connect import open_store
 from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
+from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
 if TYPE_CHECKING:
@@ -82,9 +87,11 @@ class Worker:
             max_idle=limits.idle_upstreams,
             hides_decisions=config.decision_headers,
         )
+            queue_timeout_s=timeouts.queue_s,
+            workers=config.workers,
         mirror = Mirror(
             live=self.live,
-            upstreams=Upstreams(settings, clock.monotonic_s),
+            upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             metrics=self._metrics,
             limits=limits,
             timeouts=timeouts,
@@ -95,7 +102,7 @@ class Worker:
                 self.live, RouteTable(config.routes, config.model), _identities(config)
             ).decide,
             live=self.live,
-            upstreams=Upstreams(settings, clock.monotonic_s),
+            upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             mirror=mirror,
             recorder=self._recorder,
             metrics=self._metrics,
@@ -105,7 +112,15 @@ class Worker:
             limits=limits,
             shows_decisions=config.decision_headers,
         )
-        self.listener = Listener(self._plane)
+        self._health = HealthChecks(
+            # Of its own: a check is a fresh connection, and says nothing of those in use.
+            Upstreams(replace(settings, max_idle=0), clock.monotonic_s),
+            traffic=(self._plane.upstreams, mirror.upstreams),
+            metrics=self._metrics,
+            on_unready=self.live.set_unready,
+            draw=random.random,
+        )
+        self.listener = Listener(self._plane, None if config.tls is None else ServerTls(config.tls))
 
     async def wait_for_policies(self) -> None:
         """Give the first load a moment: without it every request would be refused."""
@@ -129,14 +144,18 @@ class Worker:
         gauges[POLICY_FAULTS] = len(self.live.faults)
         gauges[POLICIES_STALE] = float(self.live.is_stale)
         return self._metrics.exposition()
+        self._plane.upstreams.measure()
 
     def close(self) -> None:
         """Let go of everything, once the listener has drained."""
+        self._health.close()
         self._plane.mirror.close()
         self._plane.upstreams.close()
         self._recorder.flush()
 
     def _on_policy_change(self, model: str) -> None:
+        snapshot = self.live.snapshots.get(model)
+        self._health.update(model, None if snapshot is None else snapshot.policy)
         self._plane.on_policy_change(model)
         self._metrics.count("rmv_policy_changes_total", "model", model)
 

@@ -92,7 +92,7 @@ def request_head(
         if not name.strip() or not colon:
             msg = f"--header {text}: write 'NAME: VALUE'"
             raise ConfigError(msg)
-        fields += [name.strip().encode(), b": ", value.strip().encode(), b"\r\n"]
+        fields.append(f"{name.strip()}: {value.strip()}\r\n".encode())
     return RequestHead(
         method.encode(),
         target.encode(),

@@ -80,10 +80,9 @@ class ClientConnection(Client):
         elif self._pending:
             self.deadline_s = now_s + timeouts.body_idle_s  # should the client be full
             self._go_on(now_s)
-        elif self._plane.is_draining and not self._is_parsing:
-            self.transport.close()
         else:
-            self.deadline_s = now_s + timeouts.idle_s
+            idle_s = timeouts.drain_idle_s if self._plane.is_draining else timeouts.idle_s
+            self.deadline_s = now_s + idle_s
 
     def open_tunnel(self, tunnel: Tunnel) -> None:
         """Hand all bytes from here on to `tunnel`, those that are here already included."""
@@ -119,7 +118,7 @@ class ClientConnection(Client):
             self._plane.metrics.count("rmv_timeouts_total", "phase", "head")
             self._refuse(Code.REQUEST_TIMEOUT, "the request's head did not arrive in time")
         else:
-            self._close(lingers=False)
+            self._close(lingers=True)  # its next request may be on its way
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -293,8 +292,6 @@ class ClientConnection(Client):
     def _rest(self, part: bytes) -> None:
         """Keep what cannot be parsed yet; refuse the beginning of a head that can never be."""
         if not part:
-            if self._current is None and self._plane.is_draining:
-                self.transport.close()
             return
         if self._current is not None or self.is_full:
             self._pending = part

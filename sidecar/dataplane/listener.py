@@ -6,53 +6,64 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from sidecar.dataplane.acceptor import Acceptor
 from sidecar.dataplane.client import Clients
-from sidecar.dataplane.connection import ClientConnection
+from sidecar.dataplane.connection import LINGER_S, ClientConnection
+from sidecar.dataplane.respond import problem_response
+from sidecar.errors import Code, ConfigError
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.dataplane.client import Client
     from sidecar.dataplane.plane import Plane
+    from sidecar.runtime.tls import ServerTls
 
 SWEEP_S: Final = 0.25  # how late a timeout may be; a timer for each request would cost more
-BACKLOG: Final = 4096
+TLS_LOOK_S: Final = 1.0  # how late a changed certificate may be seen
 _log = logging.getLogger("sidecar.dataplane")
 
 
 class Listener:
     """Accepts clients for one plane."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, tls: ServerTls | None = None) -> None:
         self.plane = plane
+        self._tls = tls
+        self._tls_due_s = 0.0
         self._clients = Clients(plane.limits.connections)
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
+        self._keeps_socket = False
+        self._joining: set[asyncio.Task[None]] = set()  # accepted, and no clients yet
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, listening: socket.socket) -> None:
-        """Accept clients on a bound socket."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: cast("asyncio.Protocol", ClientConnection(self.plane, self._clients)),
-            sock=listening,
-            backlog=BACKLOG,
+    async def start(self, listening: socket.socket, *, keeps_socket: bool = False) -> None:
+        """Accept clients on a bound socket; `keeps_socket` when other processes accept on it too.
+
+        Then a drain leaves to them what waits in its queue.
+        """
+        plane = self.plane
+        self._keeps_socket = keeps_socket
+        head, body = problem_response(
+            Code.OVERLOADED, "no file descriptor left", plane.make_id(), b"Connection: close\r\n"
         )
+        refusal = head + body if self._tls is None else b""  # no handshake, no words
+        self._acceptor = Acceptor(listening, self._take, plane.metrics, refusal)
+        self._acceptor.start()
         self._sweeper = spawn(self._sweep(), name="sweep")
 
     async def drain(self) -> int:
         """Accept no more, finish what is in hand, and return how many had to be cut short.
 
-        Idle clients are closed at once; others after their answer. Ends within `drain_s`.
+        Idle clients may have a request on its way: each has `drain_idle_s` for it to come. Ends
+        within `drain_s`.
         """
         plane, clients = self.plane, self._clients
         plane.is_draining = True
-        if self._server is not None:
-            self._server.close()
-        for client in clients:
-            if client.is_idle:
-                client.transport.close()
         try:
             async with asyncio.timeout(plane.timeouts.drain_s):
+                await self._stop_accepting()
                 await clients.emptied.wait()
         except TimeoutError:
             _log.warning("drain time is over", extra={"cut": len(clients)})
@@ -62,6 +73,59 @@ class Listener:
         if self._sweeper is not None:
             await stop(self._sweeper)
         return left
+
+    async def _stop_accepting(self) -> None:
+        for client in self._clients:
+            self._hasten(client)
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None and self._keeps_socket:
+            acceptor.close()
+        elif acceptor is not None:
+            await acceptor.drain()
+        if self._joining:
+            await asyncio.wait(self._joining, timeout=self.plane.timeouts.drain_idle_s)
+        await stop(*self._joining)
+
+    def _hasten(self, client: Client) -> None:
+        """Shorten how long an idle client is waited for, as the plane drains."""
+        if client.is_idle:
+            due_s = self.plane.monotonic_s() + self.plane.timeouts.drain_idle_s
+            client.deadline_s = min(client.deadline_s, due_s)
+
+    def _take(self, accepted: socket.socket) -> None:
+        joining = spawn(self._join(accepted), name="join")
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+
+    async def _join(self, accepted: socket.socket) -> None:
+        """Make a client of an accepted socket; one that fails before that is just gone."""
+        plane, tls = self.plane, self._tls
+        client = ClientConnection(plane, self._clients)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: cast("asyncio.Protocol", client),
+                sock=accepted,
+                ssl=None if tls is None else tls.context,
+                ssl_handshake_timeout=None if tls is None else plane.timeouts.head_s,
+                ssl_shutdown_timeout=None if tls is None else LINGER_S,
+            )
+        except OSError:  # ssl.SSLError is one
+            accepted.close()
+            if tls is not None:
+                plane.metrics.count("rmv_tls_handshake_failures_total")
+            return
+        if plane.is_draining:
+            self._hasten(client)
+
+    def _reload_tls(self, tls: ServerTls) -> None:
+        try:
+            if not tls.reload():
+                return
+            outcome = "loaded"
+        except ConfigError as error:
+            outcome = "refused"
+            _log.error("TLS files refused: the former ones serve", extra={"reason": str(error)})
+        self.plane.metrics.count("rmv_tls_reloads_total", "outcome", outcome)
 
     async def _sweep(self) -> None:
         plane = self.plane
@@ -74,6 +138,9 @@ class Listener:
                     client.on_deadline()
                 elif client.reading.is_held:
                     client.notice_leaving()
+            if self._tls is not None and self._tls_due_s < now_s:
+                self._tls_due_s = now_s + TLS_LOOK_S
+                self._reload_tls(self._tls)
             plane.mirror.sweep(now_s)
             plane.upstreams.sweep(now_s)
             plane.recorder.flush()

@@ -30,12 +30,15 @@ class Lane:
     `response_lines` are whole header lines.
     """
 
-    def __init__(self, spelling: Spelling, response_lines: bytes, group: Group) -> None:
+    def __init__(
+        self, spelling: Spelling, response_lines: bytes, group: Group, first_byte_s: float
+    ) -> None:
         self.request_lines = spelling.lines
         self.rewrite = spelling.rewrite
         self.replaced = spelling.replaced
         self.response_lines = response_lines
         self.group = group
+        self.first_byte_s = first_byte_s  # of the version, else of the settings
 
 
 class Plane:
@@ -87,12 +90,16 @@ class Plane:
         """Render and keep the lane of a decision that serves a version."""
         version = decision.version
         policy = self.live.snapshots[decision.model].policy
+        deployed = policy.versions[version]
         lines = f"X-Model-Version: {version}\r\nX-Model-Decision: {decision.reason}\r\n"
         shown = lines.encode("latin-1") if self.shows_decisions else b""
-        group = self.upstreams.group(policy.versions[version].endpoints)
+        group = self.upstreams.group_of(decision.model, version, deployed)
+        own = deployed.timeouts
+        first_byte_s = self.first_byte_s if own is None else own.first_byte_s
         if len(self.lanes) >= MAX_LANES:
             self.lanes.clear()
-        lane = self.lanes[decision] = Lane(Spelling(policy, version), shown, group)
+        lane = Lane(Spelling(policy, version), shown, group, first_byte_s)
+        self.lanes[decision] = lane
         return lane
 
     def on_policy_change(self, _model: str) -> None:
@@ -105,5 +112,10 @@ class Plane:
             for version in snapshot.policy.versions.values()
             for url in version.endpoints
         }
+        self.upstreams.retain_versions(
+            (model, version)
+            for model, snapshot in self.live.snapshots.items()
+            for version in snapshot.policy.versions
+        )
         self.upstreams.retain(named)
         self.mirror.upstreams.retain(named)

@@ -31,6 +31,7 @@ class Cause(Enum):
 
     UNKNOWN = "unknown"  # no such version in the policy
     KILLED = "killed"
+    NOT_READY = "not-ready"  # none of its endpoints is healthy
     NOT_ENTITLED = "not-entitled"
     RULE = "rule"  # a rule's `deny`
     MODEL = "model"  # no such model

@@ -19,7 +19,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     body_idle_s: Seconds = 60.0  # between two pieces of a body, either way
     tunnel_idle_s: Seconds = 300.0  # an upgraded connection without a byte, either way
     upstream_idle_s: Seconds = 30.0  # a pooled upstream connection without a request
+    queue_s: Seconds = 1.0  # for a request of a version that is busy, see `max_concurrency`
     drain_s: Seconds = 30.0
+    drain_idle_s: Annotated[float, Meta(ge=0)] = 1.0  # for a request on its way as it stops
     mirror_s: Seconds = 10.0  # a whole mirrored exchange
 
 

@@ -12,6 +12,9 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
 """An arm's share, relative to the sum of its split's weights."""
 
+Seconds = Annotated[float, Meta(ge=0.05, le=3600)]
+"""A pause or a bound of waiting: no shorter than a busy event loop can keep."""
+
 Scalar = str | int | float | bool
 
 
@@ -50,13 +53,42 @@ class Rewrite(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     headers: dict[str, str] = {}
 
 
+class Health(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How each endpoint of a version is asked whether it can serve: by `GET path`.
+
+    A status of the list says yes; an empty list is any from 200 to 299. So many answers in a row
+    change what is held of an endpoint.
+    """
+
+    path: str
+    status: tuple[int, ...] = ()
+    interval_s: Seconds = 5.0
+    timeout_s: Seconds = 1.0
+    unhealthy_after: Annotated[int, Meta(ge=1, le=100)] = 2
+    healthy_after: Annotated[int, Meta(ge=1, le=100)] = 1
+
+
+class VersionTimeouts(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Bounds of waiting for one version, in the place of those of the sidecar's settings."""
+
+    first_byte_s: Seconds
+
+
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One deployed variant. `deny` wins over `allow`; without `allow` all may use it."""
+    """One deployed variant. `deny` wins over `allow`; without `allow` all may use it.
+
+    `max_concurrency` requests are with its endpoints at a time, and `max_queue` more may wait for
+    their turn; the workers divide both.
+    """
 
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1, max_length=256)]
     allow: tuple[Matcher, ...] | None = None
     deny: tuple[Matcher, ...] = ()
     rewrite: Rewrite | None = None
+    health: Health | None = None
+    max_concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    max_queue: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    timeouts: VersionTimeouts | None = None
 
 
 class Split(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

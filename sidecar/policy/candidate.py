@@ -1,4 +1,4 @@
-"""A version as the resolver sees it: switched off or not, and who may use it."""
+"""A version as the resolver sees it: whether it can serve at all, and who may use it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ MAX_CALLERS = 4096
 class Candidate:
     """One version, compiled. `needs` says what its entitlement depends on."""
 
-    __slots__ = ("entitled", "is_killed", "is_open", "is_variable", "name", "needs")
+    __slots__ = ("entitled", "is_open", "is_variable", "name", "needs", "out")
 
-    def __init__(self, name: str, version: Version, *, is_killed: bool) -> None:
+    def __init__(self, name: str, version: Version, out: Cause | None) -> None:
         self.name = name
-        self.is_killed = is_killed
+        self.out = out
+        """Why it can serve nobody: killed or not ready; None when it can."""
         self.needs = needs((*(version.allow or ()), *version.deny))
         self.entitled = _entitlement(version, self.needs)
         self.is_open = self.entitled is None
@@ -39,7 +40,7 @@ class Candidate:
         entitled = self.entitled
         if entitled is not None and not entitled(identity, head):
             return Cause.NOT_ENTITLED
-        return Cause.KILLED if self.is_killed else None
+        return self.out
 
 
 def _entitlement(version: Version, needed: Needs) -> Test | None:

@@ -29,11 +29,13 @@ _DEFAULT = Reason.DEFAULT.value
 _REFUSALS = {
     Cause.UNKNOWN: Code.VERSION_UNAVAILABLE,
     Cause.KILLED: Code.VERSION_UNAVAILABLE,
+    Cause.NOT_READY: Code.VERSION_UNAVAILABLE,
     Cause.NOT_ENTITLED: Code.VERSION_FORBIDDEN,
 }
 _WORDS = {
     Cause.UNKNOWN: "does not exist",
     Cause.KILLED: "is switched off",
+    Cause.NOT_READY: "is not ready",
     Cause.NOT_ENTITLED: "is not open to this caller",
 }
 
@@ -190,6 +192,8 @@ class _Walk:
             return snapshot.refuse(Code.TENANT_DENIED, Cause.NOT_ENTITLED, detail, rejected)
         if rejected:
             detail = f"{model} has no version that may serve this caller now"
-            return snapshot.refuse(Code.NO_ELIGIBLE_VERSION, Cause.KILLED, detail, rejected)
+            is_killed = any(one.cause is Cause.KILLED for one in rejected)
+            cause = Cause.KILLED if is_killed else Cause.NOT_READY
+            return snapshot.refuse(Code.NO_ELIGIBLE_VERSION, cause, detail, rejected)
         detail = f"no rule of {model} chose a version, and it has no default"
         return snapshot.refuse(Code.NO_ELIGIBLE_VERSION, Cause.NO_DEFAULT, detail)

@@ -1,4 +1,4 @@
-"""The immutable, indexed form of one policy with its pins and kills; decisions are made from it."""
+"""The immutable, indexed form of one policy with pins, kills and readiness, to decide from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Plan = Decision | tuple[CompiledRule, ...]
 
 
 class CompiledShadow:
-    """One shadow whose version is not switched off."""
+    """One shadow whose version can serve."""
 
     __slots__ = ("_sampler", "_unit", "shadow")
 
@@ -55,7 +55,8 @@ class Snapshot:
 
     `pins` is read and never copied: its owner changes a pin in place, at once and whatever their
     number. `kills` holds reasons by version, that of the whole model under the key "";
-    a kill makes a new snapshot. Decisions are interned: equal ones are one object.
+    `unready` are the versions without a healthy endpoint. A change of either makes a new
+    snapshot. Decisions are interned: equal ones are one object.
     """
 
     __slots__ = (
@@ -74,17 +75,25 @@ class Snapshot:
         "rules",
         "served",
         "shadows",
+        "unready",
         "versions",
     )
 
-    def __init__(self, policy: Policy, pins: Mapping[str, str], kills: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        pins: Mapping[str, str],
+        kills: Mapping[str, str],
+        unready: frozenset[str],
+    ) -> None:
         self.policy = policy
         self.model = policy.model
         self.revision = policy.revision
         self.pins = pins
         self.kills = dict(kills)
+        self.unready = unready
         self.versions = {
-            name: Candidate(name, version, is_killed=name in kills)
+            name: Candidate(name, version, self._out(name))
             for name, version in policy.versions.items()
         }
         rules = (CompiledRule(rule, self.model, self.versions) for rule in policy.rules)
@@ -95,7 +104,7 @@ class Snapshot:
         self.interned: dict[Decision, Decision] = {}
         self.model_killed = self._killed_model()
         # What needs no look at the caller at all: versions that are on and open to everybody.
-        ready = [one.name for one in self.versions.values() if one.is_open and not one.is_killed]
+        ready = [one.name for one in self.versions.values() if one.is_open and one.out is None]
         self.pinned = {name: self.serve(name, Reason.PINNED.value) for name in ready}
         self.explicit = {name.encode(): self.serve(name, Reason.EXPLICIT.value) for name in ready}
         self.shadows = self._live_shadows()
@@ -131,6 +140,11 @@ class Snapshot:
             self.interned.clear()
         return self.interned.setdefault(decision, decision)
 
+    def _out(self, version: str) -> Cause | None:
+        if version in self.kills:
+            return Cause.KILLED
+        return Cause.NOT_READY if version in self.unready else None
+
     def _killed_model(self) -> Decision | None:
         if "" not in self.kills:
             return None
@@ -147,7 +161,7 @@ class Snapshot:
         return tuple(
             CompiledShadow(shadow, self.model)
             for shadow in self.policy.shadows
-            if shadow.version not in self.kills and shadow.percent > 0
+            if shadow.percent > 0 and self._out(shadow.version) is None
         )
 
     def _mirrored(self) -> dict[str, tuple[Shadow, ...]]:
@@ -160,10 +174,15 @@ class Snapshot:
         }
 
 
-def compile_snapshot(policy: Policy, pins: Mapping[str, str], kills: Mapping[str, str]) -> Snapshot:
-    """Index a policy that `validate` found good.
+def compile_snapshot(
+    policy: Policy,
+    pins: Mapping[str, str],
+    kills: Mapping[str, str],
+    unready: frozenset[str] = frozenset(),
+) -> Snapshot:
+    """Index a policy that `validate` found good; `unready` versions have no healthy endpoint.
 
     Raises:
         KeyError, ValueError: the policy is not valid.
     """
-    return Snapshot(policy, pins, kills)
+    return Snapshot(policy, pins, kills, unready)

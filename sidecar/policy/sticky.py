@@ -59,7 +59,7 @@ class CompiledSplit:
         self._weights = {name: weight for name, weight in sorted(split.arms.items()) if weight}
         self.arms = tuple(candidates[name] for name in self._weights)
         self.unit = compile_unit(split.key)
-        is_whole = all(arm.is_open and not arm.is_killed for arm in self.arms)
+        is_whole = all(arm.is_open and arm.out is None for arm in self.arms)
         self.eligible = tuple(self._weights) if is_whole else None
         """All arms, when none can be rejected."""
         # Every request has its own id: remembering would only fill memory.

@@ -14,10 +14,21 @@ from sidecar.policy.shape import NAME_RULE, suggestion
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sidecar.model.policy import Condition, Matcher, Policy, Rewrite, Rule, Split
+    from sidecar.model.policy import (
+        Condition,
+        Health,
+        Matcher,
+        Policy,
+        Rewrite,
+        Rule,
+        Split,
+        Version,
+    )
 
     Finding = tuple[Path, str]
 
+FIRST_FINAL_STATUS = 200  # RFC 9110 section 15: 1xx are interim
+LAST_STATUS = 599
 MAX_REGEX_CHARS = 1000  # a longer one is a list in disguise, and slow for every request
 
 ATTRIBUTES = ("tenant", "subject", "app", "scope", "method", "path")
@@ -82,14 +93,7 @@ def _findings(policy: Policy) -> Iterator[Finding]:
     for name, version in policy.versions.items():
         at: Path = ("versions", name)
         yield from _name(name, at)
-        yield from _endpoints(version.endpoints, (*at, "endpoints"))
-        if version.allow is not None and not version.allow:
-            yield (*at, "allow"), "an empty list lets nobody in; leave it out to let everybody in"
-        for member, matchers in (("allow", version.allow or ()), ("deny", version.deny)):
-            for n, matcher in enumerate(matchers):
-                yield from _matcher(matcher, (*at, member, n))
-        if version.rewrite is not None:
-            yield from _rewrite(version.rewrite, (*at, "rewrite"))
+        yield from _deployment(version, at)
     yield from _rules(policy)
     if policy.default is not None:
         yield from _version(policy.default, policy, ("default",))
@@ -99,6 +103,33 @@ def _findings(policy: Policy) -> Iterator[Finding]:
 def _name(name: str, at: Path) -> Iterator[Finding]:
     if not _NAME.fullmatch(name):
         yield at, f'"{name[:80]}" is not a name: {NAME_RULE}'
+
+
+def _deployment(version: Version, at: Path) -> Iterator[Finding]:
+    yield from _endpoints(version.endpoints, (*at, "endpoints"))
+    if version.allow is not None and not version.allow:
+        yield (*at, "allow"), "an empty list lets nobody in; leave it out to let everybody in"
+    for member, matchers in (("allow", version.allow or ()), ("deny", version.deny)):
+        for n, matcher in enumerate(matchers):
+            yield from _matcher(matcher, (*at, member, n))
+    if version.rewrite is not None:
+        yield from _rewrite(version.rewrite, (*at, "rewrite"))
+    if version.health is not None:
+        yield from _health(version.health, (*at, "health"))
+
+
+def _health(health: Health, at: Path) -> Iterator[Finding]:
+    path = health.path
+    if not path.startswith("/"):
+        yield (*at, "path"), 'a path starts with "/"'
+    elif _NOT_IN_TARGET.search(path) or "#" in path:
+        yield (*at, "path"), "a path is visible ASCII, without blanks; percent-encode the rest"
+    for n, status in enumerate(health.status):
+        if not FIRST_FINAL_STATUS <= status <= LAST_STATUS:
+            yield (
+                (*at, "status", n),
+                f"{status} is no final status: {FIRST_FINAL_STATUS} to {LAST_STATUS}",
+            )
 
 
 def _version(name: str, policy: Policy, at: Path) -> Iterator[Finding]:

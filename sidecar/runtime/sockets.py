@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
+import struct
 import sys
+from contextlib import suppress
+from typing import Final
+
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; Python does not name it
+# Classic BPF over the TCP header: a SYN without ACK is dropped, all else passes. So a handshake
+# under way still ends, and no other begins.
+_NO_SYN: Final = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # A = byte 13, the flags (RFC 9293 section 3.1)
+        (0x54, 0, 0, 0x12),  # A &= SYN | ACK
+        (0x15, 0, 1, 0x02),  # if A == SYN:
+        (0x06, 0, 0, 0),  #     keep no byte of it
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep it whole
+    )
+)
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog` of linux/filter.h."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
 def bind(address: str, *, shares_port: bool = False) -> socket.socket:
@@ -27,6 +51,19 @@ def bind(address: str, *, shares_port: bool = False) -> socket.socket:
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
     listening.settimeout(0)
     return listening
+
+
+def ignore_new_clients(listening: socket.socket) -> None:
+    """Answer no new client of a TCP socket; what the kernel has accepted can still be taken.
+
+    A client that comes now sends its SYN again after a second, to whoever listens then. Does
+    nothing where the system has no such filter: elsewhere than on Linux, or in some sandboxes.
+    """
+    if sys.platform != "linux" or listening.family == socket.AF_UNIX:
+        return
+    program = _Program(len(_NO_SYN) // 8, _NO_SYN)
+    with suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(program))
 
 
 class HeldPort:

@@ -86,6 +86,7 @@ class LivePolicies:
         self._policies: dict[str, Policy] = {}  # those in force
         self._pins: dict[str, dict[str, str]] = {}  # each also held by its model's snapshot
         self._kills: dict[str, dict[str, str]] = {}
+        self._unready: dict[str, frozenset[str]] = {}
         self._doubts = Doubts()
 
     def put(self, key: Key, value: bytes | None) -> None:
@@ -144,6 +145,19 @@ class LivePolicies:
             return
         self._compile(policy)
         self._changed(model)
+
+    def set_unready(self, model: str, versions: frozenset[str]) -> None:
+        """Let `versions` of a model serve nobody: none of their endpoints is healthy.
+
+        Holds until it is called again, whatever becomes of the policy. It is of this process alone
+        and no change of the policy: `on_change` is not called.
+        """
+        if self._unready.get(model, frozenset()) == versions:
+            return
+        _put(self._unready, model, versions or None)
+        policy = self._policies.get(model)
+        if policy is not None:
+            self._compile(policy)
 
     def replace(self, contents: Contents) -> None:
         """Make everything as in `contents`; what is not there is removed."""
@@ -248,7 +262,8 @@ class LivePolicies:
         model = policy.model
         pins = self._pins.setdefault(model, {})
         # The kills are copied: a snapshot is made from them, it does not look them up.
-        self.snapshots[model] = compile_snapshot(policy, pins, dict(self._kills.get(model, {})))
+        kills, unready = dict(self._kills.get(model, {})), self._unready.get(model, frozenset())
+        self.snapshots[model] = compile_snapshot(policy, pins, kills, unready)
 
     def _refuse(self, model: str, reason: str) -> None:
         self.faults[model] = reason

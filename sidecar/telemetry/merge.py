@@ -30,7 +30,8 @@ def merge(expositions: Iterable[str], shared: Collection[str] = ()) -> str:
             if key not in samples:
                 order.setdefault(family, []).append(key)
             known, number = samples.get(key, 0.0), float(value)
-            samples[key] = max(known, number) if key in shared else known + number
+            is_shared = key.partition("{")[0] in shared
+            samples[key] = max(known, number) if is_shared else known + number
     lines = [
         line if line.startswith("#") else f"{line} {_number(samples[line])}"
         for entries in order.values()

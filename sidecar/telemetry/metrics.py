@@ -42,6 +42,8 @@ class Metrics:
         self.events: Counter[tuple[str, ...]] = Counter()
         """Other counters: (name, label, value, label, value, ...)."""
         self.gauges: dict[str, float] = {}
+        self.levels: dict[tuple[str, ...], float] = {}
+        """Gauges with labels, spelled like `events`."""
 
     def observe(self, records: Iterable[ExchangeRecord]) -> None:
         """Count finished exchanges."""
@@ -109,6 +111,11 @@ class Metrics:
         for name, value in sorted(self.gauges.items()):
             yield f"# TYPE {name} gauge"
             yield f"{name} {value:g}"
+        for key, value in sorted(self.levels.items()):
+            if key[0] != named:
+                named = key[0]
+                yield f"# TYPE {named} gauge"
+            yield f"{named}{_labels(*key[1:])} {value:g}"
 
 
 def _bucket(seconds: float) -> int:

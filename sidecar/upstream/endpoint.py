@@ -6,19 +6,39 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from sidecar.policy.address import fault
+
+_PORTS = {"http": 80, "https": 443}
+
 
 class Endpoint(Struct, frozen=True):
-    """Where to connect. `url` is as the policy spells it, for logs and pool keys."""
+    """Where to connect: `host` and `port`, or the `path` of a unix socket.
+
+    `url` is as the policy spells it, for logs and pool keys; `authority` is what a Host header
+    says that has to be made up.
+    """
 
     url: str
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    is_tls: bool = False
+    authority: bytes = b"localhost"
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    """Read `http://host[:port]`; raises ValueError. `policy.validate` has refused anything odd."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or parts.hostname is None:
-        msg = f"{url!r} is not http://host[:port]"
+    """Read an endpoint as `policy.address` has it; raises ValueError with what is wrong."""
+    if (wrong := fault(url)) is not None:
+        msg = f"{url!r}: {wrong}"
         raise ValueError(msg)
-    return Endpoint(url, parts.hostname, parts.port or 80)
+    scheme, _, rest = url.partition(":")
+    if scheme == "unix":
+        return Endpoint(url, path=rest)
+    parts = urlsplit(url)
+    return Endpoint(
+        url,
+        parts.hostname or "",
+        parts.port or _PORTS[scheme],
+        is_tls=scheme == "https",
+        authority=parts.netloc.encode("ascii"),
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.model.limits import Timeouts
+from tests.support.messages import PATIENCE_S, read_answer
 from tests.support.proxy import chain
 from tests.support.upstream import ANSWER, eventually, never
 
@@ -24,16 +26,90 @@ async def test_an_idle_sidecar_drains_at_once(log: Path) -> None:
         assert await proxy.listener.drain() == 0
 
 
-async def test_idle_clients_are_closed_and_new_ones_refused(log: Path) -> None:
+async def test_idle_clients_are_let_go_and_new_ones_refused(log: Path) -> None:
     async with chain(log) as (proxy, _), proxy.client() as used, proxy.client() as fresh:
         await used.ask(GET)
         await eventually(lambda: proxy.counted("rmv_connections_total") == 2)
 
-        assert await proxy.listener.drain() == 0
-        assert await used.rest() == b""
-        assert await fresh.rest() == b""
+        draining = asyncio.ensure_future(proxy.listener.drain())
+        for client in (used, fresh):
+            assert await client.rest() == b""
+            client.close()
+        assert await draining == 0
         with pytest.raises(ConnectionRefusedError):
             await proxy.ask(GET)
+
+
+async def test_a_request_on_its_way_to_a_draining_sidecar_is_answered(log: Path) -> None:
+    timeouts = Timeouts(drain_idle_s=PATIENCE_S)
+    async with chain(log, timeouts=timeouts) as (proxy, _), proxy.client() as client:
+        await client.ask(GET)
+        draining = asyncio.ensure_future(proxy.listener.drain())
+        await eventually(lambda: proxy.listener.plane.is_draining)
+        answer = await client.ask(GET)
+
+        assert (answer.status, answer.get(b"Connection")) == (200, b"close")
+        assert await client.rest() == b""
+        assert await draining == 0
+
+
+async def test_an_answer_that_did_not_say_close_leaves_time_for_another_request(log: Path) -> None:
+    is_open = asyncio.Event()
+
+    async def slow_body(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await is_open.wait()
+        writer.write(b"k")
+
+    timeouts = Timeouts(drain_idle_s=PATIENCE_S)
+    async with chain(log, slow_body, timeouts=timeouts) as (proxy, _), proxy.client() as client:
+        await client.send(GET)
+        assert b"Connection" not in await client.head()
+        draining = asyncio.ensure_future(proxy.listener.drain())
+        await eventually(lambda: proxy.listener.plane.is_draining)
+        is_open.set()
+        assert await client.exactly(2) == b"ok"
+
+        assert (await client.ask(GET)).get(b"Connection") == b"close"
+        assert await draining == 0
+
+
+async def test_connections_in_the_kernels_queue_at_a_drain_are_served(log: Path) -> None:
+    timeouts = Timeouts(drain_idle_s=PATIENCE_S)
+    async with chain(log, timeouts=timeouts) as (proxy, _):
+        queued = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(50)]
+        for one in queued:  # the loop did not run meanwhile: all of them wait in the queue
+            one.sendall(GET)
+        draining = asyncio.ensure_future(proxy.listener.drain())
+        for one in queued:
+            reader, writer = await asyncio.open_connection(sock=one)
+            assert (await read_answer(reader)).get(b"Connection") == b"close"
+            assert await reader.read() == b""
+            writer.close()
+
+        assert await draining == 0
+
+
+async def test_no_client_of_repeated_drains_is_ever_reset(log: Path) -> None:
+    """Clients that connect as fast as they can are either answered or never accepted."""
+
+    async def hammer(port: int) -> None:
+        while True:
+            try:
+                connected = asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await asyncio.wait_for(connected, 0.3)
+            except (ConnectionRefusedError, TimeoutError):
+                return
+            writer.write(GET)
+            assert (await read_answer(reader)).status == 200
+            writer.close()
+
+    for _ in range(5):
+        async with chain(log) as (proxy, _):
+            clients = [asyncio.ensure_future(hammer(proxy.port)) for _ in range(8)]
+            await eventually(lambda: proxy.counted("rmv_connections_total") > 20)
+            assert await proxy.listener.drain() == 0
+            await asyncio.gather(*clients)
 
 
 async def test_a_request_in_hand_finishes_and_its_connection_ends(log: Path) -> None:

@@ -82,10 +82,11 @@ async def test_a_second_endpoint_is_tried_when_the_first_refuses(
     async with scripted_upstream() as upstream:
         document = policy({"v1": {"endpoints": [dead_url, upstream.url]}})
         async with proxy(document, log) as running:
-            answers = [await running.ask(request_) for _ in range(4)]
+            answers = [await running.ask(request_) for _ in range(60)]
 
-            assert [one.status for one in answers] == [200] * 4
-            assert running.counted("rmv_retries_total", cause="connect") == 2
+            assert [one.status for one in answers] == [200] * 60
+            retries = running.counted("rmv_retries_total", cause="connect")
+            assert retries == 5  # after so many it is ejected
 
 
 async def test_a_connection_that_does_not_come_about_is_given_up(log: Path, deaf_url: str) -> None:

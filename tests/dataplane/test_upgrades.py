@@ -71,7 +71,7 @@ async def test_an_upstream_that_does_not_agree_is_passed_through(log: Path, stat
 
 
 @pytest.mark.parametrize(
-    "request_", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ASK.replace(b"/1", b"/2")]
+    "request_", [b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ASK.replace(b"echo/1", b"echo/2")]
 )
 async def test_a_switch_that_was_not_asked_for_is_a_502(log: Path, request_: bytes) -> None:
     async with chain(log, AGREED) as (running, _):

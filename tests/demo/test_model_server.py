@@ -9,47 +9,22 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
+from tests.support.container import DEMO, PATIENCE_S, SERVER, V2, ready_line, running
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-DEMO = Path(__file__).parents[2] / "deploy" / "demo"
-SERVER = DEMO / "model_server.py"
-V2 = DEMO / "models" / "v2.json"
 ROWS: list[list[float]] = json.loads((DEMO / "rows.json").read_text())["rows"]
 EXPECTED: list[float] = json.loads(V2.read_text())["expected"]
 INFER = "/v2/models/tumor/infer"
-PATIENCE_S = 30
 
 Json = dict[str, object]
-
-
-@asynccontextmanager
-async def running(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
-    """Run a container of v2 and hand out its process and ready line, split into words."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(SERVER),
-        *("--model", str(V2), "--name", "tumor", "--version", "v2", *flags),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process, await ready_line(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def ready_line(process: asyncio.subprocess.Process) -> list[str]:
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
-        return (await process.stdout.readline()).decode().split()
 
 
 @asynccontextmanager

@@ -14,7 +14,17 @@ from sidecar.cli.root import COMMANDS, LazyGroup, app
 from sidecar.config import Config
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason
-from sidecar.model.policy import Operators, Policy, Rewrite, Rule, Shadow, Split, Version
+from sidecar.model.policy import (
+    Health,
+    Operators,
+    Policy,
+    Rewrite,
+    Rule,
+    Shadow,
+    Split,
+    Version,
+    VersionTimeouts,
+)
 from sidecar.model.record import ExchangeRecord
 from sidecar.policy.validate import ATTRIBUTES
 from sidecar.store.keys import Keys
@@ -126,6 +136,8 @@ def test_every_message_that_asks_for_attention_has_a_row() -> None:
     [
         ("Fields of the document", Policy),
         ("A version", Version),
+        ("Health", Health),
+        ("Timeouts of a version", VersionTimeouts),
         ("A rule", Rule),
         ("A split", Split),
         ("A rewrite", Rewrite),

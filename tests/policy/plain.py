@@ -83,10 +83,17 @@ def matches(matcher: Matcher, identity: Identity, head: RequestHead) -> bool:
 class PlainReading:
     """One request read against one document."""
 
-    def __init__(self, policy: Policy, pins: dict[str, str], kills: dict[str, str]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        pins: dict[str, str],
+        kills: dict[str, str],
+        unready: frozenset[str] = frozenset(),
+    ) -> None:
         self.policy = policy
         self.pins = pins
         self.kills = kills
+        self.unready = unready
 
     def cause(self, version: str, identity: Identity, head: RequestHead) -> Cause | None:
         if version not in self.policy.versions:
@@ -98,7 +105,9 @@ class PlainReading:
         )
         if is_denied or not is_allowed:
             return Cause.NOT_ENTITLED
-        return Cause.KILLED if version in self.kills else None
+        if version in self.kills:
+            return Cause.KILLED
+        return Cause.NOT_READY if version in self.unready else None
 
     def decide(self, identity: Identity, head: RequestHead) -> Decision:
         if "" in self.kills:
@@ -171,7 +180,9 @@ class PlainReading:
         ]
         if all(cause is Cause.NOT_ENTITLED for cause in causes):
             return self.answer("", "DENIED:not-entitled", rejected, Code.TENANT_DENIED)
-        reason = "DENIED:killed" if rejected else "DENIED:no-default"
+        reason = "DENIED:not-ready" if rejected else "DENIED:no-default"
+        if Cause.KILLED in causes and rejected:
+            reason = "DENIED:killed"
         return self.answer("", reason, rejected, Code.NO_ELIGIBLE_VERSION)
 
     def answer(

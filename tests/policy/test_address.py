@@ -1,4 +1,4 @@
-"""An endpoint is http://host[:port], spelled one way, and no address of the host's own secrets."""
+"""An endpoint is spelled one way, and is no address of the host's own secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.address import fault
+from sidecar.policy.address import fault, reach_fault
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,13 @@ from sidecar.policy.address import fault
         "http://[fd00::7]",
         "http://1.model:65535",
         "http://xn--bcher-kva.example:1",
+        "https://model",
+        "https://model:8443",
+        "https://[::1]",
+        "unix:/run/models/fraud.sock",
+        "unix:/fraud_v2-a",
+        "unix:/run/..hidden",
+        "unix:/" + "a" * 106,
     ],
 )
 def test_plain_endpoints_are_accepted(endpoint: str) -> None:
@@ -31,13 +38,31 @@ def test_plain_endpoints_are_accepted(endpoint: str) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "words"),
     [
-        ("", "starts with http://"),
-        ("127.0.0.1:9001", "starts with http://"),
-        ("model:9001", "starts with http://"),
-        ("http:/model", "starts with http://"),
-        ("https://model", "https endpoints are not supported"),
-        ("unix:/run/model.sock", "unix endpoints are not supported"),
-        ("unix:///run/model.sock", "unix endpoints are not supported"),
+        ("", "an endpoint is http://"),
+        ("127.0.0.1:9001", "an endpoint is http://"),
+        ("model:9001", "an endpoint is http://"),
+        ("http:/model", "an endpoint is http://"),
+        ("https:/model", "an endpoint is http://"),
+        ("https://", "host is missing"),
+        ("https://model/", "give https://host:port"),
+        ("https://169.254.169.254", "metadata"),
+        ("HTTPS://model", "scheme HTTPS"),
+        ("unix:", "absolute path"),
+        ("unix:run/model.sock", "absolute path"),
+        ("unix://run/model.sock", "absolute path"),
+        ("unix:///run/model.sock", "absolute path"),
+        ("UNIX:/run/model.sock", "an endpoint is http://"),
+        ("unix:/", "empty part"),
+        ("unix:/run/", "empty part"),
+        ("unix:/run//model.sock", "empty part"),
+        ("unix:/run/./model.sock", "`..`"),
+        ("unix:/run/models/../docker.sock", "`..`"),
+        ("unix:/run/..", "`..`"),
+        ("unix:/run/%2e%2e/docker.sock", "letters, digits"),
+        ("unix:/run/a b", "letters, digits"),
+        ("unix:/run/a\n", "letters, digits"),
+        ("unix:/run/a\0", "letters, digits"),
+        ("unix:/" + "a" * 107, "at most 107"),
         ("ftp://model", "scheme ftp"),
         ("HTTP://model", "scheme HTTP"),
         ("http://model/", "no path"),
@@ -94,8 +119,24 @@ def test_everything_else_is_refused_in_words(endpoint: str, words: str) -> None:
     assert words in reason
 
 
-@given(st.text(max_size=30).map(lambda text: "http://" + text))
-def test_what_is_accepted_is_plain_visible_ascii(endpoint: str) -> None:
+@given(st.sampled_from(["http://", "https://", "unix:/"]), st.text(max_size=30))
+def test_what_is_accepted_is_plain_visible_ascii(start: str, text: str) -> None:
+    endpoint = start + text
     if fault(endpoint) is None:
         assert endpoint.isascii()
         assert all("!" <= char <= "~" for char in endpoint)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_fine"),
+    [
+        ("10.0.0.7", True),
+        ("fd00::7", True),
+        ("169.254.169.254", False),
+        ("fe80::1%2", False),
+        ("::ffff:169.254.169.254", False),
+        ("224.0.0.1", False),
+    ],
+)
+def test_what_a_name_resolves_to_is_held_to_the_same(address: str, is_fine: bool) -> None:
+    assert (reach_fault(address) is None) == is_fine

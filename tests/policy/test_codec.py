@@ -40,6 +40,10 @@ def refused(raw: bytes) -> tuple[Problem, ...]:
     return caught.value.problems
 
 
+def with_version(members: str) -> bytes:
+    return f"model: m\nversions:\n  v1: {{endpoints: [x], {members}}}\n".encode()
+
+
 def with_rule(rule: str) -> bytes:
     return (
         b'{"model":"m","versions":{"v1":{"endpoints":["http://h:1"]}},"rules":[%s]}' % rule.encode()
@@ -158,6 +162,34 @@ def test_what_is_no_document_is_refused_with_its_place(
         (
             with_rule('{"id":"r","split":{"arms":{"v1":-1}}}'),
             "rules[0].split.arms.v1: a whole number of at least 0 is",
+        ),
+        (
+            with_version("health: {status: [200]}"),
+            'doc:3:32: versions.v1.health: the field "path" is missing',
+        ),
+        (
+            with_version("health: {path: /, interval_s: 0}"),
+            "versions.v1.health.interval_s: a number of at least 0.05 is expected, not the number",
+        ),
+        (
+            with_version("health: {path: /, status: 200}"),
+            "versions.v1.health.status: a list is expected, not the number 200",
+        ),
+        (
+            with_version("health: {path: /, unhealthy_after: 0}"),
+            "versions.v1.health.unhealthy_after: a whole number of at least 1 is",
+        ),
+        (
+            with_version("max_concurrency: 0"),
+            "versions.v1.max_concurrency: a whole number of at least 1 is",
+        ),
+        (
+            with_version("max_queue: -1"),
+            "versions.v1.max_queue: a whole number of at least 0 is",
+        ),
+        (
+            with_version("timeouts: {first_byte: 1}"),
+            'unknown field "first_byte"; did you mean "first_byte_s"?',
         ),
     ],
 )

@@ -29,9 +29,12 @@ NOT_FOR_ACME = Version(endpoints=("http://127.0.0.1:9001",), deny=({"tenant": "a
 
 
 def snapshot_of(
-    policy: Policy, pins: dict[str, str] | None = None, kills: dict[str, str] | None = None
+    policy: Policy,
+    pins: dict[str, str] | None = None,
+    kills: dict[str, str] | None = None,
+    unready: frozenset[str] = frozenset(),
 ) -> Snapshot:
-    return compile_snapshot(policy, {} if pins is None else pins, kills or {})
+    return compile_snapshot(policy, {} if pins is None else pins, kills or {}, unready)
 
 
 def limited(**versions: Version) -> dict[str, Version]:
@@ -46,18 +49,21 @@ PINS = st.dictionaries(
     st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, "gone")), max_size=2
 )
 KILLS = st.dictionaries(st.sampled_from((*VERSIONS, *VERSIONS, "")), st.just("why"), max_size=2)
+UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
+REQUESTS = st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6)
 
 
 @settings(max_examples=150)
-@given(policies(), PINS, KILLS, st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6))
+@given(policies(), PINS, KILLS, UNREADY, REQUESTS)
 def test_the_resolver_is_a_plain_reading_of_the_document(
     policy: Policy,
     pins: dict[str, str],
     kills: dict[str, str],
+    unready: frozenset[str],
     requests: list[tuple[Identity, RequestHead]],
 ) -> None:
-    snapshot = compile_snapshot(policy, pins, kills)
-    reading = PlainReading(policy, pins, kills)
+    snapshot = compile_snapshot(policy, pins, kills, unready)
+    reading = PlainReading(policy, pins, kills, unready)
 
     for identity, head in (*requests, *requests):  # twice: what is remembered must be right too
         decision = resolve(snapshot, identity, head)
@@ -65,11 +71,14 @@ def test_the_resolver_is_a_plain_reading_of_the_document(
         assert bool(decision.detail) == (decision.refusal is not None)
 
 
-@given(policies(), KILLS, callers(), heads())
-def test_shadows_are_all_but_the_serving_and_the_killed(
-    policy: Policy, kills: dict[str, str], identity: Identity, head: RequestHead
+@given(policies(), KILLS, UNREADY, st.tuples(callers(), heads()))
+def test_shadows_are_all_but_the_serving_the_killed_and_the_unready(
+    policy: Policy,
+    kills: dict[str, str],
+    unready: frozenset[str],
+    request: tuple[Identity, RequestHead],
 ) -> None:
-    snapshot = snapshot_of(policy, kills=kills)
+    snapshot, (identity, head) = snapshot_of(policy, None, kills, unready), request
     decision = resolve(snapshot, identity, head)
 
     taken = shadows_for(snapshot, identity, head, decision)
@@ -78,7 +87,7 @@ def test_shadows_are_all_but_the_serving_and_the_killed(
         shadow
         for shadow in policy.shadows
         if decision.version
-        and shadow.version not in {decision.version, *kills}
+        and shadow.version not in {decision.version, *kills, *unready}
         and sampled(f"tumor/{shadow.version}", head.request_id, shadow.percent)
     )
 
@@ -171,6 +180,40 @@ def test_a_killed_default_is_unavailable() -> None:
 
     assert outcome(decision) == ("", "DENIED:killed", Code.NO_ELIGIBLE_VERSION)
     assert decision.rejected == (Rejected("v1", Cause.KILLED),)
+
+
+@pytest.mark.parametrize(
+    ("pins", "asked", "expected"),
+    [
+        ({}, b"v2", ("", "DENIED:not-ready", Code.VERSION_UNAVAILABLE)),
+        ({"acme": "v2"}, None, ("", "DENIED:not-ready", Code.VERSION_UNAVAILABLE)),
+        ({}, None, ("v1", "DEFAULT", None)),
+    ],
+)
+def test_a_version_that_is_not_ready_fares_like_a_killed_one(
+    pins: dict[str, str], asked: bytes | None, expected: tuple[str, str, Code | None]
+) -> None:
+    policy = make_policy(Rule(id="all", serve="v2"))
+    snapshot = snapshot_of(policy, pins, unready=frozenset({"v2"}))
+
+    decision = resolve(snapshot, caller("acme"), make_head(asked_version=asked))
+
+    assert outcome(decision) == expected
+    assert decision.rejected == (Rejected("v2", Cause.NOT_READY),)
+
+
+def test_when_no_version_is_ready_nothing_serves() -> None:
+    snapshot = snapshot_of(make_policy(CANARY), unready=frozenset({"v1", "v2", "v3"}))
+
+    decision = resolve(snapshot, caller(), HEAD)
+
+    assert outcome(decision) == ("", "DENIED:not-ready", Code.NO_ELIGIBLE_VERSION)
+
+
+def test_of_a_killed_version_nobody_learns_that_it_is_not_ready() -> None:
+    snapshot = snapshot_of(make_policy(), None, {"v1": "why"}, frozenset({"v1"}))
+
+    assert resolve(snapshot, caller(), HEAD).rejected == (Rejected("v1", Cause.KILLED),)
 
 
 def test_without_a_default_nothing_serves() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 
 from sidecar.model.policy import (
     Condition,
+    Health,
     Operators,
     Policy,
     Rewrite,
@@ -38,6 +39,11 @@ def one_condition(attribute: str, condition: Condition) -> list[str]:
 def one_rewrite(path: str = "{path}", **headers: str) -> list[str]:
     rewrite = Rewrite(path=path, headers=headers)
     return found(make_policy(versions={"v1": Version(endpoints=ENDPOINTS, rewrite=rewrite)}))
+
+
+def one_health(path: str, *status: int) -> list[str]:
+    health = Health(path=path, status=status)
+    return found(make_policy(versions={"v1": Version(endpoints=ENDPOINTS, health=health)}))
 
 
 def test_a_good_policy_has_no_problems() -> None:
@@ -105,6 +111,20 @@ def test_an_empty_allow_is_a_slip() -> None:
     (problem,) = found(make_policy(versions={"v1": Version(endpoints=ENDPOINTS, allow=())}))
 
     assert problem.startswith("versions.v1.allow: an empty list lets nobody in")
+
+
+@pytest.mark.parametrize("path", ["ready", "", "/a b", "/a\r\nX: y", "/ä", "/a#b", "http://h/"])
+def test_a_health_path_that_is_no_target_is_refused(path: str) -> None:
+    (problem,) = one_health(path)
+
+    assert problem.startswith("versions.v1.health.path: a path ")
+
+
+@pytest.mark.parametrize("status", [0, 101, 199, 600, -200])
+def test_a_health_status_that_no_answer_ends_with_is_refused(status: int) -> None:
+    assert one_health("/ready?deep=1", 200, status) == [
+        f"versions.v1.health.status[1]: {status} is no final status: 200 to 599"
+    ]
 
 
 def test_entitlements_are_checked_like_rules() -> None:

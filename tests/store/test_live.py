@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 
+from sidecar.model.decision import Cause
 from sidecar.store.keys import PinKey, PolicyKey
 from sidecar.store.live import Contents, LivePolicies
 from tests.store.documents import default_of, document, pin_of
@@ -103,6 +104,34 @@ def test_a_pin_and_a_kill_may_come_before_their_policy() -> None:
 
     assert pin_of(live, "acme") == "v2"
     assert live.snapshots["fraud"].kills == {"v1": "bad"}
+
+
+def test_readiness_makes_a_new_snapshot_and_is_no_change_of_the_policy(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    before = live.snapshots["fraud"]
+
+    live.set_unready("fraud", frozenset({"v1"}))
+    unready = live.snapshots["fraud"]
+    live.set_unready("fraud", frozenset({"v1"}))
+    again = live.snapshots["fraud"]
+    live.set_unready("fraud", frozenset())
+
+    assert unready is not before
+    assert unready.unready == {"v1"}
+    assert again is unready
+    assert live.snapshots["fraud"].unready == frozenset()
+    assert changes == []
+
+
+def test_readiness_outlives_a_change_of_the_policy_and_may_come_before_it() -> None:
+    live = LivePolicies()
+    live.set_unready("fraud", frozenset({"v1", "gone"}))
+
+    for default in ("v1", "v2"):
+        live.put_policy("fraud", document(default=default))
+        assert live.snapshots["fraud"].versions["v1"].out is Cause.NOT_READY
+        assert live.snapshots["fraud"].versions["v2"].out is None
 
 
 def test_a_kill_makes_a_new_snapshot_once(live: LivePolicies, changes: list[str]) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
     from sidecar.model.identity import JSON
     from sidecar.runtime.clock import Clock
+    from sidecar.runtime.tls import ServerTls
     from tests.support.messages import Answer
     from tests.support.upstream import Script, ScriptedUpstream
 
@@ -160,7 +161,7 @@ def policy(versions: Mapping[str, JSON], **members: JSON) -> bytes:
 
 
 @asynccontextmanager
-async def proxy(
+async def proxy(  # noqa: PLR0913 -- a test names those it means
     document: bytes,
     log: Path,
     *,
@@ -168,18 +169,24 @@ async def proxy(
     limits: Limits | None = None,
     identities: IdentityCache | None = None,
     clock: Clock | None = None,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
     metrics, clock = Metrics(), clock or SystemClock()
     live = LivePolicies(on_change=lambda model: plane.on_policy_change(model))  # noqa: PLW0108 -- not there yet
-    timeouts, limits = timeouts or Timeouts(), limits or Limits()
+    timeouts = timeouts or Timeouts(drain_idle_s=0.05)  # a test that leaves has nothing on its way
+    limits = limits or Limits()
     settings = PoolSettings(
-        timeouts.connect_s, timeouts.upstream_idle_s, limits.idle_upstreams, hides_decisions=True
+        timeouts.connect_s,
+        timeouts.upstream_idle_s,
+        limits.idle_upstreams,
+        hides_decisions=True,
+        queue_timeout_s=timeouts.queue_s,
     )
     log_fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     mirror = Mirror(
         live=live,
-        upstreams=Upstreams(settings, clock.monotonic_s),
+        upstreams=Upstreams(settings, clock.monotonic_s, metrics),
         metrics=metrics,
         limits=limits,
         timeouts=timeouts,
@@ -189,7 +196,7 @@ async def proxy(
     plane = Plane(
         decide=Decider(live, RouteTable((), "m"), known).decide,
         live=live,
-        upstreams=Upstreams(settings, clock.monotonic_s),
+        upstreams=Upstreams(settings, clock.monotonic_s, metrics),
         mirror=mirror,
         recorder=Recorder(metrics, log_fd),
         metrics=metrics,
@@ -202,7 +209,7 @@ async def proxy(
     live.replace(Contents(policies={"m": document}))
     assert not live.faults
     live.is_stale = False
-    listener = Listener(plane)
+    listener = Listener(plane, tls)
     listening = bind("127.0.0.1:0")
     running = Proxy(listener, live, metrics, log)
     running.port = listening.getsockname()[1]
@@ -224,10 +231,13 @@ async def chain(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     clock: Clock | None = None,
+    tls: ServerTls | None = None,
     **members: JSON,
 ) -> AsyncIterator[tuple[Proxy, ScriptedUpstream]]:
     """Run a proxy before one upstream, version `v1`; `members` are of its policy."""
     async with scripted_upstream(script) as upstream:
         document = policy({"v1": upstream.url}, **members)
-        async with proxy(document, log, timeouts=timeouts, limits=limits, clock=clock) as running:
+        async with proxy(
+            document, log, timeouts=timeouts, limits=limits, clock=clock, tls=tls
+        ) as running:
             yield running, upstream

@@ -77,3 +77,13 @@ def test_shared_gauges_are_not_added_up() -> None:
 
     assert merged.value("rmv_connections") == 5
     assert merged.value("rmv_policies") == 5
+
+
+def test_a_shared_gauge_with_labels_is_not_added_up() -> None:
+    texts = []
+    for value in (1, 0, 1):
+        metrics = Metrics()
+        metrics.levels["rmv_up", "endpoint", "http://a"] = value
+        texts.append(metrics.exposition())
+
+    assert Exposition(merge(texts, shared={"rmv_up"})).value("rmv_up", endpoint="http://a") == 1

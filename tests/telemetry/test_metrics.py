@@ -91,6 +91,8 @@ def test_counters_and_gauges_are_told_with_their_type() -> None:
     metrics.count("rmv_labelled_total", "a", "2")
     metrics.count("rmv_labelled_total", "a", "2")
     metrics.gauges["rmv_level"] = 1.5
+    metrics.levels["rmv_labelled_level", "a", "1"] = 0
+    metrics.levels["rmv_labelled_level", "a", "2"] = 2.5
 
     text = Exposition(metrics.exposition())
     assert text.types["rmv_plain_total"] == text.types["rmv_labelled_total"] == "counter"
@@ -98,6 +100,8 @@ def test_counters_and_gauges_are_told_with_their_type() -> None:
     assert text.value("rmv_plain_total") == 1
     assert text.value("rmv_labelled_total", a="2") == 2
     assert text.value("rmv_level") == 1.5
+    assert text.types["rmv_labelled_level"] == "gauge"
+    assert text.value("rmv_labelled_level", a="2") == 2.5
 
 
 def test_series_are_bounded_and_no_exchange_is_lost() -> None:

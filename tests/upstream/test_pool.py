@@ -129,21 +129,5 @@ async def test_versions_share_the_pool_of_an_endpoint() -> None:
         assert all_pools.group([server.url]).pick() is pool
 
 
-def test_endpoints_are_taken_in_turn() -> None:
-    group = Upstreams(PoolSettings(), time.monotonic).group([A, B, C])
-
-    taken = [group.pick().url for _ in range(6)]
-
-    assert taken[:3] == taken[3:]
-    assert set(taken) == {A, B, C}
-
-
-@pytest.mark.parametrize(("failed", "following"), [(A, B), (B, C), (C, A)])
-def test_after_a_failure_comes_another_endpoint(failed: str, following: str) -> None:
-    group = Upstreams(PoolSettings(), time.monotonic).group([A, B, C])
-
-    assert group.after(failed).url == following
-
-
 def test_after_the_only_endpoint_comes_itself() -> None:
     assert Upstreams(PoolSettings(), time.monotonic).group([A]).after(A).url == A

@@ -1,0 +1,198 @@
+"""Opens connections to endpoints: names, addresses in turn, TLS, unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import ssl
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from sidecar.model.upstream import UpstreamSettings, UpstreamTls
+from sidecar.upstream.names import Name, ask_system
+from sidecar.upstream.tls import TlsContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.runtime.transport import Transport
+    from sidecar.upstream.endpoint import Endpoint
+    from sidecar.upstream.names import Resolve
+
+    Make = Callable[[], asyncio.Protocol]
+
+P = TypeVar("P")
+
+MAX_TRIES: Final = 3  # addresses for one connection; the first gets half of the time
+HOLD_S: Final = 1.0  # between handshakes with an endpoint whose certificate is not believed
+REPEAT_S: Final = 10.0  # between log lines that say the same of an endpoint
+_log = logging.getLogger("sidecar.upstream")
+
+
+class DialError(Exception):
+    """No connection. Its text is for the client; what it must not learn is in the log."""
+
+
+class Unbelieved(Exception):  # noqa: N818 -- a finding, told to the log
+    """What is wrong on this side, or with the peer's identity; for the log only."""
+
+
+class Dialer:
+    """How all endpoints of a worker are reached."""
+
+    def __init__(
+        self,
+        settings: UpstreamSettings | None = None,
+        tls: UpstreamTls | None = None,
+        resolve: Resolve = ask_system,
+    ) -> None:
+        folders = settings.sockets if settings is not None else ()
+        self._folders = tuple(folder.rstrip("/") for folder in folders)
+        self._tls = TlsContext(tls or UpstreamTls())
+        self._resolve = resolve
+
+    def open(self, endpoint: Endpoint, monotonic_s: Callable[[], float]) -> Dial:
+        """Return what connects to `endpoint`; nothing is connected yet."""
+        return Dial(self, endpoint, monotonic_s)
+
+    def name(self, endpoint: Endpoint, monotonic_s: Callable[[], float]) -> Name | None:
+        """Return the name to resolve; None for a literal address and a socket."""
+        if endpoint.path or _is_literal(endpoint.host):
+            return None
+        return Name(endpoint.host, endpoint.port, self._resolve, monotonic_s)
+
+    def context(self, now_s: float) -> ssl.SSLContext:
+        """Return the TLS context; Unbelieved when its files are no good."""
+        try:
+            return self._tls.current(now_s)
+        except OSError as error:
+            msg = f"upstream_tls: {error}"
+            raise Unbelieved(msg) from error
+
+    def check_socket(self, path: str) -> None:
+        """Raise Unbelieved unless the socket, links followed, is below a folder of the setting."""
+        real = os.path.realpath(path)
+        for folder in self._folders:
+            below = path.startswith(f"{folder}/")
+            if below and real.startswith(os.path.realpath(folder or "/").rstrip("/") + "/"):
+                return
+        msg = f"{path} is not below a folder of the setting upstream.sockets"
+        raise Unbelieved(msg)
+
+
+class Dial:
+    """Connects to one endpoint."""
+
+    def __init__(
+        self, dialer: Dialer, endpoint: Endpoint, monotonic_s: Callable[[], float]
+    ) -> None:
+        self._dialer = dialer
+        self._endpoint = endpoint
+        self._monotonic_s = monotonic_s
+        self._name = dialer.name(endpoint, monotonic_s)
+        self._held_until_s = 0.0
+        self._told = ""
+        self._told_s = 0.0
+
+    async def connect(self, make: Callable[[], P], timeout_s: float) -> P:
+        """Return the protocol that `make` made, connected; raises DialError."""
+        if self._monotonic_s() < self._held_until_s:
+            raise DialError("cannot connect")
+        making = cast("Make", make)
+        try:
+            async with asyncio.timeout(timeout_s):
+                made = await (
+                    self._connect_socket(making)
+                    if self._endpoint.path
+                    else self._connect_host(making, timeout_s)
+                )
+        except TimeoutError as error:
+            self._doubt()
+            raise DialError(f"no connection within {timeout_s:g} s") from error
+        except Unbelieved as error:
+            self._tell(str(error))
+            raise DialError("cannot connect") from error
+        except OSError as error:
+            self._doubt()
+            raise DialError(f"cannot connect: {error.strerror or error}") from error
+        return cast("P", made)
+
+    def refresh(self) -> None:
+        """Resolve the name again, if it is time; called now and then while it is in use."""
+        if self._name is not None:
+            self._name.refresh()
+
+    def has_left(self, transport: Transport) -> bool:
+        """Return whether a connection leads to an address that the name has no more."""
+        name = self._name
+        if name is None or not name.has_moved:
+            return False
+        peer = transport.get_extra_info("peername")
+        return isinstance(peer, tuple) and peer[0] not in name.addresses
+
+    async def _connect_socket(self, make: Make) -> asyncio.BaseProtocol:
+        self._dialer.check_socket(self._endpoint.path)
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_unix_connection(make, self._endpoint.path)
+        return made
+
+    async def _connect_host(self, make: Make, timeout_s: float) -> asyncio.BaseProtocol:
+        ends_s = self._monotonic_s() + timeout_s
+        context = None
+        if self._endpoint.is_tls:
+            context = self._dialer.context(self._monotonic_s())
+        known = (self._endpoint.host,) if self._name is None else await self._name.take()
+        *others, last = known[:MAX_TRIES]
+        for address in others:
+            left_s = ends_s - self._monotonic_s()
+            try:
+                async with asyncio.timeout(left_s / 2):
+                    return await self._connect_address(make, address, context, left_s)
+            except OSError:  # a timeout is one, too
+                continue
+        try:
+            left_s = ends_s - self._monotonic_s()
+            return await self._connect_address(make, last, context, left_s)
+        except ssl.SSLError as error:
+            if isinstance(error, ssl.SSLCertVerificationError):
+                # Each try is a handshake for both sides, and the next one will end no better.
+                self._held_until_s = self._monotonic_s() + HOLD_S
+            msg = f"TLS: {getattr(error, 'verify_message', '') or error}"
+            raise Unbelieved(msg) from error
+
+    async def _connect_address(
+        self, make: Make, address: str, context: ssl.SSLContext | None, left_s: float
+    ) -> asyncio.BaseProtocol:
+        loop, port = asyncio.get_running_loop(), self._endpoint.port
+        if context is None:
+            _, made = await loop.create_connection(make, address, port)
+            return made
+        _, made = await loop.create_connection(
+            make,
+            address,
+            port,
+            ssl=context,
+            server_hostname=self._endpoint.host.removesuffix("."),  # RFC 6066 section 3
+            ssl_handshake_timeout=max(left_s, 0.01),
+        )
+        return made
+
+    def _doubt(self) -> None:
+        if self._name is not None:
+            self._name.expire()
+
+    def _tell(self, reason: str) -> None:
+        now_s = self._monotonic_s()
+        if reason != self._told or now_s - self._told_s >= REPEAT_S:
+            self._told, self._told_s = reason, now_s
+            extra = {"endpoint": self._endpoint.url, "reason": reason}
+            _log.warning("endpoint cannot be used", extra=extra)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""What the names of endpoints resolve to: asked again and again while in use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Final
+
+from sidecar.policy.address import reach_fault
+from sidecar.runtime.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+REFRESH_S: Final = 5.0
+STALE_WAIT_S: Final = 0.1  # for DNS, when there is an old answer to fall back on
+_log = logging.getLogger("sidecar.upstream")
+
+
+async def ask_system(host: str, port: int) -> list[str]:
+    """Resolve as the system does; raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(where[0]) for *_, where in found]
+
+
+class Name:
+    """One name: its addresses of the last good answer, taken in turn."""
+
+    def __init__(
+        self, host: str, port: int, resolve: Resolve, monotonic_s: Callable[[], float]
+    ) -> None:
+        self.addresses: tuple[str, ...] = ()
+        self.has_moved = False  # an address has gone from the answer at some time
+        self._host = host
+        self._port = port
+        self._resolve = resolve
+        self._monotonic_s = monotonic_s
+        self._answered_s = 0.0
+        self._is_expired = True
+        self._lookup: asyncio.Task[None] | None = None
+        self._fault = ""
+        self._turn = 0
+
+    async def take(self) -> tuple[str, ...]:
+        """Return the addresses, another one first each time; raises OSError if there are none.
+
+        Waits for DNS while nothing is known, and a moment when what is known is old.
+        """
+        if self._is_due():
+            lookup = self._look_up()
+            # A wait that ends early leaves the lookup running, for whoever comes next.
+            await asyncio.wait({lookup}, timeout=STALE_WAIT_S if self.addresses else None)
+        if not self.addresses:
+            raise OSError(self._fault)
+        self._turn = turn = (self._turn + 1) % len(self.addresses)
+        return self.addresses[turn:] + self.addresses[:turn]
+
+    def refresh(self) -> None:
+        """Ask again in the background, if it is time."""
+        if self._is_due():
+            self._look_up()
+
+    def expire(self) -> None:
+        """Doubt the answer: none of its addresses accepts connections."""
+        self._is_expired = True
+
+    def _is_due(self) -> bool:
+        return self._is_expired or self._monotonic_s() - self._answered_s >= REFRESH_S
+
+    def _look_up(self) -> asyncio.Task[None]:
+        if self._lookup is None or self._lookup.done():
+            self._lookup = spawn(self._ask(), name=f"resolve {self._host}")
+        return self._lookup
+
+    async def _ask(self) -> None:
+        try:
+            self._take_over(await self._resolve(self._host, self._port))
+        except (OSError, UnicodeError) as error:
+            self._note_fault(getattr(error, "strerror", None) or str(error))
+        self._answered_s = self._monotonic_s()
+        self._is_expired = not self.addresses
+
+    def _take_over(self, answer: Sequence[str]) -> None:
+        usable = tuple(a for a in dict.fromkeys(answer) if reach_fault(a) is None)
+        if not usable:
+            msg = f"no address in the answer may be connected to: {', '.join(answer)}"
+            raise OSError(msg)
+        self.has_moved |= not set(self.addresses) <= set(usable)
+        self.addresses = usable
+        self._fault = ""
+
+    def _note_fault(self, fault: str) -> None:
+        if fault != self._fault:
+            self._fault = fault
+            _log.warning("name not resolved", extra={"host": self._host, "reason": fault})
