@@ -122,7 +122,11 @@ class Worker:
             on_unready=self.live.set_unready,
             draw=random.random,
         )
-        self.listener = Listener(self._plane, None if config.tls is None else ServerTls(config.tls))
+        self.listener = Listener(
+            self._plane,
+            None if config.tls is None else ServerTls(config.tls),
+            reads_proxy_header=config.proxy_protocol,
+        )
 
     async def wait_for_policies(self) -> None:
         """Give the first load a moment: without it every request would be refused."""

@@ -44,8 +44,10 @@ class ClientConnection(Client):
     An `asyncio.Protocol` by shape; see `UpstreamConnection` for why it does not inherit.
     """
 
-    def __init__(self, plane: Plane, clients: Clients) -> None:
+    def __init__(self, plane: Plane, clients: Clients, peer: str | None = None) -> None:
+        """Serve `peer`; None is for who is at the other end of the socket."""
         self._plane = plane
+        self._peer = peer
         self._clients = clients
         self._parser = HttpRequestParser(self)
         self._current: Exchange | None = None  # being answered
@@ -122,10 +124,12 @@ class ClientConnection(Client):
         self.transport = cast("Transport", transport)
         self.reading = Reading(self.transport)
         peer = self.transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else "unix"
+        address = self._peer or (peer[0] if isinstance(peer, tuple) else "unix")
+        scheme = "https" if self.transport.get_extra_info("ssl_object") else "http"
         self.forwarded_lines = (
-            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ".encode()
-        )
+            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\n"
+            "X-Forwarded-Host: "
+        ).encode()
         self.deadline_s = self._plane.monotonic_s() + self._plane.timeouts.idle_s
         self._plane.metrics.count("rmv_connections_total")
         if not self._clients.admit(self):
