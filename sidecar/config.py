@@ -63,6 +63,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     identity: IdentitySettings | None = None
     no_auth: bool = False
     tls: TlsSettings | None = None  # of `listen`
+    proxy_protocol: bool = False  # every connection to `listen` has to begin with it
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     upstream: UpstreamSettings = UpstreamSettings()

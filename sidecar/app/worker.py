@@ -33,6 +33,7 @@ from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
+from sidecar.upstream.dial import Dialer
 from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
@@ -86,9 +87,10 @@ class Worker:
             idle_timeout_s=timeouts.upstream_idle_s,
             max_idle=limits.idle_upstreams,
             hides_decisions=config.decision_headers,
-        )
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
+            dialer=Dialer(config.upstream, config.upstream_tls),
+        )
         mirror = Mirror(
             live=self.live,
             upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
@@ -120,7 +122,11 @@ class Worker:
             on_unready=self.live.set_unready,
             draw=random.random,
         )
-        self.listener = Listener(self._plane, None if config.tls is None else ServerTls(config.tls))
+        self.listener = Listener(
+            self._plane,
+            None if config.tls is None else ServerTls(config.tls),
+            reads_proxy_header=config.proxy_protocol,
+        )
 
     async def wait_for_policies(self) -> None:
         """Give the first load a moment: without it every request would be refused."""
@@ -143,8 +149,8 @@ class Worker:
         gauges[POLICIES] = len(self.live.snapshots)
         gauges[POLICY_FAULTS] = len(self.live.faults)
         gauges[POLICIES_STALE] = float(self.live.is_stale)
-        return self._metrics.exposition()
         self._plane.upstreams.measure()
+        return self._metrics.exposition()
 
     def close(self) -> None:
         """Let go of everything, once the listener has drained."""

@@ -7,10 +7,11 @@ import errno
 import logging
 import os
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from sidecar.runtime.sockets import ignore_new_clients
+from sidecar.wire import proxy_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ AT_ONCE: Final = 64  # accepted before clients that are there get their turn
 PAUSE_S: Final = 0.1  # without files: the socket stays readable, and to ask again would spin
 HANDSHAKE_S: Final = 0.02  # for handshakes under way at a drain: a round trip within a zone
 LOG_EVERY_S: Final = 10.0
+_MAX_HEADER_BYTES: Final = 16 + proxy_protocol.MAX_BLOCK_BYTES
 _OUT_OF_FILES: Final = frozenset((errno.EMFILE, errno.ENFILE))
 _OUT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
 _log = logging.getLogger("sidecar.dataplane")
@@ -130,6 +132,45 @@ class Acceptor:
         if self._reserve is None:
             self._reserve = _open_reserve()
         self._loop.add_reader(self._listening, self._on_readable)
+
+
+async def introduce(accepted: socket.socket) -> str | None:
+    """Take the PROXY header off a connection; return whom it names, if anybody.
+
+    What follows it stays in the socket, for TLS or HTTP. Raises ValueError for what is no header,
+    EOFError at the end of the connection and OSError; then, or cancelled, it closes the socket.
+    """
+    with ExitStack() as failing:
+        failing.callback(accepted.close)
+        accepted.settimeout(0)
+        held = b""
+        while True:
+            await _readable(accepted)
+            seen = accepted.recv(_MAX_HEADER_BYTES, socket.MSG_PEEK)
+            if not seen:
+                raise EOFError("the connection ended before its PROXY header")
+            header = proxy_protocol.parse(held + seen)
+            # Unfinished, all of it is the header's: left there, it would wake the loop again.
+            part = len(seen) if header is None else header.size_bytes - len(held)
+            held += accepted.recv(part)
+            if header is not None:
+                failing.pop_all()
+                return header.source
+
+
+async def _readable(accepted: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(accepted, _settle, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(accepted)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _open_reserve() -> int | None:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.dataplane.flow import Reading
-    from sidecar.dataplane.tunnel import Tunnel
     from sidecar.runtime.transport import Transport
+
+
+class Taker(Protocol):
+    """Who takes a client's bytes as they come, unparsed."""
+
+    def on_client_data(self, data: bytes) -> None:
+        """Take bytes."""
+        ...
+
+    def on_client_half_close(self) -> bool:
+        """Learn that no more will come; return whether the client is still written to."""
+        ...
 
 
 class Client:
@@ -34,8 +45,8 @@ class Client:
         """Go on with the next request, or close; the one in hand ended at `now_s`."""
 
     @abstractmethod
-    def open_tunnel(self, tunnel: Tunnel) -> None:
-        """Hand all bytes from here on to `tunnel`, those that are here already included."""
+    def open_tunnel(self, taker: Taker) -> None:
+        """Hand all bytes from here on to `taker`, those that are here already included."""
 
     @abstractmethod
     def notice_leaving(self) -> None:

@@ -20,9 +20,8 @@ from sidecar.wire.head import HEAD_END, HeadError, is_lost
 from sidecar.wire.request import read_request
 
 if TYPE_CHECKING:
-    from sidecar.dataplane.client import Clients
+    from sidecar.dataplane.client import Clients, Taker
     from sidecar.dataplane.plane import Plane
-    from sidecar.dataplane.tunnel import Tunnel
     from sidecar.runtime.transport import Transport
 
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
@@ -51,7 +50,7 @@ class ClientConnection(Client):
         self._is_body_due = False  # of the exchange in hand
         self._left = 0  # bytes of a body with a length
         self._chunks: ChunkedBody | None = None
-        self._tunnel: Tunnel | None = None
+        self._tunnel: Taker | None = None
         self.is_full = False
         self.read_s = 0.0  # monotonic time of the read in hand
         self.deadline_s = float("inf")
@@ -84,12 +83,12 @@ class ClientConnection(Client):
             idle_s = timeouts.drain_idle_s if self._plane.is_draining else timeouts.idle_s
             self.deadline_s = now_s + idle_s
 
-    def open_tunnel(self, tunnel: Tunnel) -> None:
-        """Hand all bytes from here on to `tunnel`, those that are here already included."""
-        self._tunnel = tunnel
+    def open_tunnel(self, taker: Taker) -> None:
+        """Hand all bytes from here on to `taker`, those that are here already included."""
+        self._tunnel = taker
         early, self._pending = self._pending, b""
         if early:
-            tunnel.on_client_data(early)
+            taker.on_client_data(early)
         self.reading.release(PIPELINED)
 
     # --- what the listener uses ---------------------------------------------------------------

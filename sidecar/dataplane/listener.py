@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from sidecar.dataplane.acceptor import Acceptor
+from sidecar.dataplane.acceptor import Acceptor, introduce
 from sidecar.dataplane.client import Clients
 from sidecar.dataplane.connection import LINGER_S, ClientConnection
 from sidecar.dataplane.respond import problem_response
@@ -28,23 +28,22 @@ _log = logging.getLogger("sidecar.dataplane")
 class Listener:
     """Accepts clients for one plane."""
 
-    def __init__(self, plane: Plane, tls: ServerTls | None = None) -> None:
+    def __init__(
+        self, plane: Plane, tls: ServerTls | None = None, *, reads_proxy_header: bool = False
+    ) -> None:
+        """Speak TLS with `tls`; `reads_proxy_header` requires the PROXY protocol before it."""
         self.plane = plane
         self._tls = tls
+        self._reads_proxy_header = reads_proxy_header
         self._tls_due_s = 0.0
         self._clients = Clients(plane.limits.connections)
         self._acceptor: Acceptor | None = None
-        self._keeps_socket = False
         self._joining: set[asyncio.Task[None]] = set()  # accepted, and no clients yet
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, listening: socket.socket, *, keeps_socket: bool = False) -> None:
-        """Accept clients on a bound socket; `keeps_socket` when other processes accept on it too.
-
-        Then a drain leaves to them what waits in its queue.
-        """
+    async def start(self, listening: socket.socket) -> None:
+        """Accept clients on a bound socket."""
         plane = self.plane
-        self._keeps_socket = keeps_socket
         head, body = problem_response(
             Code.OVERLOADED, "no file descriptor left", plane.make_id(), b"Connection: close\r\n"
         )
@@ -53,17 +52,18 @@ class Listener:
         self._acceptor.start()
         self._sweeper = spawn(self._sweep(), name="sweep")
 
-    async def drain(self) -> int:
+    async def drain(self, *, keeps_socket: bool = False) -> int:
         """Accept no more, finish what is in hand, and return how many had to be cut short.
 
-        Idle clients may have a request on its way: each has `drain_idle_s` for it to come. Ends
-        within `drain_s`.
+        With `keeps_socket` another process accepts on the same socket, and what waits in its
+        queue is left to that. Idle clients may have a request on its way: each has `drain_idle_s`
+        for it to come. Ends within `drain_s`.
         """
         plane, clients = self.plane, self._clients
         plane.is_draining = True
         try:
             async with asyncio.timeout(plane.timeouts.drain_s):
-                await self._stop_accepting()
+                await self._stop_accepting(keeps_socket=keeps_socket)
                 await clients.emptied.wait()
         except TimeoutError:
             _log.warning("drain time is over", extra={"cut": len(clients)})
@@ -74,11 +74,11 @@ class Listener:
             await stop(self._sweeper)
         return left
 
-    async def _stop_accepting(self) -> None:
+    async def _stop_accepting(self, *, keeps_socket: bool) -> None:
         for client in self._clients:
             self._hasten(client)
         acceptor, self._acceptor = self._acceptor, None
-        if acceptor is not None and self._keeps_socket:
+        if acceptor is not None and keeps_socket:
             acceptor.close()
         elif acceptor is not None:
             await acceptor.drain()
@@ -99,8 +99,20 @@ class Listener:
 
     async def _join(self, accepted: socket.socket) -> None:
         """Make a client of an accepted socket; one that fails before that is just gone."""
+        peer = None
+        if self._reads_proxy_header:
+            try:
+                async with asyncio.timeout(self.plane.timeouts.head_s):
+                    peer = await introduce(accepted)
+            except (OSError, EOFError, ValueError):  # TimeoutError is an OSError
+                self.plane.metrics.count("rmv_proxy_protocol_failures_total")
+                return
+        await self._serve(accepted, peer)
+
+    async def _serve(self, accepted: socket.socket, peer: str | None) -> None:
+        """Begin HTTP with `peer`; None is for who is at the other end of the socket."""
         plane, tls = self.plane, self._tls
-        client = ClientConnection(plane, self._clients)
+        client = ClientConnection(plane, self._clients, peer)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: cast("asyncio.Protocol", client),

@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 from typing import TYPE_CHECKING, Final, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
 from sidecar.upstream.names import Name, ask_system
@@ -51,6 +52,8 @@ class Dialer:
         self._folders = tuple(folder.rstrip("/") for folder in folders)
         self._tls = TlsContext(tls or UpstreamTls())
         self._resolve = resolve
+        # Shared by the pools of traffic, of copies and of checks, and gone with the last of them.
+        self._names = WeakValueDictionary[tuple[str, int], Name]()
 
     def open(self, endpoint: Endpoint, monotonic_s: Callable[[], float]) -> Dial:
         """Return what connects to `endpoint`; nothing is connected yet."""
@@ -60,13 +63,17 @@ class Dialer:
         """Return the name to resolve; None for a literal address and a socket."""
         if endpoint.path or _is_literal(endpoint.host):
             return None
-        return Name(endpoint.host, endpoint.port, self._resolve, monotonic_s)
+        key = endpoint.host, endpoint.port
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = Name(*key, self._resolve, monotonic_s)
+        return name
 
     def context(self, now_s: float) -> ssl.SSLContext:
         """Return the TLS context; Unbelieved when its files are no good."""
         try:
             return self._tls.current(now_s)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             msg = f"upstream_tls: {error}"
             raise Unbelieved(msg) from error
 

@@ -31,7 +31,7 @@ class TlsContext:
     def current(self, now_s: float) -> ssl.SSLContext:
         """Return the context of the files as they are, or of their last good state.
 
-        Raises OSError while there is none. Files are looked at once in `LOOK_S`.
+        Raises OSError or ValueError while there is none. Files are looked at once in `LOOK_S`.
         """
         context = self._context
         if context is not None and now_s - self._looked_s < LOOK_S:
@@ -39,7 +39,10 @@ class TlsContext:
         self._looked_s = now_s
         try:
             return self._look()
-        except OSError as error:  # of a file, or of what is in it: certificate without its key
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # of a file, or of what is in it: certificate without its key
             if context is None:
                 raise
             if self._fault != str(error):
@@ -66,7 +69,8 @@ def _build(settings: UpstreamTls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if settings.cert_file:
-        context.load_cert_chain(settings.cert_file, settings.key_file or None)
+        # A key with a passphrase is refused: OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(settings.cert_file, settings.key_file or None, password="")
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

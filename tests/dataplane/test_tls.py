@@ -47,10 +47,11 @@ async def ask(port: int, context: ssl.SSLContext) -> tuple[Answer, str | None]:
 
 
 async def test_a_request_by_tls_is_served_and_http_1_1_agreed_on(log: Path, tmp_path: Path) -> None:
-    async with chain(log, tls=served(tmp_path)) as (proxy, _):
+    async with chain(log, tls=served(tmp_path)) as (proxy, upstream):
         answer, agreed = await ask(proxy.port, trusting(tmp_path / "localhost.pem"))
 
         assert (answer.status, answer.body, agreed) == (200, b"ok", "http/1.1")
+        assert upstream.received[0].fields.get(b"X-Forwarded-Proto") == b"https"
 
 
 async def test_a_renewed_certificate_holds_for_new_connections(log: Path, tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     identities: IdentityCache | None = None,
     clock: Clock | None = None,
     tls: ServerTls | None = None,
+    reads_proxy_header: bool = False,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
     metrics, clock = Metrics(), clock or SystemClock()
@@ -209,7 +210,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     live.replace(Contents(policies={"m": document}))
     assert not live.faults
     live.is_stale = False
-    listener = Listener(plane, tls)
+    listener = Listener(plane, tls, reads_proxy_header=reads_proxy_header)
     listening = bind("127.0.0.1:0")
     running = Proxy(listener, live, metrics, log)
     running.port = listening.getsockname()[1]
@@ -224,7 +225,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
 
 
 @asynccontextmanager
-async def chain(
+async def chain(  # noqa: PLR0913 -- as `proxy`
     log: Path,
     script: Script = ANSWER,
     *,
@@ -232,12 +233,19 @@ async def chain(
     limits: Limits | None = None,
     clock: Clock | None = None,
     tls: ServerTls | None = None,
+    reads_proxy_header: bool = False,
     **members: JSON,
 ) -> AsyncIterator[tuple[Proxy, ScriptedUpstream]]:
     """Run a proxy before one upstream, version `v1`; `members` are of its policy."""
     async with scripted_upstream(script) as upstream:
         document = policy({"v1": upstream.url}, **members)
         async with proxy(
-            document, log, timeouts=timeouts, limits=limits, clock=clock, tls=tls
+            document,
+            log,
+            timeouts=timeouts,
+            limits=limits,
+            clock=clock,
+            tls=tls,
+            reads_proxy_header=reads_proxy_header,
         ) as running:
             yield running, upstream
