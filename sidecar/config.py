@@ -211,8 +211,8 @@ def _upstream_contradictions(config: Config) -> Iterator[tuple[str, str]]:
             yield f"upstream.sockets[{n}]", f"`{folder}` is not an absolute path without `..`"
     tls = config.upstream_tls
     if bool(tls.cert_file) != bool(tls.key_file):
-        missing = "key_file" if tls.cert_file else "cert_file"
-        yield f"upstream_tls.{missing}", "cert_file and key_file go together: set both or none"
+        given = "cert_file" if tls.cert_file else "key_file"
+        yield f"upstream_tls.{given}", "cert_file and key_file go together: set both or none"
     for name in ("ca_file", "cert_file", "key_file"):
         file: str = getattr(tls, name)
         if file and not Path(file).is_file():

@@ -209,6 +209,24 @@ def test_a_missing_key_set_is_told_with_its_line(tmp_path: Path) -> None:
     assert told.startswith(f"{file}:5: identity.jwks_file: no such file: ")
 
 
+def test_a_folder_of_sockets_is_absolute_and_plain() -> None:
+    environ = {"RMV_UPSTREAM__SOCKETS": "/run/models,models,/run/../etc"}
+
+    assert refused(environ=environ, no_auth=True).splitlines() == [
+        "RMV_UPSTREAM__SOCKETS: [1]: `models` is not an absolute path without `..`",
+        "RMV_UPSTREAM__SOCKETS: [2]: `/run/../etc` is not an absolute path without `..`",
+    ]
+
+
+def test_a_client_certificate_comes_with_its_key_and_both_are_there(tmp_path: Path) -> None:
+    file = written(tmp_path, 'no_auth = true\n[upstream_tls]\ncert_file = "client.pem"\n')
+
+    assert refused(file).splitlines() == [
+        f"{file}:3: upstream_tls.cert_file: cert_file and key_file go together: set both or none",
+        f"{file}:3: upstream_tls.cert_file: no such file: {tmp_path}/client.pem",
+    ]
+
+
 def test_a_tool_reads_the_store_settings_of_a_file_that_could_not_serve(tmp_path: Path) -> None:
     file = tmp_path / "rmv.toml"
     file.write_text('redis = "redis://127.0.0.1:1"\n')

@@ -9,18 +9,23 @@ from sidecar.runtime.questions import ask
 from sidecar.telemetry.merge import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
 
 class WorkerFleet:
-    """Merges the answers of the workers behind `sockets`, to questions of the given names.
+    """Merges the answers of the workers behind `sockets()`, to questions of the given names.
 
     The gauges `shared` tell in each worker of the same thing and are not added up.
     """
 
     def __init__(
-        self, sockets: Sequence[Path], *, ready: str, metrics: str, shared: Collection[str]
+        self,
+        sockets: Callable[[], Sequence[Path]],
+        *,
+        ready: str,
+        metrics: str,
+        shared: Collection[str],
     ) -> None:
         self._sockets = sockets
         self._ready = ready
@@ -43,7 +48,7 @@ class WorkerFleet:
         return merge(texts, self._shared) + up
 
     async def _ask_all(self, question: str) -> list[tuple[str, bool]]:
-        return await asyncio.gather(*(self._ask(path, question) for path in self._sockets))
+        return await asyncio.gather(*(self._ask(path, question) for path in self._sockets()))
 
     async def _ask(self, path: Path, question: str) -> tuple[str, bool]:
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 
 import uvloop
 
-from sidecar.app.spec import WORKER_VARIABLE
+from sidecar.app.spec import LISTENING_VARIABLE, WORKER_VARIABLE
 from sidecar.config import take_over
 from sidecar.errors import SidecarError
 from sidecar.telemetry import logs
@@ -34,7 +35,8 @@ def _serve() -> None:
     if WORKER_VARIABLE in os.environ:
         from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
 
-        uvloop.run(run_worker(spec.config, os.environ[WORKER_VARIABLE]))
+        listening = socket.socket(fileno=int(os.environ[LISTENING_VARIABLE]))
+        uvloop.run(run_worker(spec.config, listening, os.environ[WORKER_VARIABLE]))
     else:
         from sidecar.app.control import run_control  # noqa: PLC0415
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 import tempfile
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,12 +17,13 @@ import msgspec
 from sidecar import is_compiled
 from sidecar.admin.fleet import WorkerFleet
 from sidecar.admin.server import AdminServer
-from sidecar.app.spec import METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
+from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
 from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.processes import Workers
+from sidecar.runtime.questions import ask
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
@@ -28,6 +31,7 @@ from sidecar.store.connect import open_store
 from sidecar.store.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
 
     from sidecar.config import Config
@@ -70,23 +74,26 @@ async def _store_for(config: Config) -> AsyncIterator[Config]:
 
 async def _serve(config: Config, ending: Ending) -> None:
     with tempfile.TemporaryDirectory(prefix="rmv-") as folder:
-        sockets = [Path(folder, f"worker-{n}") for n in range(config.workers)]
-        fleet = WorkerFleet(sockets, ready=READY, metrics=METRICS, shared=SHARED_GAUGES)
-        admin = AdminServer(fleet.unready, fleet.metrics)
         # Bound here and held: a port that is taken is told once, and not by every worker.
         held = HeldPort(config.listen)
         bound = msgspec.structs.replace(config, listen=held.address)
-        if config.admin is not None:
-            listening = bind(config.admin)
-            bound = msgspec.structs.replace(bound, admin=address_of(listening))
-            await admin.start(listening)
+        admin_socket = None if config.admin is None else bind(config.admin)
+        if admin_socket is not None:
+            bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
         workers = Workers(
-            [sys.executable, "-P", "-m", "sidecar.app"],
-            [hand_over(ServeSpec(bound), {WORKER_VARIABLE: str(path)}) for path in sockets],
+            WorkerCrew(bound),
+            [bind(held.address, shares_port=True) for _ in range(config.workers)],
+            Path(folder),
+            config.timeouts.drain_s,
             on_hopeless=ending.ask,
         )
+        fleet = WorkerFleet(workers.questions, ready=READY, metrics=METRICS, shared=SHARED_GAUGES)
+        admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
+        if admin_socket is not None:
+            await admin.start(admin_socket)
         _log.info("starting", extra=_summary(bound))
         workers.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
         announcer = spawn(_announce(bound, fleet), name="announce")
         await ending.asked()
         await stop(announcer)
@@ -95,6 +102,32 @@ async def _serve(config: Config, ending: Ending) -> None:
         held.close()
         if workers.is_hopeless:
             raise SidecarError("a worker could not begin; what it said stands above")
+
+
+class WorkerCrew:
+    """Workers of one configuration."""
+
+    argv = (sys.executable, "-P", "-m", "sidecar.app")
+
+    def __init__(self, config: Config) -> None:
+        self._spec = ServeSpec(config)
+
+    def environment(self, listening: socket.socket, questions: Path) -> dict[str, str]:
+        """Return what `sidecar.app` reads in a worker."""
+        own = {WORKER_VARIABLE: str(questions), LISTENING_VARIABLE: str(listening.fileno())}
+        return hand_over(self._spec, own)
+
+    async def is_ready(self, questions: Path) -> bool:
+        """Return whether a worker says that it takes traffic."""
+        try:
+            return await ask(questions, READY) == ""
+        except OSError:  # it does not answer yet; TimeoutError is one
+            return False
+
+
+async def _unready(fleet: WorkerFleet, ending: Ending) -> str:
+    """Return why no traffic should come: from the first signal on, before any worker knows."""
+    return "draining" if ending.is_asked else await fleet.unready()
 
 
 async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
@@ -107,7 +140,7 @@ async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
 
     _log.info("stopping", extra={"drain_s": drain_s})
     hurrying = spawn(hurry(), name="hurry")
-    await workers.stop(drain_s)
+    await workers.stop()
     await stop(hurrying)
 
 

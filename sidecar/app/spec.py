@@ -9,6 +9,9 @@ from sidecar.upstream.health import ENDPOINT_HEALTHY
 WORKER_VARIABLE: Final = "RMV_WORKER_SOCKET"
 """Set in a worker: the path of the unix socket on which it answers the control process."""
 
+LISTENING_VARIABLE: Final = "RMV_WORKER_LISTENING"
+"""Set in a worker: the descriptor of the listening socket that it has inherited."""
+
 READY: Final = "ready"  # answered with why a worker should get no traffic, or nothing
 METRICS: Final = "metrics"  # answered with an exposition
 

@@ -24,8 +24,7 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
 from sidecar.runtime.processes import allow_files
 from sidecar.runtime.questions import serve_questions
-from sidecar.runtime.signals import Ending
-from sidecar.runtime.sockets import bind
+from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
 from sidecar.store.connect import open_store
@@ -38,6 +37,8 @@ from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
 if TYPE_CHECKING:
+    import socket
+
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
 
@@ -46,9 +47,14 @@ LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without the
 _log = logging.getLogger("sidecar.worker")
 
 
-async def run_worker(config: Config, question_socket: str) -> None:
-    """Serve until a signal comes, then drain."""
-    ending = Ending()
+async def run_worker(config: Config, listening: socket.socket, question_socket: str) -> None:
+    """Serve on a bound socket until a signal comes, then drain.
+
+    What waits in the queue of the socket is taken too, unless RETIRE says that another worker
+    will take it.
+    """
+    ending = Ending(RETIRE)
+    listening.set_inheritable(False)
     wanted = 2 * config.limits.connections + SPARE_FILES  # each client may need an upstream
     if (allowed := allow_files(wanted)) < wanted:
         _log.warning(
@@ -59,14 +65,14 @@ async def run_worker(config: Config, question_socket: str) -> None:
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
     await worker.wait_for_policies()
-    await worker.listener.start(bind(config.listen, shares_port=True))
+    await worker.listener.start(listening)
     questions = await serve_questions(
         Path(question_socket), {READY: worker.unready, METRICS: worker.exposition}
     )
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again
-    await ending.asked()
-    cut = await worker.listener.drain()
+    keeps_socket = await ending.asked() is RETIRE
+    cut = await worker.listener.drain(keeps_socket=keeps_socket)
     questions.close()
     await stop(watch)
     await store.close()

@@ -1,4 +1,4 @@
-"""Worker processes: started, restarted when they die, ended together."""
+"""Worker processes: started, restarted when they die, replaced one by one, ended together."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import signal
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.runtime.tasks import spawn
+from sidecar.runtime.signals import RETIRE
+from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 PR_SET_PDEATHSIG: Final = 1
 FIRST_BACKOFF_S: Final = 0.1
@@ -24,6 +27,8 @@ MAX_BACKOFF_S: Final = 5.0
 HEALTHY_S: Final = 10.0  # a worker that lived this long starts the backoff anew
 CANNOT_BEGIN: Final = 1  # exit status of a worker that has said why
 KILL_GRACE_S: Final = 5.0  # past the drain time, before SIGKILL
+SUCCESSOR_WAIT_S: Final = 30.0  # for a new worker to get ready, before the old one is kept
+SUCCESSOR_POLL_S: Final = 0.05
 
 _log = logging.getLogger("sidecar.processes")
 # Looked up before any fork: between fork and exec little is safe.
@@ -54,95 +59,226 @@ def die_with_parent(parent: int | None = None) -> None:
         os._exit(1)
 
 
-class Workers:
-    """A fixed number of worker processes, each started again when it dies.
+class Crew(Protocol):
+    """What the workers are: how each is started, and how it is known to be ready."""
 
-    One that cannot even begin is not: what keeps it from it is a setting, and will not go away.
-    Then `is_hopeless` is true, and `on_hopeless` is called once.
+    @property
+    def argv(self) -> Sequence[str]:
+        """The command of every worker."""
+
+    def environment(self, listening: socket.socket, questions: Path) -> Mapping[str, str]:
+        """Return what is told to the worker that accepts on `listening`, which it inherits."""
+
+    async def is_ready(self, questions: Path) -> bool:
+        """Return whether the worker that answers at `questions` takes traffic."""
+
+
+class Workers:
+    """A fixed number of places, and in each a worker process, started again when it dies.
+
+    A place has one listening socket, which is open here too: what waits in its queue when a
+    worker dies or is replaced is accepted by the next one.
+
+    A worker that cannot even begin is not started again: what keeps it from it is a setting, and
+    will not go away. Then `is_hopeless` is true, and `on_hopeless` is called once.
     """
 
     def __init__(
         self,
-        argv: Sequence[str],
-        environments: Sequence[Mapping[str, str]],
+        crew: Crew,
+        sockets: Sequence[socket.socket],
+        folder: Path,
+        drain_s: float,
         on_hopeless: Callable[[], None],
     ) -> None:
-        """Run `argv` once with each environment."""
+        """Have a worker for each of `sockets`; their question sockets are made in `folder`."""
         self.is_hopeless = False
-        self._argv = argv
-        self._environments = environments
+        self._places = [
+            Place(number, listening, crew, folder) for number, listening in enumerate(sockets)
+        ]
+        self._drain_s = drain_s
         self._on_hopeless = on_hopeless
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = asyncio.Event()
+        self._is_replacement_due = asyncio.Event()
+
+    def questions(self) -> list[Path]:
+        """Return where the present worker of each place answers questions."""
+        return [place.questions for place in self._places]
 
     def start(self) -> None:
         """Start every worker, each with a task that keeps it alive."""
-        for number in range(len(self._environments)):
-            self._keepers.append(spawn(self._keep(number), name=f"worker {number}"))
+        for place in self._places:
+            name = f"worker {place.number}"
+            self._keepers.append(spawn(self._keep(place), name=name))
+        self._replacer = spawn(self._replace_when_due(), name="replacement")
 
-    async def stop(self, drain_s: float) -> None:
+    def replace(self) -> None:
+        """Replace every worker by a new one, one after another; asked meanwhile, once more."""
+        self._is_replacement_due.set()
+
+    async def stop(self) -> None:
         """End every worker: SIGTERM, and SIGKILL for those that outlive their drain time."""
-        self._stopping.set()
-        self._signal_all(signal.SIGTERM)
-        _, late = await asyncio.wait(self._keepers, timeout=drain_s + KILL_GRACE_S)
+        for place in self._places:
+            place.end()
+        await stop(self._replacer)
+        places = [spawn(place.emptied(), name="emptied") for place in self._places]
+        _, late = await asyncio.wait(
+            [*self._keepers, *places], timeout=self._drain_s + KILL_GRACE_S
+        )
         if late:
-            _log.error("workers killed: they did not drain", extra={"workers": len(late)})
+            number = sum(len(place.running) for place in self._places)
+            _log.error("workers killed: they did not drain", extra={"workers": number})
             self.kill()
             await asyncio.wait(late)
 
     def kill(self) -> None:
         """End every worker now, whatever it has in hand; `stop` returns when they are gone."""
-        self._signal_all(signal.SIGKILL)
+        for place in self._places:
+            place.signal_all(signal.SIGKILL)
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        for process in self._processes.values():
-            _signal(process, number)
+    async def _keep(self, place: Place) -> None:
+        if not await place.keep() and not self.is_hopeless:
+            self.is_hopeless = True
+            self._on_hopeless()
 
-    async def _keep(self, number: int) -> None:
-        """Run one worker, and again whenever it ends unasked."""
+    async def _replace_when_due(self) -> None:
+        while True:
+            await self._is_replacement_due.wait()
+            self._is_replacement_due.clear()
+            _log.info("replacing workers")
+            replaced = [await place.replace(self._drain_s) for place in self._places]
+            _log.info("workers replaced", extra={"workers": sum(replaced)})
+
+
+class Place:
+    """One listening socket, and the worker that accepts on it."""
+
+    def __init__(self, number: int, listening: socket.socket, crew: Crew, folder: Path) -> None:
+        self.number = number
+        self.questions = folder / f"worker-{number}"
+        self.running: set[asyncio.subprocess.Process] = set()
+        self._listening = listening
+        self._crew = crew
+        self._folder = folder
+        self._started = 0
+        self._present: asyncio.subprocess.Process | None = None
+        self._is_ending = asyncio.Event()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    async def keep(self) -> bool:
+        """Run a worker, and another whenever it ends unasked; False when it cannot begin."""
         clock = asyncio.get_running_loop().time
         backoff_s = FIRST_BACKOFF_S
         is_first = True
-        while not self._stopping.is_set():
+        while not self._is_ending.is_set():
             began_s = clock()
-            status = await self._run(number)
-            if self._stopping.is_set():
-                return
+            self._present, self.questions = await self._start()
+            status = await self._end_of_present()
+            if self._is_ending.is_set():
+                break
             is_healthy = clock() - began_s > HEALTHY_S
             if is_first and not is_healthy and status == CANNOT_BEGIN:
-                self._give_up()
-                return
+                return False
             is_first = False
             backoff_s = FIRST_BACKOFF_S if is_healthy else min(backoff_s * 2, MAX_BACKOFF_S)
-            _log.error("worker died", extra={"worker": number, "status": status})
+            _log.error("worker died", extra={"worker": self.number, "status": status})
+            self._present = None
             await self._pause(backoff_s)
+        return True
 
-    async def _run(self, number: int) -> int:
-        """Run one worker to its end and return its exit status, -N when signal N ended it."""
+    async def replace(self, drain_s: float) -> bool:
+        """Put a new worker into the place of the present one, which retires within `drain_s`.
+
+        False if the new one did not get ready, or if the present one ends meanwhile: that is
+        started again in any case.
+        """
+        former = self._present
+        if former is None or self._is_ending.is_set():
+            return False
+        successor, questions = await self._start()
+        is_ready = await self._becomes_ready(successor, questions)
+        if not is_ready or self._present is not former:
+            _signal(successor, signal.SIGKILL)
+            _log.error("worker not replaced", extra={"worker": self.number, "ready": is_ready})
+            return False
+        self._present, self.questions = successor, questions
+        _signal(former, RETIRE)
+        spawn(_end_in_time(former, drain_s + KILL_GRACE_S), name="retirement")
+        return True
+
+    def end(self) -> None:
+        """Have no worker here from now on, and tell those that run to end."""
+        self._is_ending.set()
+        self._listening.close()  # else connections would go on queueing, and nobody come for them
+        self.signal_all(signal.SIGTERM)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Signal the present worker and those that retire."""
+        for process in self.running:
+            _signal(process, number)
+
+    async def emptied(self) -> None:
+        """Wait until no worker runs here."""
+        await self._is_empty.wait()
+
+    async def _start(self) -> tuple[asyncio.subprocess.Process, Path]:
+        """Start a worker; return it, and where it answers questions."""
+        questions = self._folder / f"worker-{self.number}.{self._started}"
+        self._started += 1
         process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            env={**os.environ, **self._environments[number]},
+            *self._crew.argv,
+            env={**os.environ, **self._crew.environment(self._listening, questions)},
+            pass_fds=(self._listening.fileno(),),
             start_new_session=True,  # Ctrl-C at a terminal is for the control process alone
             preexec_fn=partial(die_with_parent, os.getpid()),
         )
-        self._processes[number] = process
-        if self._stopping.is_set():  # the signal to all came while this one was being started
+        self.running.add(process)
+        self._is_empty.clear()
+        spawn(self._reap(process), name="reap")
+        if self._is_ending.is_set():  # the signal to all came while this one was being started
             _signal(process, signal.SIGTERM)
-        try:
-            return await process.wait()
-        finally:
-            del self._processes[number]
+        return process, questions
+
+    async def _reap(self, process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        self.running.discard(process)
+        if not self.running:
+            self._is_empty.set()
+
+    async def _end_of_present(self) -> int:
+        """Wait until a worker ends that none has replaced; return its status, -N for signal N."""
+        while True:
+            process = self._present
+            if process is None:
+                raise RuntimeError("nobody to wait for")
+            status = await process.wait()
+            if process is self._present:
+                return status
+
+    async def _becomes_ready(self, worker: asyncio.subprocess.Process, questions: Path) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SUCCESSOR_WAIT_S):
+                while worker.returncode is None:
+                    if await self._crew.is_ready(questions):
+                        return True
+                    await asyncio.sleep(SUCCESSOR_POLL_S)
+        return False
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+                await self._is_ending.wait()
 
-    def _give_up(self) -> None:
-        if not self.is_hopeless:
-            self.is_hopeless = True
-            self._on_hopeless()
+
+async def _end_in_time(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Kill a process that has not ended by itself after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await process.wait()
+            return
+    _log.error("retired worker killed: it did not drain", extra={"pid": process.pid})
+    _signal(process, signal.SIGKILL)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

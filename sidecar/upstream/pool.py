@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sidecar.upstream.contract import Response
 
 IN_FLIGHT: Final = "rmv_in_flight"
+FIRST_DOWN: Final = 502  # Bad Gateway, Service Unavailable, Gateway Timeout
+LAST_DOWN: Final = 504
 IDLE: Final = -1.0  # `idle_since_s` of a connection that no sweep has seen since
 _log = logging.getLogger("sidecar.upstream")
 
@@ -158,6 +160,13 @@ class Pool(Keeper):
     def note_success(self) -> None:
         """Learn that the endpoint answered as one that is up."""
         self._failures = 0
+
+    def note_status(self, status: int) -> None:
+        """Learn what it answered: some answers say that what is behind it is down."""
+        if FIRST_DOWN <= status <= LAST_DOWN:
+            self.note_failure()
+        else:
+            self.note_success()
 
     def note_failure(self) -> None:
         """Learn that it could not be reached, was lost before it answered, was late, or said so."""

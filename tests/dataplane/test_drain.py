@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.dataplane.listener import Listener
 from sidecar.model.limits import Timeouts
 from tests.support.messages import PATIENCE_S, read_answer
 from tests.support.proxy import chain
@@ -88,6 +89,19 @@ async def test_connections_in_the_kernels_queue_at_a_drain_are_served(log: Path)
             writer.close()
 
         assert await draining == 0
+
+
+async def test_a_shared_sockets_queue_is_left_to_the_one_that_still_accepts(log: Path) -> None:
+    async with chain(log) as (proxy, _):
+        with socket.create_server(("127.0.0.1", 0)) as shared:
+            listener = Listener(proxy.listener.plane)
+            await listener.start(shared.dup())
+            with socket.create_connection(shared.getsockname()) as client:
+                client.sendall(GET)  # before the loop runs again
+                await listener.drain(keeps_socket=True)
+                accepted, _ = shared.accept()
+                with accepted:
+                    assert accepted.recv(100) == GET
 
 
 async def test_no_client_of_repeated_drains_is_ever_reset(log: Path) -> None:

@@ -61,7 +61,7 @@ async def test_told_to_end_it_answers_what_it_has_in_hand_and_leaves_no_process(
 
         running.signal(signal.SIGTERM)
         await running.until(lambda: is_refused(running), "closed port")
-        assert await running.asked_admin("/readyz") == (503, "worker 0: draining\n")
+        assert await running.asked_admin("/readyz") == (503, "draining\n")
         assert not any(one.done() for one in pending)
         release.set()
         answers = await asyncio.gather(*pending)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+
+import pytest
 
 from sidecar.model.policy import Version
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.pool import PoolSettings, Upstreams
 from tests.support.clock import HandClock
-
-if TYPE_CHECKING:
-    import pytest
 
 A, B = (f"http://127.0.0.1:{port}" for port in (9001, 9002))
 
@@ -46,6 +44,17 @@ def test_five_failures_in_a_row_eject() -> None:
     assert bed.metrics.gauges["rmv_endpoints_ejected"] == 1
     assert bed.metrics.events["rmv_ejections_total", "endpoint", A] == 1
     assert {bed.group.pick().url for _ in range(50)} == {B}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_down"), [(500, False), (502, True), (503, True), (504, True), (505, False)]
+)
+def test_bad_gateways_and_the_like_are_failures(status: int, is_down: bool) -> None:
+    bed = Bed()
+    for _ in range(5):
+        bed.pool.note_status(status)
+
+    assert bed.pool.is_ejected is is_down
 
 
 def test_a_success_starts_the_count_anew() -> None:

@@ -1,0 +1,99 @@
+"""A sidecar serves from endpoints behind TLS and behind unix sockets, as its configuration says."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tests.support.certificates import write_certificate
+from tests.support.sidecar import flags, sidecar
+from tests.support.upstream import Received, receive
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Model:
+    """Answers on whatever socket it is served on."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.received: list[Received] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                self.received.append(await receive(reader, self.connections))
+                writer.write(ANSWER)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def tls_model(cert: Path, key: Path) -> AsyncIterator[tuple[Model, int]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    model = Model()
+    server = await asyncio.start_server(model.serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield model, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def unix_model(path: Path) -> AsyncIterator[Model]:
+    model = Model()
+    server = await asyncio.start_unix_server(model.serve, path)
+    try:
+        yield model
+    finally:
+        server.close()
+
+
+async def test_one_version_is_behind_tls_and_another_behind_a_socket(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    path = tmp_path / "m.sock"
+    settings = f"""
+        [upstream]
+        sockets = ["{tmp_path}"]
+        [upstream_tls]
+        ca_file = "{cert}"
+        [timeouts]
+        connect_s = 10
+    """
+    async with (
+        tls_model(cert, key) as (encrypted, port),
+        unix_model(path) as local,
+        sidecar(
+            *flags(v1=f"https://localhost:{port}", v2=f"unix:{path}"), settings=settings
+        ) as running,
+    ):
+        for _ in range(3):
+            assert (await running.ask()).status == 200
+            assert (await running.ask(X_Model_Version="v2")).status == 200
+
+        assert (len(encrypted.received), encrypted.connections) == (3, 1)
+        assert (len(local.received), local.connections) == (3, 1)
+
+
+async def test_what_is_not_believed_is_a_502_that_tells_the_client_nothing(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    async with (
+        tls_model(cert, key) as (model, port),
+        sidecar(*flags(v1=f"https://localhost:{port}", v2="unix:/run/docker.sock")) as running,
+    ):
+        answers = [await running.ask(), await running.ask(X_Model_Version="v2")]
+
+        assert [answer.status for answer in answers] == [502, 502]
+        assert model.received == []
+        assert all(b"certificate" not in answer.body for answer in answers)
+        assert all(b"sockets" not in answer.body for answer in answers)
+        assert "self-signed certificate" in running.said()
+        assert "upstream.sockets" in running.said()
