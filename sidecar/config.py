@@ -25,6 +25,7 @@ from sidecar.model.tls import TlsSettings
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
 from sidecar.policy import words
 from sidecar.runtime import tls
+from sidecar.runtime.sockets import MAX_PATH_BYTES, UNIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -182,7 +183,9 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if config.identity is not None and not Path(config.identity.jwks_file).is_file():
         yield "identity.jwks_file", f"no such file: {config.identity.jwks_file}"
     yield from _tls_faults(config.tls)
-    addresses = {"listen": config.listen, "admin": config.admin}
+    yield from _unix_faults(config)
+    is_unix = config.listen.startswith(UNIX)
+    addresses = {"listen": None if is_unix else config.listen, "admin": config.admin}
     for path, text in addresses.items():
         try:
             if text is not None:
@@ -192,6 +195,16 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _upstream_contradictions(config)
     if config.listen == config.admin and not config.listen.endswith(":0"):
         yield "admin", f"`{config.admin}` is already the address of `listen`"
+
+
+def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:
+    if not config.listen.startswith(UNIX):
+        return
+    path = config.listen.removeprefix(UNIX)
+    if not path.startswith("/") or len(path.encode()) > MAX_PATH_BYTES:
+        yield "listen", f"`{path}` is not an absolute path of at most {MAX_PATH_BYTES} bytes"
+    if config.workers > 1:
+        yield "workers", "a unix socket is for one worker: several cannot share its file yet"
 
 
 def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:

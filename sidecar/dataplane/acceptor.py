@@ -26,6 +26,20 @@ LOG_EVERY_S: Final = 10.0
 _MAX_HEADER_BYTES: Final = 16 + proxy_protocol.MAX_BLOCK_BYTES
 _OUT_OF_FILES: Final = frozenset((errno.EMFILE, errno.ENFILE))
 _OUT_OF_MEMORY: Final = frozenset((errno.ENOBUFS, errno.ENOMEM))
+# The client left, or its network: accept(2), Error handling.
+_CLIENT_GONE: Final = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.EPERM,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+    )
+)
 _log = logging.getLogger("sidecar.dataplane")
 
 
@@ -95,9 +109,7 @@ class Acceptor:
                 self._turn_away()
             elif error.errno in _OUT_OF_MEMORY:
                 self._pause(None)
-            else:
-                return True  # that one client's trouble, as it left: accept(2), Error handling
-            return False
+            return error.errno in _CLIENT_GONE
         self._take(client)
         return True
 

@@ -7,8 +7,12 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
+UNIX: Final = "unix:"
+MAX_PATH_BYTES: Final = 107  # `sun_path` with its zero byte (unix(7))
+_UNIX_MODE: Final = 0o660
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; Python does not name it
 # Classic BPF over the TCP header: a SYN without ACK is dropped, all else passes. So a handshake
 # under way still ends, and no other begins.
@@ -31,11 +35,13 @@ class _Program(ctypes.Structure):
 
 
 def bind(address: str, *, shares_port: bool = False) -> socket.socket:
-    """Return a bound TCP socket for `host:port`, `:port` or `[v6]:port`.
+    """Return a bound socket for `host:port`, `:port`, `[v6]:port` or `unix:/path`.
 
     With `shares_port` several processes may bind the same address and the kernel divides new
     connections among them (SO_REUSEPORT). Raises OSError that names the address.
     """
+    if address.startswith(UNIX):
+        return _bind_unix(Path(address.removeprefix(UNIX)))
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -53,16 +59,47 @@ def bind(address: str, *, shares_port: bool = False) -> socket.socket:
     return listening
 
 
-def ignore_new_clients(listening: socket.socket) -> None:
-    """Answer no new client of a TCP socket; what the kernel has accepted can still be taken.
+def _bind_unix(path: Path) -> socket.socket:
+    """Return a socket bound to a file; one that nobody listens on any more is replaced."""
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket() and not _is_answered(path):
+            path.unlink()
+        listening.bind(str(path))
+        path.chmod(_UNIX_MODE)
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, f"cannot listen on {UNIX}{path}: {error.strerror}") from error
+    listening.settimeout(0)
+    return listening
 
-    A client that comes now sends its SYN again after a second, to whoever listens then. Does
-    nothing where the system has no such filter: elsewhere than on Linux, or in some sandboxes.
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(0)
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:  # its queue is full
+            return True
+    return True
+
+
+def ignore_new_clients(listening: socket.socket) -> None:
+    """Answer no new client of a socket; what the kernel has accepted can still be taken.
+
+    A client that comes now sends its SYN again after a second, to whoever listens then; that of a
+    unix socket is refused. Does nothing where the system has no such filter: elsewhere than on
+    Linux, or in some sandboxes.
     """
-    if sys.platform != "linux" or listening.family == socket.AF_UNIX:
+    if sys.platform != "linux":
         return
     program = _Program(len(_NO_SYN) // 8, _NO_SYN)
     with suppress(OSError):
+        if listening.family == socket.AF_UNIX:
+            listening.shutdown(socket.SHUT_RD)
+            return
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(program))
 
 
@@ -74,19 +111,29 @@ class HeldPort:
     """
 
     def __init__(self, address: str) -> None:
-        """Take the port; raises OSError that names the address."""
-        bind(address).close()  # fails if anybody listens there
-        self._bound = bind(address, shares_port=True)
-        self.address = address_of(self._bound)
+        """Take the port; raises OSError that names the address.
+
+        Of a unix socket only the name is taken: whoever binds it makes its file.
+        """
+        self._bound: socket.socket | None = None
+        self.address = address
+        if not address.startswith(UNIX):
+            bind(address).close()  # fails if anybody listens there
+            self._bound = bind(address, shares_port=True)
+            self.address = address_of(self._bound)
         try:
             self._guard = _guard(self.address)
         except OSError:
-            self._bound.close()
+            if self._bound is not None:
+                self._bound.close()
             raise
 
     def close(self) -> None:
-        """Let the port go."""
-        self._bound.close()
+        """Let the port go, or remove the socket's file."""
+        if self._bound is None:
+            Path(self.address.removeprefix(UNIX)).unlink(missing_ok=True)
+        else:
+            self._bound.close()
         if self._guard is not None:
             self._guard.close()
 
@@ -110,5 +157,7 @@ def _guard(address: str) -> socket.socket | None:
 
 def address_of(listening: socket.socket) -> str:
     """Return where a socket is bound, as `bind` reads it; port 0 has become a real one."""
+    if listening.family == socket.AF_UNIX:
+        return f"{UNIX}{listening.getsockname()}"
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,28 @@
+"""Clients of the same host may come by a socket file."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.support.messages import read_answer
+from tests.support.sidecar import flags, sidecar, spell
+from tests.support.upstream import ANSWER, scripted_upstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_a_sidecar_serves_on_a_socket_file_and_removes_it(tmp_path: Path) -> None:
+    file = tmp_path / "rmv.sock"
+    async with scripted_upstream(ANSWER) as upstream:
+        named = (*flags(v1=upstream.url), "--listen", f"unix:{file}")
+        async with sidecar(*named, waits=False) as running:
+            await running.says("msg=serving")
+            reader, writer = await asyncio.open_unix_connection(str(file))
+            writer.write(spell())
+            assert (await read_answer(reader)).status == 200
+            writer.close()
+
+        assert upstream.received[0].fields.get(b"X-Forwarded-For") == b"unix"
+    assert not file.exists()
