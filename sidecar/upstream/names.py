@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 REFRESH_S: Final = 5.0
+DOUBTED_S: Final = 1.0  # between lookups while nothing is known, or nothing known accepts
 STALE_WAIT_S: Final = 0.1  # for DNS, when there is an old answer to fall back on
 _log = logging.getLogger("sidecar.upstream")
 
@@ -39,7 +41,7 @@ class Name:
         self._port = port
         self._resolve = resolve
         self._monotonic_s = monotonic_s
-        self._answered_s = 0.0
+        self._answered_s = -math.inf
         self._is_expired = True
         self._lookup: asyncio.Task[None] | None = None
         self._fault = ""
@@ -69,7 +71,8 @@ class Name:
         self._is_expired = True
 
     def _is_due(self) -> bool:
-        return self._is_expired or self._monotonic_s() - self._answered_s >= REFRESH_S
+        lasts_s = DOUBTED_S if self._is_expired else REFRESH_S
+        return self._monotonic_s() - self._answered_s >= lasts_s
 
     def _look_up(self) -> asyncio.Task[None]:
         if self._lookup is None or self._lookup.done():

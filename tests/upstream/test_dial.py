@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
 from sidecar.upstream.dial import HOLD_S, Dialer
-from sidecar.upstream.names import REFRESH_S
+from sidecar.upstream.names import DOUBTED_S, REFRESH_S
 from sidecar.upstream.pool import PoolSettings, Upstreams
 from sidecar.upstream.tls import LOOK_S
 from tests.support.upstream import eventually
@@ -387,9 +387,26 @@ async def test_the_last_good_answer_serves_while_dns_fails() -> None:
 
 
 async def test_a_name_that_was_never_known_fails_in_words() -> None:
-    async with hands(resolver=Resolver()) as dialing:
-        with pytest.raises(ConnectionError, match="no such name"):
-            await dialing.connect("http://model.test")
+    resolver = Resolver()
+    async with hands(resolver=resolver) as dialing:
+        for _ in range(3):
+            with pytest.raises(ConnectionError, match="no such name"):
+                await dialing.connect("http://model.test")
+
+        assert resolver.asked == 1
+
+
+async def test_a_name_whose_addresses_accept_nothing_is_asked_for_sooner() -> None:
+    resolver = Resolver("127.0.0.2")
+    async with serving() as server, hands(resolver=resolver) as dialing:
+        url = f"http://model.test:{server.port}"
+        with pytest.raises(ConnectionError):
+            await dialing.connect(url)
+        resolver.answer = ("127.0.0.1",)
+        dialing.pass_s(DOUBTED_S)
+        (await dialing.connect(url)).give_back()
+
+        assert resolver.asked == 2
 
 
 async def test_addresses_are_taken_in_turn_and_a_dead_one_is_passed_over() -> None:
