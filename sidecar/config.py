@@ -203,8 +203,6 @@ def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:
     path = config.listen.removeprefix(UNIX)
     if not path.startswith("/") or len(path.encode()) > MAX_PATH_BYTES:
         yield "listen", f"`{path}` is not an absolute path of at most {MAX_PATH_BYTES} bytes"
-    if config.workers > 1:
-        yield "workers", "a unix socket is for one worker: several cannot share its file yet"
 
 
 def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:

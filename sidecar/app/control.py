@@ -82,7 +82,7 @@ async def _serve(config: Config, ending: Ending) -> None:
             bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
         workers = Workers(
             WorkerCrew(bound),
-            [bind(held.address, shares_port=True) for _ in range(config.workers)],
+            held.sockets(config.workers),
             Path(folder),
             config.timeouts.drain_s,
             on_hopeless=ending.ask,

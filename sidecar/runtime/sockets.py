@@ -128,6 +128,13 @@ class HeldPort:
                 self._bound.close()
             raise
 
+    def sockets(self, number: int) -> list[socket.socket]:
+        """Return one bound socket for each worker; those of a file are one socket, shared."""
+        if self._bound is not None:
+            return [bind(self.address, shares_port=True) for _ in range(number)]
+        first = bind(self.address)
+        return [first, *(first.dup() for _ in range(number - 1))]
+
     def close(self) -> None:
         """Let the port go, or remove the socket's file."""
         if self._bound is None:

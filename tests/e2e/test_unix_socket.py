@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.messages import read_answer
 from tests.support.sidecar import flags, sidecar, spell
 from tests.support.upstream import ANSWER, scripted_upstream
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_a_sidecar_serves_on_a_socket_file_and_removes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_sidecar_serves_on_a_socket_file_and_removes_it(
+    workers: int, tmp_path: Path
+) -> None:
     file = tmp_path / "rmv.sock"
     async with scripted_upstream(ANSWER) as upstream:
-        named = (*flags(v1=upstream.url), "--listen", f"unix:{file}")
+        named = (*flags(v1=upstream.url), "--listen", f"unix:{file}", "--workers", str(workers))
         async with sidecar(*named, waits=False) as running:
             await running.says("msg=serving")
             reader, writer = await asyncio.open_unix_connection(str(file))
