@@ -17,6 +17,7 @@ from sidecar.errors import Code
 from sidecar.model.decision import Decision
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
+from sidecar.upstream.breaker import Turn
 from sidecar.upstream.contract import ResponseSink
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import passable_trailers
@@ -56,6 +57,9 @@ class Exchange(ResponseSink):
 
     verdict: Verdict = _UNDECIDED
     lane: Lane
+    pool: Pool  # of the endpoint in hand
+    turn: Turn | None = None  # while it waits in line
+    is_entered = False  # among those that are with the version
     upstream: UpstreamConnection | None = None
     copy: Copy | None = None
     target: bytes
@@ -99,6 +103,9 @@ class Exchange(ResponseSink):
             self.refuse(decision.refusal, decision.detail)
             return
         lane = self.lane = plane.lanes.get(decision) or plane.make_lane(decision)
+        self.is_entered = lane.group.enter()
+        if not self.is_entered and not self._line_up():
+            return
         if verdict.shadows and not head.upgrade:
             self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, head.has_body)
         pool = lane.group.pick()
@@ -123,11 +130,34 @@ class Exchange(ResponseSink):
         )
         self.out = out
         client.deadline_s = self.began_s + plane.body_idle_s
-        self._connect(pool)
+        if self.is_entered:
+            self._connect(pool)
 
     # --- 2. Find a connection ------------------------------------------------------------------
 
+    def _line_up(self) -> bool:
+        """Wait until another request of the version ends; refuse if too many wait already."""
+        upstreams, group = self.plane.upstreams, self.lane.group
+        turn = Turn(self._on_admitted, self._on_late, self.began_s + upstreams.queue_timeout_s)
+        if group.wait(turn):
+            self.turn = turn
+            return True
+        self.plane.metrics.count("rmv_limits_hit_total", "limit", "concurrency")
+        self.refuse(Code.OVERLOADED, "the version has all the requests that it may have")
+        return False
+
+    def _on_admitted(self) -> None:
+        self.turn = None
+        self.is_entered = True
+        self._set_out(self.lane.group.pick())
+
+    def _on_late(self) -> None:
+        self.turn = None
+        self.plane.metrics.count("rmv_limits_hit_total", "limit", "concurrency")
+        self.fail(Code.OVERLOADED, "the version had no room in time")
+
     def _connect(self, pool: Pool) -> None:
+        self.pool = pool
         self.endpoint = pool.url
         upstream = pool.acquire()
         if upstream is None:
@@ -149,15 +179,23 @@ class Exchange(ResponseSink):
         """Try one other connection: no byte of the request has been sent."""
         if self.is_ended:
             return
-        if self.is_retried:
+        if self.is_retried or not self._retry("connect"):
             self.fail(Code.UPSTREAM_FAILED, reason)
-            return
-        self._retry("connect")
 
-    def _retry(self, cause: str) -> None:
+    def _retry(self, cause: str) -> bool:
+        """Try another endpoint, once, if the version's budget allows."""
+        group, metrics = self.lane.group, self.plane.metrics
+        if not group.budget.spend():
+            metrics.count("rmv_retries_total", "cause", "budget-spent")
+            return False
         self.is_retried = True
-        self.plane.metrics.count("rmv_retries_total", "cause", cause)
-        self._connect(self.lane.group.after(self.endpoint))
+        metrics.count("rmv_retries_total", "cause", cause)
+        self._set_out(group.after(self.endpoint))
+        return True
+
+    def _set_out(self, pool: Pool) -> None:
+        """Connect and write, outside of a read from the client."""
+        self._connect(pool)
         self.flush()
         if self.upstream is not None:
             self.client.reading.release(UNCONNECTED)
@@ -190,9 +228,9 @@ class Exchange(ResponseSink):
             if trailers:
                 self.out += passable_trailers(trailers, self.head.trailer, KINDS)
             self.out.append(b"\r\n")
-        if self.is_begun:
+        if self.is_begun and self.refusal is None:
             client = self.client
-            client.deadline_s = client.read_s + self.plane.first_byte_s
+            client.deadline_s = client.read_s + self.lane.first_byte_s
 
     def flush(self) -> None:
         """Write what has been collected; called once for each read from the client."""
@@ -237,6 +275,7 @@ class Exchange(ResponseSink):
         """Compose the head that the client gets."""
         self.first_byte_s = response.read_s - self.began_s
         self.status = response.status
+        self.pool.note_status(response.status)
         if self.client.is_full and self.upstream is not None:  # left so by the exchange before
             self.upstream.pause()
         if not self.is_request_done or self.plane.is_draining or response.framing == UNTIL_CLOSE:
@@ -291,8 +330,14 @@ class Exchange(ResponseSink):
     def on_response_lost(self, reason: str, *, is_unanswered: bool) -> None:
         """Try once more where that is safe; else say so, or cut the response short."""
         upstream, self.upstream = self.upstream, None
-        if is_unanswered and upstream is not None and self._may_repeat(upstream):
-            self._retry("reset")
+        if not self.status:
+            self.pool.note_failure()
+        if (
+            is_unanswered
+            and upstream is not None
+            and self._may_repeat(upstream)
+            and self._retry("reset")
+        ):
             return
         self.fail(Code.UPSTREAM_FAILED, reason)
 
@@ -386,6 +431,8 @@ class Exchange(ResponseSink):
             self.keeps_client = False
             self.on_client_gone()
         elif self.is_request_done or client.reading.is_held_for(UPSTREAM_FULL):
+            if self.is_entered:
+                self.pool.note_failure()
             self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time")
         else:
             self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
@@ -424,6 +471,10 @@ class Exchange(ResponseSink):
                 self.copy.versions if self.copy is not None else (),
             )
         )
+        if self.is_entered:
+            self.lane.group.leave()
+        elif self.turn is not None:
+            self.lane.group.withdraw(self.turn)
         self.client.on_exchange_end(now_s)
 
 

@@ -9,11 +9,13 @@ import pytest
 
 from sidecar.model.limits import Limits, Timeouts
 from tests.support.messages import Feed
-from tests.support.proxy import chain
-from tests.support.upstream import eventually, never
+from tests.support.proxy import chain, policy, proxy
+from tests.support.upstream import eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sidecar.model.identity import JSON
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 SOON = Timeouts(head_s=0.2, body_idle_s=0.2, first_byte_s=0.2)
@@ -207,3 +209,13 @@ async def _trickle(writer: asyncio.StreamWriter) -> None:
     while not writer.is_closing():
         writer.write(b"x")
         await asyncio.sleep(0.02)
+
+
+async def test_a_version_bounds_the_wait_for_its_first_byte_itself(log: Path) -> None:
+    async with scripted_upstream(never) as upstream:
+        hasty: JSON = {"endpoints": [upstream.url], "timeouts": {"first_byte_s": 0.1}}
+
+        async with proxy(policy({"v1": hasty}), log) as running:
+            answer = await running.ask(GET)
+
+    assert (answer.status, answer.code) == (504, "upstream-timeout")
