@@ -18,5 +18,8 @@ METRICS: Final = "metrics"  # answered with an exposition
 POLICIES: Final = "rmv_policies"
 POLICY_FAULTS: Final = "rmv_policy_faults"
 POLICIES_STALE: Final = "rmv_policies_stale"
-SHARED_GAUGES: Final = frozenset((POLICIES, POLICY_FAULTS, POLICIES_STALE, ENDPOINT_HEALTHY))
-"""What every worker sees of the one world outside; adding it up would make no sense."""
+LONGEST_STALL: Final = "rmv_loop_stall_seconds"
+SHARED_GAUGES: Final = frozenset(
+    (LONGEST_STALL, POLICIES, POLICY_FAULTS, POLICIES_STALE, ENDPOINT_HEALTHY)
+)
+"""Of these the largest counts: most tell in each worker of the one world outside."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from sidecar.app.spec import METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
+from sidecar.app.spec import LONGEST_STALL, METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
@@ -27,6 +27,7 @@ from sidecar.runtime.questions import serve_questions
 from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
+from sidecar.runtime.watchdog import Watchdog
 from sidecar.store.connect import open_store
 from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
@@ -69,10 +70,12 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     questions = await serve_questions(
         Path(question_socket), {READY: worker.unready, METRICS: worker.exposition}
     )
+    watchdog = Watchdog(worker.note_stall)
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again
     keeps_socket = await ending.asked() is RETIRE
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
+    watchdog.close()
     questions.close()
     await stop(watch)
     await store.close()
@@ -147,6 +150,12 @@ class Worker:
         if self._plane.is_draining:
             return "draining"
         return "" if self.live.is_loaded else "policies are not loaded"
+
+    def note_stall(self, seconds: float) -> None:
+        """Count a time in which the event loop stood still."""
+        self._metrics.count("rmv_loop_stalls_total")
+        gauges = self._metrics.gauges
+        gauges[LONGEST_STALL] = max(seconds, gauges.get(LONGEST_STALL, 0.0))
 
     def exposition(self) -> str:
         """Return the metrics of this worker."""

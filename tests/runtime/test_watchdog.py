@@ -1,0 +1,30 @@
+"""A loop that stands still is told of, with the place."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from sidecar.runtime.watchdog import STALL_S, Watchdog
+from tests.support.upstream import eventually
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def stand_still(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_a_blocking_call_is_measured_and_its_place_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stalls: list[float] = []
+    with closing(Watchdog(stalls.append)):
+        stand_still(5 * STALL_S)
+        await eventually(lambda: bool(stalls))
+
+    assert max(stalls) > STALL_S
+    told = [one for one in caplog.records if one.message == "event loop stalled"]
+    assert any("stand_still" in str(vars(one)["where"]) for one in told)
