@@ -41,7 +41,7 @@ class UpstreamConnection(Response):
         self.sink: ResponseSink | None = None
         self.method = b""
         self.served = 0  # responses so far; 0 means a fresh connection
-        self.idle_since_s = 0.0  # what its keeper notes; 0 while in use
+        self.idle_since_s = -1.0  # what its keeper notes; 0 while in use
         self.is_reading = True
         self.is_sent = False  # the sink says so when the request is written whole
         self._keeper = keeper
@@ -66,7 +66,6 @@ class UpstreamConnection(Response):
         """Take up a request of `method`; its bytes follow by `send`."""
         self.sink = sink
         self.method = method
-        self.idle_since_s = 0.0
         self._began_at = self._sent_bytes
         self.is_sent = self._is_done = self._is_keepable = False
         self._is_begun = self._has_head = False
