@@ -275,7 +275,6 @@ class Exchange(ResponseSink):
         """Compose the head that the client gets."""
         self.first_byte_s = response.read_s - self.began_s
         self.status = response.status
-        self.pool.note_status(response.status)
         if self.client.is_full and self.upstream is not None:  # left so by the exchange before
             self.upstream.pause()
         if not self.is_request_done or self.plane.is_draining or response.framing == UNTIL_CLOSE:
@@ -305,6 +304,7 @@ class Exchange(ResponseSink):
             return None
         self.first_byte_s = response.read_s - self.began_s
         self.status, self.keeps_client, self.replay = response.status, False, None
+        self.pool.note_success()
         out.append(_status_line(response))
         out += response.fields
         out += (b"Connection: Upgrade\r\nUpgrade: ", response.upgrade, b"\r\n")
@@ -325,13 +325,13 @@ class Exchange(ResponseSink):
     def on_response_end(self) -> None:
         """Be done: the response is whole, and its connection free for others."""
         upstream, self.upstream = self.upstream, None
+        self.pool.note_status(self.status)  # not before: a body may still be lost
         self._end(upstream.read_s if upstream is not None else self.plane.monotonic_s())
 
     def on_response_lost(self, reason: str, *, is_unanswered: bool) -> None:
         """Try once more where that is safe; else say so, or cut the response short."""
         upstream, self.upstream = self.upstream, None
-        if not self.status:
-            self.pool.note_failure()
+        self.pool.note_failure()
         if (
             is_unanswered
             and upstream is not None
