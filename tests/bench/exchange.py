@@ -48,6 +48,7 @@ def connection(upstreams: object, url: str, monotonic_s: object) -> UpstreamConn
     pool = upstreams.group((url,)).pick()
     made = UpstreamConnection(pool, monotonic_s)
     made.connection_made(Sink())
+    made.idle_since_s, pool.outstanding = 0.0, 1  # in use, as one that was just opened
     pool.release(made)
     return made
 
