@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.dataplane.plane import Plane
     from sidecar.runtime.transport import Transport
 
+CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
@@ -197,8 +198,8 @@ class ClientConnection(Client):
         while not self._is_deaf:
             current = self._current
             if current is None:
-                while data.startswith(b"\r\n", pos):  # RFC 9112 section 2.2
-                    pos += 2
+                while pos < size and data[pos] == CR and data[pos + 1 : pos + 2] == b"\n":
+                    pos += 2  # RFC 9112 section 2.2
                 end = -1 if self.is_full else data.find(HEAD_END, pos)
                 if end < 0 or end + 4 - pos > self._max_head_bytes:
                     break
