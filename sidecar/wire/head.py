@@ -15,7 +15,7 @@ HEAD_END: Final = b"\r\n\r\n"
 MAX_LENGTH_DIGITS: Final = 18  # of a Content-Length: below 2**63 for everybody
 _TEXT: Final = bytes((9, *range(32, 127), *range(128, 256)))
 _BREAKS: Final = [b"\r\n" * lines for lines in range(129)]
-_LOST: Final = re.compile(rb"[^\r]\n|\r[^\n]|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LOST: Final = re.compile(rb"(?<!\r)\n|\r[^\n]|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class HeadError(Exception):

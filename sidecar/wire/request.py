@@ -149,7 +149,7 @@ class _Fields:
         host = head.host
         if host not in _hosts and (self._has_host or not head.is_http10):
             _judge_host(host, has_host=self._has_host)
-        if head.target[0] != _SLASH:
+        if head.target[0] != _SLASH or head.method == b"CONNECT":
             _judge_target(head)
 
     def _judge_connection(self) -> None:
@@ -184,9 +184,9 @@ def _judge_host(host: bytes, *, has_host: bool) -> None:
 
 
 def _judge_target(head: RequestHead) -> None:
-    """Judge a target that is no path (RFC 9112 section 3.2)."""
+    """Judge a target that is no path (RFC 9112 section 3.2), and CONNECT with any."""
     target = head.target
-    if head.method == b"CONNECT":
+    if head.method == b"CONNECT":  # what follows it would be a tunnel, whatever its framing says
         raise HeadError("CONNECT is not supported", Code.NOT_IMPLEMENTED)
     if target == b"*":
         return
