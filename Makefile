@@ -48,10 +48,10 @@ bench: $(VENV)/.bench $(VENV)/.compile  ## measure beside Envoy, HAProxy and ngi
 chaos: $(VENV)/.development  ## break a sidecar under load in every way, and count what it costs (ARGS, e.g. SIGHUP)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar, skipping what cannot be installed; a gibibyte through it
+integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar, skipping what cannot be installed; a gibibyte and mutated messages through it
 	if [ -e $(INTEGRATION)/client/.installed ]; then python=$(INTEGRATION)/client/bin/python; else python=$(BIN)/python; fi; \
-	"$$python" -m pytest -rs tests/integration --ignore=tests/integration/test_memory.py $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
-	$(BIN)/python -m pytest -rP tests/integration/test_memory.py $(ARGS) || [ $$? -eq 5 ]
+	"$$python" -m pytest -rs tests/integration --ignore=tests/integration/test_memory.py --ignore=tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
+	$(BIN)/python -m pytest -rP tests/integration/test_memory.py tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]
 
 format: $(VENV)/.development  ## format and fix what can be fixed
 	$(BIN)/ruff format .
