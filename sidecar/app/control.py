@@ -84,7 +84,7 @@ async def _serve(config: Config, ending: Ending) -> None:
             WorkerCrew(bound),
             held.sockets(config.workers),
             Path(folder),
-            config.timeouts.drain_s,
+            _drain_s(config),
             on_hopeless=ending.ask,
         )
         fleet = WorkerFleet(workers.questions, ready=READY, metrics=METRICS, shared=SHARED_GAUGES)
@@ -97,7 +97,7 @@ async def _serve(config: Config, ending: Ending) -> None:
         announcer = spawn(_announce(bound, fleet), name="announce")
         await ending.asked()
         await stop(announcer)
-        await _stop(workers, config.timeouts.drain_s, ending)
+        await _stop(workers, _drain_s(config), ending)
         await admin.stop()
         held.close()
         if workers.is_hopeless:
@@ -128,6 +128,11 @@ class WorkerCrew:
 async def _unready(fleet: WorkerFleet, ending: Ending) -> str:
     """Return why no traffic should come: from the first signal on, before any worker knows."""
     return "draining" if ending.is_asked else await fleet.unready()
+
+
+def _drain_s(config: Config) -> float:
+    """Return how long a worker may take to end."""
+    return max(config.timeouts.drain_s, config.timeouts.drain_tunnel_s)
 
 
 async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:

@@ -40,6 +40,11 @@ class Client:
     def is_idle(self) -> bool:
         """Whether no request is in hand, not even the beginning of one."""
 
+    @property
+    @abstractmethod
+    def is_tunnel(self) -> bool:
+        """Whether it speaks another protocol by now."""
+
     @abstractmethod
     def on_exchange_end(self, now_s: float) -> None:
         """Go on with the next request, or close; the one in hand ended at `now_s`."""

@@ -99,6 +99,11 @@ class ClientConnection(Client):
         """Whether no request is in hand, not even the beginning of one."""
         return self._current is None and not self._is_head_begun
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether it speaks another protocol by now."""
+        return self._tunnel is not None
+
     def notice_leaving(self) -> None:
         """Give up if the client has left while it was not read, so that nobody was told."""
         raw = self.transport.get_extra_info("socket")

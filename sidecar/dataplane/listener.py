@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.dataplane.acceptor import Acceptor, introduce
@@ -57,22 +58,34 @@ class Listener:
 
         With `keeps_socket` another process accepts on the same socket, and what waits in its
         queue is left to that. Idle clients may have a request on its way: each has `drain_idle_s`
-        for it to come. Ends within `drain_s`.
+        for it to come. Ends within `drain_s`, or `drain_tunnel_s` where there are tunnels.
         """
         plane, clients = self.plane, self._clients
         plane.is_draining = True
+        began_s, timeouts = plane.monotonic_s(), plane.timeouts
         try:
-            async with asyncio.timeout(plane.timeouts.drain_s):
+            async with asyncio.timeout(timeouts.drain_s):
                 await self._stop_accepting(keeps_socket=keeps_socket)
                 await clients.emptied.wait()
         except TimeoutError:
-            _log.warning("drain time is over", extra={"cut": len(clients)})
-        left = len(clients)
-        for client in clients:
-            client.transport.abort()
+            left = self._cut([client for client in clients if not client.is_tunnel])
+        else:
+            left = 0
+        with suppress(TimeoutError):
+            spent_s = plane.monotonic_s() - began_s
+            async with asyncio.timeout(max(timeouts.drain_tunnel_s - spent_s, 0)):
+                await clients.emptied.wait()
+        left += self._cut(list(clients))
+        if left:
+            _log.warning("drain time is over", extra={"cut": left})
         if self._sweeper is not None:
             await stop(self._sweeper)
         return left
+
+    def _cut(self, clients: list[Client]) -> int:
+        for client in clients:
+            client.transport.abort()
+        return len(clients)
 
     async def _stop_accepting(self, *, keeps_socket: bool) -> None:
         for client in self._clients:

@@ -21,6 +21,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     upstream_idle_s: Seconds = 30.0  # a pooled upstream connection without a request
     queue_s: Seconds = 1.0  # for a request of a version that is busy, see `max_concurrency`
     drain_s: Seconds = 30.0
+    drain_tunnel_s: Seconds = 60.0  # the same for upgraded connections, if it is longer
     drain_idle_s: Annotated[float, Meta(ge=0)] = 1.0  # for a request on its way as it stops
     mirror_s: Seconds = 10.0  # a whole mirrored exchange
 

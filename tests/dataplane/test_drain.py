@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -178,3 +179,28 @@ async def test_a_drain_ends_in_its_time_and_counts_what_it_cut(log: Path) -> Non
         assert await second.rest() == b""
         records = await proxy.recorded(2)
         assert {one["code"] for one in records} == {"client-gone"}
+
+
+async def test_a_tunnel_has_longer_to_end_than_a_request(log: Path) -> None:
+    async def agree(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n")
+        writer.write(b"Connection: Upgrade\r\n\r\n")
+
+    upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    timeouts = Timeouts(drain_s=0.2, drain_tunnel_s=PATIENCE_S)
+    async with (
+        chain(log, agree, timeouts=timeouts) as (proxy, upstream),
+        proxy.client() as tunnel,
+        proxy.client() as request,
+    ):
+        await tunnel.send(upgrade)
+        assert b" 101 " in await tunnel.head()
+        await request.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        await eventually(lambda: upstream.connections == 2)
+        draining = asyncio.ensure_future(proxy.listener.drain())
+        with suppress(ConnectionResetError):
+            await request.rest()
+        assert not draining.done()
+
+        tunnel.close()
+        assert await draining == 1

@@ -145,7 +145,7 @@ def test_the_environment_holds_known_settings_only(compose: Compose) -> None:
 def test_stopping_waits_for_longer_than_a_drain(compose: Compose) -> None:
     grace = compose.services["sidecar"].stop_grace_period
 
-    assert int(grace.removesuffix("s")) > Timeouts().drain_s
+    assert int(grace.removesuffix("s")) > Timeouts().drain_tunnel_s
 
 
 def test_keys_are_made_once(compose: Compose, tmp_path: Path) -> None:
