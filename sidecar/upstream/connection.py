@@ -49,6 +49,7 @@ class UpstreamConnection(Response):
         self._held = b""  # the beginning of a head
         self._is_begun = False  # a byte of the response is here
         self._has_head = False  # its final head is here
+        self._is_bodiless = False  # it has no body, whatever its head says
         self._interim_bytes = 0  # of 1xx heads
         self._left = 0  # bytes of a body with a length
         self._chunks: ChunkedBody | None = None
@@ -185,7 +186,7 @@ class UpstreamConnection(Response):
         if self._has_head and not self._is_done:
             pos = self._take_body(data, pos)
         if self._is_done and pos < len(data):
-            if self.framing != NO_BODY:
+            if not self._is_bodiless:
                 raise HeadError("bytes follow its end")
             self._is_keepable = False  # a body where none may be: nobody needs to hear of it
 
@@ -233,7 +234,8 @@ class UpstreamConnection(Response):
         self._is_keepable = head.keeps_alive
         framing = head.framing
         self.writes_chunks = framing == CHUNKED
-        if is_bodiless(self.method, status):
+        self._is_bodiless = is_bodiless(self.method, status)
+        if self._is_bodiless:
             framing = self.framing = NO_BODY
             self.writes_chunks &= self.method == b"HEAD"  # where it tells what GET would get
         if framing == CHUNKED:

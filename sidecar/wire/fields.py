@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+MAX_SPELLING_BYTES: Final = 64  # longer names are nobody's habit, and would fill memory
 MAX_SPELLINGS = 4096  # remembered per table; names past that are looked up in lower case each time
 
 # Kinds. PASS is 0, so that the common case is the cheapest test. Up to LAST_PASSED fields are
@@ -62,7 +63,7 @@ class FieldKinds:
         kind = self._known.get(name.lower().replace(b"_", b"-"), PASS)
         if b"_" in name and kind not in {PASS, SECRET}:
             kind = DROP
-        if len(self._spellings) < MAX_SPELLINGS:
+        if len(self._spellings) < MAX_SPELLINGS and len(name) <= MAX_SPELLING_BYTES:
             self._spellings[name] = kind
         return kind
 

@@ -152,6 +152,7 @@ async def test_a_connection_that_cannot_be_trusted_is_not_used_again(
     "response",
     [
         ANSWER + b"surplus",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nsurplus",
         ANSWER + ANSWER,
         ANSWER + b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nsurplus",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from tests.support.proxy import chain
 from tests.support.upstream import ANSWER
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -56,6 +56,7 @@ async def test_a_response_head_without_end_is_a_failure(
 async def test_response_trailers_without_end_are_cut(log: Path) -> None:
     async def send(_request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n")
+        await begun.wait()
         try:
             for piece in repeat(LINE, MANY):
                 writer.write(piece)
@@ -63,8 +64,11 @@ async def test_response_trailers_without_end_are_cut(log: Path) -> None:
         except ConnectionError:
             return
 
+    begun = asyncio.Event()
     async with chain(log, send) as (running, _), running.client() as client:
         await client.send(GET)
+        await client.until(b"ok")
+        begun.set()
 
         assert await client.reset()
         assert running.records()[-1]["code"] == "upstream-failed"
