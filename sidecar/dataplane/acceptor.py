@@ -77,11 +77,13 @@ class Acceptor:
 
         A connection left in the queue of a socket that closes is reset, and its request with it.
         """
-        ignore_new_clients(self._listening)
-        await asyncio.sleep(HANDSHAKE_S)
-        while self._accept():
-            pass
-        self.close()
+        try:
+            ignore_new_clients(self._listening)
+            await asyncio.sleep(HANDSHAKE_S)
+            while self._accept():
+                pass
+        finally:  # also when the drain's time is over
+            self.close()
 
     def close(self) -> None:
         """Accept no more; whoever shares the socket may."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
@@ -28,7 +27,6 @@ CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
-_log = logging.getLogger("sidecar.dataplane")
 
 
 class ClientConnection(Client):

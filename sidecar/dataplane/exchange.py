@@ -62,7 +62,6 @@ class Exchange(ResponseSink):
     is_entered = False  # among those that are with the version
     upstream: UpstreamConnection | None = None
     copy: Copy | None = None
-    target: bytes
     is_begun = False
     is_request_done = False
     is_head_sent = False
@@ -142,7 +141,7 @@ class Exchange(ResponseSink):
         if group.wait(turn):
             self.turn = turn
             return True
-        self.plane.metrics.count("rmv_limits_hit_total", "limit", "concurrency")
+        self._count("rmv_limits_hit_total", "limit", "concurrency")
         self.refuse(Code.OVERLOADED, "the version has all the requests that it may have")
         return False
 
@@ -153,7 +152,7 @@ class Exchange(ResponseSink):
 
     def _on_late(self) -> None:
         self.turn = None
-        self.plane.metrics.count("rmv_limits_hit_total", "limit", "concurrency")
+        self._count("rmv_limits_hit_total", "limit", "concurrency")
         self.fail(Code.OVERLOADED, "the version had no room in time")
 
     def _connect(self, pool: Pool) -> None:
@@ -184,14 +183,20 @@ class Exchange(ResponseSink):
 
     def _retry(self, cause: str) -> bool:
         """Try another endpoint, once, if the version's budget allows."""
-        group, metrics = self.lane.group, self.plane.metrics
+        group = self.lane.group
         if not group.budget.spend():
-            metrics.count("rmv_retries_total", "cause", "budget-spent")
+            self._count("rmv_retries_total", "cause", "budget-spent")
             return False
         self.is_retried = True
-        metrics.count("rmv_retries_total", "cause", cause)
+        self._count("rmv_retries_total", "cause", cause)
         self._set_out(group.after(self.endpoint))
         return True
+
+    def _count(self, name: str, label: str, value: str) -> None:
+        """Count what befell a request, by the version that it was for."""
+        decision = self.verdict.decision
+        labels = label, value, "model", decision.model, "version", decision.version
+        self.plane.metrics.count(name, *labels)
 
     def _set_out(self, pool: Pool) -> None:
         """Connect and write, outside of a read from the client."""
@@ -246,7 +251,7 @@ class Exchange(ResponseSink):
             self.out = []
             if self.is_request_done:
                 upstream.is_sent = True
-                if not self.is_head_sent and not self.head.upgrade:
+                if upstream.served and not self.is_head_sent and not self.head.upgrade:
                     self.replay = data
             self.is_head_sent = True
             upstream.send(data)
@@ -275,6 +280,7 @@ class Exchange(ResponseSink):
         """Compose the head that the client gets."""
         self.first_byte_s = response.read_s - self.began_s
         self.status = response.status
+        self.replay = None  # a stream may last, and its request would be held as long
         if self.client.is_full and self.upstream is not None:  # left so by the exchange before
             self.upstream.pause()
         if not self.is_request_done or self.plane.is_draining or response.framing == UNTIL_CLOSE:

@@ -18,7 +18,8 @@ _CLIENT_CERTS: Final = {
     "required": ssl.CERT_REQUIRED,
 }
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+Stamp = tuple[int, int, int]
+"""What changes when a file does: inode, time of change in ns, size in bytes."""
 
 
 class ServerTls:
@@ -43,10 +44,10 @@ class ServerTls:
         self.context = load(self._settings)
         return True
 
-    def _look(self) -> _Stamp:
+    def _look(self) -> tuple[Stamp | None, ...]:
         settings = self._settings
         return tuple(
-            _stamp(Path(file))
+            _stamp_if_any(Path(file))
             for file in (settings.cert_file, settings.key_file, settings.client_ca_file)
             if file is not None
         )
@@ -78,10 +79,17 @@ def _reason(error: OSError | ValueError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; links are followed, as Kubernetes swaps them."""
+def stamp_of(file: Path) -> Stamp:
+    """Return what changes when a file does; raises OSError.
+
+    Links are followed: Kubernetes renews secrets by turning one.
+    """
+    found = file.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _stamp_if_any(file: Path) -> Stamp | None:
     try:
-        stat = file.stat()
+        return stamp_of(file)
     except OSError:
         return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size

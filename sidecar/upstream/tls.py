@@ -7,13 +7,15 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sidecar.runtime.tls import stamp_of
+
 if TYPE_CHECKING:
     from sidecar.model.upstream import UpstreamTls
+    from sidecar.runtime.tls import Stamp
 
 LOOK_S: Final = 1.0  # how long a changed file may go unnoticed
 
 _log = logging.getLogger("sidecar.upstream")
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class TlsContext:
@@ -23,7 +25,7 @@ class TlsContext:
         self._settings = settings
         named = (settings.ca_file, settings.cert_file, settings.key_file)
         self._files = tuple(Path(name) for name in named if name)
-        self._stamp: _Stamp = ()
+        self._stamp: tuple[Stamp, ...] = ()
         self._context: ssl.SSLContext | None = None
         self._looked_s = 0.0
         self._fault = ""
@@ -39,10 +41,7 @@ class TlsContext:
         self._looked_s = now_s
         try:
             return self._look()
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # of a file, or of what is in it: certificate without its key
+        except (OSError, ValueError) as error:  # a file, or what is in it: a key of another
             if context is None:
                 raise
             if self._fault != str(error):
@@ -51,17 +50,12 @@ class TlsContext:
             return context
 
     def _look(self) -> ssl.SSLContext:
-        stamp = tuple(_identity(file) for file in self._files)
+        stamp = tuple(stamp_of(file) for file in self._files)
         if self._context is None or stamp != self._stamp:
             self._context = _build(self._settings)
             self._stamp = stamp
         self._fault = ""
         return self._context
-
-
-def _identity(file: Path) -> tuple[int, int, int]:
-    found = file.stat()  # follows links: Kubernetes renews secrets by turning one
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _build(settings: UpstreamTls) -> ssl.SSLContext:

@@ -128,7 +128,14 @@ NOT_IN_TRAILERS: Final = frozenset(
 )
 """What no trailer may say: framing, routing, identity, modifiers, format (RFC 9110 6.5.1)."""
 
-_PLAIN: Final = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+_PLAIN: Final = {
+    b"": frozenset[bytes](),
+    b"keep-alive": frozenset((b"keep-alive",)),
+    b"Keep-Alive": frozenset((b"keep-alive",)),
+    b"close": frozenset((b"close",)),
+    b"Close": frozenset((b"close",)),
+}
+"""What `Connection` says nearly always: it names no field."""
 
 
 def name_of(line: bytes) -> bytes:
@@ -144,6 +151,12 @@ def value_of(line: bytes) -> bytes:
 def tokens(value: bytes) -> frozenset[bytes]:
     """Return the members of a comma-separated list, in lower case."""
     return frozenset([token.strip().lower() for token in value.split(b",")])
+
+
+def options(connection: bytes) -> frozenset[bytes]:
+    """Return the members of a `Connection` value, in lower case."""
+    plain = _PLAIN.get(connection)
+    return tokens(connection) if plain is None else plain
 
 
 def drop_nominated(fields: list[bytes], connection: bytes) -> None:

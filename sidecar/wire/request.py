@@ -13,6 +13,7 @@ from sidecar.wire.framing import CHUNKED, is_chunked_alone
 from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
 
 MAX_HOSTS: Final = 1024  # remembered as good
+MAX_HOST_BYTES: Final = 260  # of one that is: a name of RFC 1035 and a port
 KINDS: Final = FieldKinds(REQUEST_FIELDS)
 _METHODS: Final = frozenset((b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"))
 _TARGET: Final = bytes((*range(33, 35), *range(36, 127), *range(128, 256)))  # visible; no "#"
@@ -154,7 +155,7 @@ class _Fields:
 
     def _judge_connection(self) -> None:
         head = self._head
-        names = wire.tokens(self._connection)
+        names = wire.options(self._connection)
         head.keeps_alive = b"keep-alive" in names if head.is_http10 else b"close" not in names
         if head.is_http10 or b"upgrade" not in names:
             head.upgrade = b""  # RFC 9110 section 7.8
@@ -179,7 +180,7 @@ def _judge_host(host: bytes, *, has_host: bool) -> None:
         raise HeadError("Host is empty" if has_host else "Host is missing")
     if not _HOST.fullmatch(host):
         raise HeadError("Host is not a host and a port")
-    if len(_hosts) < MAX_HOSTS:
+    if len(_hosts) < MAX_HOSTS and len(host) <= MAX_HOST_BYTES:
         _hosts.add(host)
 
 
@@ -189,6 +190,8 @@ def _judge_target(head: RequestHead) -> None:
     if head.method == b"CONNECT":  # what follows it would be a tunnel, whatever its framing says
         raise HeadError("CONNECT is not supported", Code.NOT_IMPLEMENTED)
     if target == b"*":
+        if head.method != b"OPTIONS":  # section 3.2.4
+            raise HeadError("the target * is for OPTIONS alone")
         return
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:

@@ -11,6 +11,7 @@ from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, is_chunked_alone
 from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
 
 MAX_STATUS_LINES: Final = 256  # remembered
+MAX_STATUS_LINE_BYTES: Final = 128  # of one that is
 KINDS: Final = FieldKinds(RESPONSE_FIELDS)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?\r\n")
 _StatusLine = tuple[int, bytes, bool]
@@ -60,7 +61,7 @@ def _read_line(line: bytes) -> _StatusLine:
     if found is None:
         raise HeadError("the status line is not that of HTTP/1.1 or HTTP/1.0")
     parsed = int(found[2]), found[3] or b"", found[1] == b"0"
-    if len(_status_lines) < MAX_STATUS_LINES:
+    if len(_status_lines) < MAX_STATUS_LINES and len(line) <= MAX_STATUS_LINE_BYTES:
         _status_lines[line] = parsed
     return parsed
 
@@ -112,6 +113,6 @@ class _Fields:
         if is_http10 and head.framing == CHUNKED:
             raise HeadError("HTTP/1.0 has no Transfer-Encoding")
         if self._connection or is_http10:
-            names = wire.tokens(self._connection)
+            names = wire.options(self._connection)
             head.keeps_alive = b"keep-alive" in names if is_http10 else b"close" not in names
             wire.drop_nominated(head.fields, self._connection)

@@ -204,3 +204,12 @@ async def test_a_tunnel_has_longer_to_end_than_a_request(log: Path) -> None:
 
         tunnel.close()
         assert await draining == 1
+
+
+async def test_a_drain_without_time_closes_its_socket_all_the_same(log: Path) -> None:
+    timeouts = Timeouts(drain_s=0.001, drain_tunnel_s=0.001)
+    async with chain(log, timeouts=timeouts) as (proxy, _):
+        await proxy.listener.drain()
+
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", proxy.port)

@@ -73,6 +73,7 @@ MALFORMED = {
     "a fragment": b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n",
     "a Host that disagrees": b"GET http://one/ HTTP/1.1\r\nHost: two\r\n\r\n",
     "a target with a user": b"GET http://u@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+    "an asterisk for another method": b"GET * HTTP/1.1\r\n" + HOST + b"\r\n",
     "a Host that is none": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
     "a Host with a user": b"GET / HTTP/1.1\r\nHost: u@h\r\n\r\n",
     "a Host with a space": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",

@@ -67,7 +67,7 @@ def read_request(block: bytes) -> Plain | None:
     passed = _passed(fields, _READ, _ENDS_HERE)
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
-        is_fine = target.startswith(b"/") or target == b"*"
+        is_fine = target.startswith(b"/") or (method, target) == (b"OPTIONS", b"*")
         return Plain((method, target), passed, framing) if is_fine else None
     if not hosts:
         passed.insert(0, (b"Host", absolute[1]))
