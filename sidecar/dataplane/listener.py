@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.dataplane.acceptor import Acceptor, introduce
-from sidecar.dataplane.client import Clients
+from sidecar.dataplane.client import PARTS, Clients
 from sidecar.dataplane.connection import LINGER_S, ClientConnection
 from sidecar.dataplane.respond import problem_response
 from sidecar.errors import Code, ConfigError
@@ -152,17 +152,22 @@ class Listener:
             _log.error("TLS files refused: the former ones serve", extra={"reason": str(error)})
         self.plane.metrics.count("rmv_tls_reloads_total", "outcome", outcome)
 
+    def _look_after(self, clients: set[Client]) -> None:
+        now_s = self.plane.monotonic_s()
+        for client in tuple(clients):
+            if client.deadline_s < now_s:
+                client.on_deadline()
+            elif client.reading.is_held:
+                client.notice_leaving()
+
     async def _sweep(self) -> None:
         plane = self.plane
         while True:
-            await asyncio.sleep(SWEEP_S)
+            for part in self._clients.parts:
+                await asyncio.sleep(SWEEP_S / PARTS)
+                self._look_after(part)
             plane.read_clock()
             now_s = plane.monotonic_s()
-            for client in self._clients:
-                if client.deadline_s < now_s:
-                    client.on_deadline()
-                elif client.reading.is_held:
-                    client.notice_leaving()
             if self._tls is not None and self._tls_due_s < now_s:
                 self._tls_due_s = now_s + TLS_LOOK_S
                 self._reload_tls(self._tls)

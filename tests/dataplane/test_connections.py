@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.model.limits import Limits, Timeouts
+from tests.support.clock import HandClock
 from tests.support.messages import Feed
 from tests.support.proxy import chain, policy, proxy
 from tests.support.upstream import ANSWER, eventually, receive, scripted_upstream
@@ -31,6 +33,17 @@ async def test_requests_follow_each_other_on_one_connection(log: Path, how: Feed
             assert (answer.status, answer.get(b"Connection")) == (200, None)
 
         assert [one.target for one in upstream.received] == [b"/0", b"/1", b"/2"]
+
+
+async def test_every_idle_client_is_let_go_when_its_time_is_over(log: Path) -> None:
+    clock = HandClock()
+    async with chain(log, clock=clock) as (proxy, _), contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(proxy.client()) for _ in range(9)]
+        await eventually(lambda: proxy.counted("rmv_connections_total") == 9)
+        clock.advance(76.0)
+        await proxy.swept()
+
+        assert [await client.rest() for client in clients] == [b""] * 9
 
 
 @pytest.mark.parametrize("connection", [b"close", b"Close", b"x, close", b"close, x"])
