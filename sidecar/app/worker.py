@@ -102,7 +102,9 @@ class Worker:
         )
         mirror = Mirror(
             live=self.live,
-            upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
+            upstreams=Upstreams(
+                replace(settings, traffic="copies"), clock.monotonic_s, self._metrics
+            ),
             metrics=self._metrics,
             limits=limits,
             timeouts=timeouts,
@@ -165,6 +167,7 @@ class Worker:
         gauges[POLICY_FAULTS] = len(self.live.faults)
         gauges[POLICIES_STALE] = float(self.live.is_stale)
         self._plane.upstreams.measure()
+        self._plane.mirror.upstreams.measure_ejected()
         return self._metrics.exposition()
 
     def close(self) -> None:

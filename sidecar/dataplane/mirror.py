@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
-    from sidecar.upstream.pool import Group, Upstreams
+    from sidecar.upstream.pool import Group, Pool, Upstreams
 
 _KINDS: Final = FieldKinds(REQUEST_FIELDS)
 _LEFT_OUT: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
@@ -86,9 +86,16 @@ class Copy:
 
 
 class Delivery(ResponseSink):
-    """One copy on its way to one shadow; it drops what it is told."""
+    """One copy on its way to one shadow; it drops what it is told.
 
-    __slots__ = ("_data", "_method", "_shadow", "deadline_s", "is_over", "size", "upstream")
+    The endpoint's pool, which is none that serves clients, learns how it fared.
+    """
+
+    __slots__ = (
+        "_data", "_method", "_pool", "_shadow", "_status", "deadline_s", "is_over", "size",
+        "upstream",
+    )  # fmt: skip
+    _pool: Pool  # from `start` on
 
     def __init__(self, shadow: ShadowLane, method: bytes, data: bytes) -> None:
         self._method = method
@@ -98,6 +105,16 @@ class Delivery(ResponseSink):
         self.upstream: UpstreamConnection | None = None
         self.is_over = False
         self._shadow = shadow
+        self._status = 0  # until there is an answer
+
+    def start(self, pool: Pool) -> None:
+        """Set out for an endpoint."""
+        self._pool = pool
+        upstream = pool.acquire()
+        if upstream is None:
+            pool.connect(self.on_connected, self.on_connect_failed)
+        else:
+            self.on_connected(upstream)
 
     def on_connected(self, upstream: UpstreamConnection) -> None:
         """Send the copy on a connection."""
@@ -115,8 +132,9 @@ class Delivery(ResponseSink):
         self.end("failed-connect")
 
     def on_response_head(self, response: Response, out: list[bytes]) -> None:
-        """Count answers by the class of their status."""
-        self._shadow.note_status(response.head.status)
+        """Count answers by the class of their status, and wait for the rest."""
+        self._status = response.head.status
+        self._shadow.on_answer(self, response)
 
     def on_interim_head(self, response: Response, out: list[bytes]) -> None:
         """Drop it."""
@@ -127,6 +145,7 @@ class Delivery(ResponseSink):
     def on_response_end(self) -> None:
         """Be done."""
         self.upstream = None
+        self._pool.note_status(self._status)
         self.end("answered")
 
     def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
@@ -136,6 +155,7 @@ class Delivery(ResponseSink):
     def on_response_lost(self, _reason: str, *, is_unanswered: bool) -> None:
         """Count it; a copy is never sent twice."""
         self.upstream = None
+        self._pool.note_failure()
         self.end("failed-lost")
 
     def on_upstream_full(self) -> None:
@@ -143,6 +163,12 @@ class Delivery(ResponseSink):
 
     def on_upstream_drained(self) -> None:
         """Do nothing."""
+
+    def expire(self) -> None:
+        """Give up. Only silence is the endpoint's fault: a long answer may be a good one."""
+        if self.upstream is not None and not self._status:
+            self._pool.note_failure()
+        self.end("failed-timeout")
 
     def end(self, outcome: str) -> None:
         """Count the outcome, once, and let the next copy go."""
@@ -160,15 +186,21 @@ class ShadowLane:
     """The copies for one shadow version: some under way, others waiting, both bounded."""
 
     def __init__(
-        self, mirror: Mirror, name: tuple[str, str], group: Group, spelling: Spelling
+        self,
+        mirror: Mirror,
+        name: tuple[str, str],
+        group: Group,
+        spelling: Spelling,
+        first_byte_s: float,
     ) -> None:
         """Serve the shadow `name`, which is model and version."""
         self._mirror = mirror
         self._model, self._version = name
         self._group = group
         self._spelling = spelling
+        self._first_byte_s = first_byte_s
         self._waiting: deque[Delivery] = deque()
-        self.under_way: dict[Delivery, None] = {}  # in the order they began
+        self.under_way: set[Delivery] = set()
 
     def offer(self, copy: Copy, fields: list[bytes], lines: list[bytes]) -> None:
         """Take a copy, with the client's `fields` and the sidecar's `lines`; or count why not."""
@@ -189,25 +221,22 @@ class ShadowLane:
         self._mirror.count(self._model, self._version, outcome)
         self._mirror.give_back(delivery.size)
         if delivery in self.under_way:
-            del self.under_way[delivery]
+            self.under_way.remove(delivery)
             while self._waiting and len(self.under_way) < self._mirror.max_connections:
                 self._start(self._waiting.popleft())
 
-    def note_status(self, status: int) -> None:
-        """Count the class of an answer's status."""
-        self._mirror.count_status(self._model, self._version, status)
+    def on_answer(self, delivery: Delivery, response: Response) -> None:
+        """Count the class of an answer's status; it has time for its body."""
+        delivery.deadline_s = response.read_s + self._mirror.timeout_s
+        self._mirror.count_status(self._model, self._version, response.status)
 
     def sweep(self, now_s: float) -> None:
-        """End what took too long; the oldest come first."""
-        late = []
-        for delivery in self.under_way:
-            if delivery.deadline_s > now_s:
-                break
-            late.append(delivery)
+        """End what took too long."""
+        late = [delivery for delivery in self.under_way if delivery.deadline_s <= now_s]
         while self._waiting and self._waiting[0].deadline_s <= now_s:
             self._waiting.popleft().end("dropped-queue-timeout")
         for delivery in late:
-            delivery.end("failed-timeout")
+            delivery.expire()
 
     def close(self) -> None:
         """End everything."""
@@ -228,14 +257,9 @@ class ShadowLane:
         return b"".join(out)
 
     def _start(self, delivery: Delivery) -> None:
-        delivery.deadline_s = self._mirror.now_s() + self._mirror.timeout_s
-        self.under_way[delivery] = None
-        pool = self._group.pick()
-        upstream = pool.acquire()
-        if upstream is None:
-            pool.connect(delivery.on_connected, delivery.on_connect_failed)
-        else:
-            delivery.on_connected(upstream)
+        delivery.deadline_s = self._mirror.now_s() + self._first_byte_s
+        self.under_way.add(delivery)
+        delivery.start(self._group.pick())
 
 
 class Mirror:
@@ -251,7 +275,10 @@ class Mirror:
         timeouts: Timeouts,
         monotonic_s: Callable[[], float],
     ) -> None:
-        """Use `upstreams` of its own, so that a shadow never takes a primary's connection."""
+        """Use `upstreams` of its own.
+
+        So a shadow never takes a primary's connection, nor does it cost one its endpoint.
+        """
         self.upstreams = upstreams
         self.max_body_bytes = limits.mirror_body_bytes
         self.max_queue = limits.mirror_queue
@@ -320,6 +347,11 @@ class Mirror:
         """Start afresh after a policy change; what is under way ends in its own time."""
         self._old += self._lanes.values()
         self._lanes.clear()
+        self.upstreams.retain_versions(
+            (model, shadow.version)
+            for model, snapshot in self._live.snapshots.items()
+            for shadow in snapshot.policy.shadows
+        )
 
     def close(self) -> None:
         """End everything."""
@@ -351,7 +383,11 @@ class Mirror:
 
     def _make_lane(self, model: str, version: str) -> ShadowLane:
         policy = self._live.snapshots[model].policy
-        group = self.upstreams.group(policy.versions[version].endpoints)
+        deployed = policy.versions[version]
+        group = self.upstreams.group_of(model, version, deployed)
+        own = deployed.timeouts
+        first_byte_s = self.timeout_s if own is None else own.first_byte_s
         spelling = Spelling(policy, version)
-        lane = self._lanes[model, version] = ShadowLane(self, (model, version), group, spelling)
+        lane = ShadowLane(self, (model, version), group, spelling, first_byte_s)
+        self._lanes[model, version] = lane
         return lane

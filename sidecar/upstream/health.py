@@ -2,7 +2,7 @@
 
 A check is an endpoint and the way it is asked; versions and models that ask the same way share
 it. What has not been asked yet counts as healthy: a sidecar that starts, or a version that is
-new, must not refuse what nobody has found wrong.
+new, must not refuse what nobody has found wrong. Another way of asking changes nothing by itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool, Upstreams
 
     Key = tuple[str, Health]  # an endpoint's URL, and how it is asked
+    Checked = dict[str, tuple[Key, ...]]  # by version
 
 ENDPOINT_HEALTHY: Final = "rmv_endpoint_healthy"
 _JITTER: Final = 0.1  # of an interval: workers that start together must not ask together for ever
@@ -32,8 +33,8 @@ _log = logging.getLogger("sidecar.upstream")
 class Standing:
     """What is held of one endpoint, by how many answers in a row said otherwise."""
 
-    def __init__(self, health: Health) -> None:
-        self.is_healthy = True
+    def __init__(self, health: Health, *, is_healthy: bool = True) -> None:
+        self.is_healthy = is_healthy
         self._health = health
         self._against = 0
 
@@ -80,21 +81,21 @@ class HealthChecks:
         self._metrics = metrics
         self._on_unready = on_unready
         self._draw = draw
-        self._versions: dict[str, dict[str, tuple[Key, ...]]] = {}  # model -> version -> checks
+        self._versions: dict[str, Checked] = {}  # by model
         self._users: Counter[Key] = Counter()  # in how many models
         self._checks: dict[Key, _Check] = {}
 
     def update(self, model: str, policy: Policy | None) -> None:
         """Start and stop checks as the policy of `model` now says; None has no checks."""
         old = self._keys(model)
-        self._versions.pop(model, None)
+        before = self._versions.pop(model, {})
         if policy is not None and (versions := _checked(policy)):
             self._versions[model] = versions
         new = self._keys(model)
         self._users.update(new)
         self._users.subtract(old)
         for key in new - self._checks.keys():
-            self._start(key)
+            self._start(key, is_healthy=self._was_healthy(key, before, self._versions[model]))
         for key in old:
             if not self._users[key]:
                 self._stop(key)
@@ -109,9 +110,23 @@ class HealthChecks:
     def _keys(self, model: str) -> set[Key]:
         return {key for keys in self._versions.get(model, {}).values() for key in keys}
 
-    def _start(self, key: Key) -> None:
+    def _was_healthy(self, key: Key, before: Checked, after: Checked) -> bool:
+        """Return whether any version that is to be checked by `key` held its endpoint healthy.
+
+        True if none knows it.
+        """
+        held = [
+            self._checks[old].standing.is_healthy
+            for version, keys in after.items()
+            if key in keys
+            for old in before.get(version, ())
+            if old[0] == key[0]
+        ]
+        return any(held) or not held
+
+    def _start(self, key: Key, *, is_healthy: bool) -> None:
         url, health = key
-        standing = Standing(health)
+        standing = Standing(health, is_healthy=is_healthy)
         task = spawn(self._run(key, standing), name=f"health {url}")
         self._checks[key] = _Check(standing, task)
         self._mark(url)
@@ -175,7 +190,7 @@ def is_good(health: Health, outcome: int | str) -> bool:
     return outcome in health.status if health.status else 200 <= outcome <= 299  # noqa: PLR2004  # RFC 9110: 2xx
 
 
-def _checked(policy: Policy) -> dict[str, tuple[Key, ...]]:
+def _checked(policy: Policy) -> Checked:
     return {
         name: tuple((url, version.health) for url in version.endpoints)
         for name, version in policy.versions.items()

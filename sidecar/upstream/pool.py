@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.contract import Response
 
 IN_FLIGHT: Final = "rmv_in_flight"
+EJECTED: Final = "rmv_endpoints_ejected"
 FIRST_DOWN: Final = 502  # Bad Gateway, Service Unavailable, Gateway Timeout
 LAST_DOWN: Final = 504
 IDLE: Final = -1.0  # `idle_since_s` of a connection that no sweep has seen since
@@ -39,6 +40,7 @@ class PoolSettings(Struct, frozen=True):
     hides_decisions: bool = True  # X-Model-* of the upstream are replaced by the sidecar's
     queue_timeout_s: float = 1.0  # of a request that waits for another one of its version to end
     workers: int = 1  # that share the concurrency of a version
+    traffic: str = "requests"  # what is sent, as metrics and log tell it: these, or their "copies"
     dialer: Dialer = field(default_factory=Dialer)
 
 
@@ -190,7 +192,8 @@ class Pool(Keeper):
         if self.is_ejected and self._ejection.until_s <= now_s:
             self.is_ejected = False
             self._failures = 0
-            _log.warning("endpoint is back", extra={"endpoint": self.url})
+            extra = {"endpoint": self.url, "traffic": self._settings.traffic}
+            _log.warning("endpoint is back", extra=extra)
         if self._is_used or self._idle:
             self._is_used = False
             self._dial.refresh()
@@ -252,8 +255,12 @@ class Upstreams:
             del levels[key]
         for (model, name), group in self._groups.items():
             levels[IN_FLIGHT, "model", model, "version", name] = group.in_flight
+        self.measure_ejected()
+
+    def measure_ejected(self) -> None:
+        """Set the gauge of endpoints ejected alone."""
         ejected = sum([pool.is_ejected for pool in self._pools.values()])
-        self._metrics.gauges["rmv_endpoints_ejected"] = ejected
+        self._metrics.levels[EJECTED, "traffic", self._settings.traffic] = ejected
 
     def retain(self, urls: Iterable[str]) -> None:
         """Close the pools of all other endpoints: no policy names them any more."""
@@ -293,13 +300,18 @@ class Upstreams:
         return self._pools[url]
 
     def _on_outlier(self, pool: Pool) -> None:
-        """Eject, unless some version would be left without an endpoint."""
-        groups = [group for group in self._groups.values() if pool in group.pools]
-        if not groups or not all(group.has_other_than(pool) for group in groups):
+        """Eject, unless some version would be left without an endpoint; each that has it counts."""
+        groups = {name: group for name, group in self._groups.items() if pool in group.pools}
+        if not groups or not all(group.has_other_than(pool) for group in groups.values()):
             return
-        for_s = pool.eject()
-        self._metrics.count("rmv_ejections_total", "endpoint", pool.url)
-        _log.warning("endpoint ejected", extra={"endpoint": pool.url, "for_s": for_s})
+        for_s, traffic = pool.eject(), self._settings.traffic
+        for model, version in groups:
+            self._metrics.count(
+                "rmv_ejections_total", "model", model, "version", version,
+                "endpoint", pool.url, "traffic", traffic,
+            )  # fmt: skip
+        extra = {"endpoint": pool.url, "for_s": for_s, "traffic": traffic}
+        _log.warning("endpoint ejected", extra=extra)
 
 
 class Group(Breaker):

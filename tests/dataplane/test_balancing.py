@@ -138,7 +138,8 @@ async def test_an_endpoint_that_answers_503_gets_no_more_requests_for_a_while(lo
                 await running.ask(GET)
 
             assert len(bad.received) == 5
-            assert running.counted("rmv_ejections_total", endpoint=bad.url) == 1
+            told = {"model": "m", "version": "v1", "endpoint": bad.url, "traffic": "requests"}
+            assert running.counted("rmv_ejections_total", **told) == 1
 
 
 async def test_retries_end_with_their_budget(log: Path, dead_url: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.model.limits import Limits, Timeouts
+from tests.support.clock import HandClock
 from tests.support.messages import Feed
 from tests.support.proxy import policy, proxy
 from tests.support.upstream import ANSWER, eventually, never, reset, scripted_upstream
@@ -344,3 +345,107 @@ async def test_a_copy_under_way_outlives_a_policy_change(log: Path) -> None:
 
         await eventually(lambda: counted(proxy, "answered") == 1)
         assert counted(proxy) == 1
+
+
+@pytest.mark.parametrize("first_byte_s", [2, 120])
+async def test_a_copy_waits_as_long_for_an_answer_as_its_version_says(
+    log: Path, first_byte_s: int
+) -> None:
+    clock = HandClock()
+    async with scripted_upstream() as primary, scripted_upstream(never) as hung:
+        slow: JSON = {"endpoints": [hung.url], "timeouts": {"first_byte_s": first_byte_s}}
+        document = policy({"v1": primary.url, "v2": slow}, shadows=[{"version": "v2"}])
+        async with proxy(document, log, clock=clock) as running:
+            await running.ask(GET)
+            await hung.until(1)
+            advance(running, clock, first_byte_s - 0.5)
+            assert counted(running) == 0
+
+            advance(running, clock, 1.0)
+            assert counted(running, "failed-timeout") == 1
+
+
+async def test_an_answer_that_has_begun_has_its_own_time_to_end(log: Path) -> None:
+    clock = HandClock()
+    go = asyncio.Event()
+
+    async def slowly(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(ANSWER[:-2])
+        await go.wait()
+        writer.write(b"ok")
+
+    async with scripted_upstream() as primary, scripted_upstream(slowly) as shadow:
+        quick: JSON = {"endpoints": [shadow.url], "timeouts": {"first_byte_s": 2}}
+        document = policy({"v1": primary.url, "v2": quick}, shadows=[{"version": "v2"}])
+        async with proxy(document, log, clock=clock) as running:
+            await running.ask(GET)
+            await eventually(lambda: running.counted("rmv_mirror_responses_total") == 1)
+            advance(running, clock, 9.0)  # mirror_s is 10
+            go.set()
+
+            await eventually(lambda: counted(running, "answered") == 1)
+
+
+DOWN = b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("bad", [DOWN, hang_up, reset_it, never])
+async def test_an_endpoint_that_fails_copies_gets_no_more_of_them_and_keeps_its_clients(
+    log: Path, bad: Script
+) -> None:
+    clock = HandClock()
+    async with (
+        scripted_upstream() as primary,
+        scripted_upstream(bad) as failing,
+        scripted_upstream() as good,
+    ):
+        v2: JSON = {"endpoints": [failing.url, good.url]}
+        document = policy({"v1": primary.url, "v2": v2}, shadows=[{"version": "v2"}])
+        async with proxy(document, log, clock=clock) as running:
+            for number in range(1, 41):
+                failed = len(failing.received)
+                await running.ask(GET)
+                await taken(number, failing, good)
+                if bad is never and len(failing.received) > failed:
+                    advance(running, clock, 11.0)  # mirror_s is 10
+                await ended(running, number)
+
+            assert len(failing.received) == 5
+            told = {"model": "m", "version": "v2", "endpoint": failing.url, "traffic": "copies"}
+            assert running.counted("rmv_ejections_total", **told) == 1
+            assert running.counted("rmv_ejections_total") == 1
+            assert is_in_use(running, failing.url)
+
+
+async def test_copies_out_of_reach_never_eject_the_last_endpoint(log: Path, dead_url: str) -> None:
+    async with scripted_upstream() as primary, scripted_upstream(DOWN) as failing:
+        v2: JSON = {"endpoints": [dead_url, failing.url]}
+        document = policy({"v1": primary.url, "v2": v2}, shadows=[{"version": "v2"}])
+        async with proxy(document, log, clock=HandClock()) as running:
+            for number in range(1, 41):
+                await running.ask(GET)
+                await ended(running, number)
+
+            assert running.counted("rmv_ejections_total", traffic="copies") == 1
+            assert counted(running, "answered") + counted(running, "failed-connect") == 40
+
+
+def advance(running: Proxy, clock: HandClock, seconds: float) -> None:
+    """Let time pass, and have it seen."""
+    clock.advance(seconds)
+    running.listener.plane.mirror.sweep(clock.monotonic_s())
+
+
+async def taken(number: int, *shadows: ScriptedUpstream) -> None:
+    """Wait until these have been sent so many copies."""
+    await eventually(lambda: sum(len(shadow.received) for shadow in shadows) == number)
+
+
+async def ended(running: Proxy, number: int) -> None:
+    """Wait until something has become of so many copies."""
+    await eventually(lambda: counted(running) == number)
+
+
+def is_in_use(running: Proxy, url: str) -> bool:
+    """Return whether clients' requests would go to an endpoint."""
+    return running.listener.plane.upstreams.group((url,)).pools[0].is_available

@@ -1,6 +1,7 @@
 """Mutated messages against the real data plane, from either side, for a bounded time.
 
-The seed is printed; `RMV_FUZZ_SEED` repeats it, as far as sockets repeat.
+What passes is compared with the plain grammar of `tests.wire`. The seed is printed;
+`RMV_FUZZ_SEED` repeats it, as far as sockets repeat.
 """
 
 from __future__ import annotations
@@ -9,32 +10,59 @@ import asyncio
 import os
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from sidecar.model.limits import Timeouts
+from tests.support.messages import PATIENCE_S
 from tests.support.proxy import chain
-from tests.support.upstream import ANSWER, Received
-from tests.wire import plain
+from tests.support.upstream import ANSWER, Received, reset
+from tests.wire import plain, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from tests.support.proxy import Proxy
+    from tests.support.upstream import ScriptedUpstream
 
-FOR_S = 20.0
-SILENCE_S = 0.1  # after which nothing more is expected
+    Lane = Callable[[random.Random, Path], Coroutine[None, None, int]]
+
+FOR_S: Final = float(os.environ.get("RMV_FUZZ_S", "20"))
+LANES: Final = 8  # at a time, each with a sidecar of its own
+SOON: Final = Timeouts(head_s=0.3, body_idle_s=0.3, drain_idle_s=0.05)  # ends what is not whole
 _SEED = int(os.environ.get("RMV_FUZZ_SEED", "0")) or random.SystemRandom().getrandbits(32)
-_GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n"
+_CLOSE = b"Connection: close\r\n"
+_LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n" + _CLOSE + b"\r\n"
 _REQUESTS = (
-    _GOOD,
+    b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST /l HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n"
     b"5\r\nhello\r\n0\r\nT: 1\r\n\r\n",
     b"GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"HEAD //a/%2e?b HTTP/1.1\r\nhOsT: a\r\nX-A: \xff\r\nX-A: 2\r\n"
+    b"Connection: X-B\r\nX-B: 1\r\n\r\n",
 )
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+_CHUNKS = b"5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\n"
+_ANNOUNCED = b"Trailer: X-Sum, Host\r\n"
+_TRAILERS = b"X-Sum: 1\r\nHost: b\r\nX-Other: 2\r\nx-sum: \xff\r\n"
 _RESPONSES = (
-    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\n\r\n",
-    b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nSet-Cookie: a\r\nset-cookie: \xff\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\n" + _CHUNKED + b"\r\n" + _CHUNKS + b"\r\n",
+    b"HTTP/1.1 200 OK\r\n" + _CHUNKED + _ANNOUNCED + b"\r\n" + _CHUNKS + _TRAILERS + b"\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: a\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 500 No\r\n" + _CHUNKED + b"\r\n" + _CHUNKS + b"\r\n",
+    b"HTTP/1.1 204 None\r\nX-A: 1\r\n\r\n",
+    b"HTTP/1.1 304 Same\r\nETag: a\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nuntil the end",
+    b"HTTP/1.0 404 Not there\r\n\r\nuntil the end",
+    b"HTTP/1.1 200 OK\r\n" + _CLOSE + b"Content-Length: 2\r\n\r\nok",
+)
+_ASKED = (  # method, minor version, and what keeps the connection
+    (b"GET", b"1", b""),
+    (b"HEAD", b"1", b""),
+    (b"GET", b"0", b"Connection: keep-alive\r\n"),
 )
 _PUT = (
     b"\r", b"\n", b"\r\n", b"\0", b" ", b":", b";", b"0", b"f", b"\x7f",
@@ -60,7 +88,7 @@ def _mutate(rng: random.Random, message: bytes) -> bytes:
 
 
 async def _talk(rng: random.Random, port: int, data: bytes) -> tuple[bytes, bool]:
-    """Send `data` in random pieces; return what came back, and whether it ended by a FIN."""
+    """Send `data` in random pieces; return all that came back, and whether a FIN ended it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     got = b""
     try:
@@ -70,10 +98,9 @@ async def _talk(rng: random.Random, port: int, data: bytes) -> tuple[bytes, bool
             data = data[at:]
             await asyncio.sleep(0)
         writer.write(data)
-        while part := await asyncio.wait_for(reader.read(65_536), SILENCE_S):
-            got += part
-    except TimeoutError:
-        return got, False
+        async with asyncio.timeout(PATIENCE_S):
+            while part := await reader.read(65_536):
+                got += part
     except ConnectionError:
         return got, False
     else:
@@ -82,80 +109,198 @@ async def _talk(rng: random.Random, port: int, data: bytes) -> tuple[bytes, bool
         writer.transport.abort()
 
 
-def _answers(got: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """Return the whole final responses in `got`, by a strict reader, and what is left."""
-    found: list[tuple[int, bytes]] = []
-    while (end := got.find(b"\r\n\r\n")) >= 0:
-        head = plain.read_response(got[: end + 2])
-        assert head is not None, got
-        status, rest = int(head.start[0]), got[end + 4 :]
-        if status < 200:
-            got = rest
-            continue
-        if head.framing == plain.CHUNKED:
-            whole = plain.decode(rest)
-            if whole is None:
-                return found, got
-            body, size = whole
-        elif head.framing == plain.UNTIL_CLOSE:
-            body, size = rest, len(rest)
-        else:
-            assert isinstance(head.framing, int), got
-            size = head.framing
-            body = rest[:size]
-            if len(body) < size:
-                return found, got
-        found.append((status, body))
-        got = rest[size:]
-    return found, got
-
-
-async def _is_fine(proxy: Proxy) -> bool:
-    return (await proxy.ask(_GOOD)).status == 200
-
-
-async def test_no_mutated_request_gets_past_its_own_answer(tmp_path: Path) -> None:
-    print("seed", _SEED)  # noqa: T201 -- to repeat it
-    rng, faults = random.Random(_SEED), []  # noqa: S311 -- repeatable
+async def _in_lanes(lane: Lane, folder: Path) -> None:
+    """Run a few lanes at a time; none may leave an error with the event loop."""
+    faults: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    until_s = time.monotonic() + FOR_S
-    async with chain(tmp_path / "log") as (proxy, upstream):
-        while time.monotonic() < until_s:
-            upstream.received.clear()
-            sent = b"".join(_mutate(rng, rng.choice(_REQUESTS)) for _ in range(rng.randint(1, 3)))
-            got, _ = await _talk(rng, proxy.port, sent)
-            answers, left = _answers(got)
-            assert not left, (sent, got)
-            assert len(upstream.received) <= len(answers), (sent, got)
-            for request in upstream.received:
-                assert plain.read_request(request.head + b"\r\n"), (sent, request.head)
-            assert await _is_fine(proxy), sent
+    async with asyncio.TaskGroup() as group:
+        lanes = [
+            group.create_task(lane(random.Random(_SEED + n), folder / str(n)))  # noqa: S311
+            for n in range(LANES)
+        ]
+    print("seed", _SEED, "cases", sum(one.result() for one in lanes))  # noqa: T201 -- to repeat it
     assert not faults
 
 
-async def test_no_mutated_response_ends_well_unless_it_is(tmp_path: Path) -> None:
-    print("seed", _SEED)  # noqa: T201 -- to repeat it
-    rng, faults, script = random.Random(_SEED), [], [b""]  # noqa: S311 -- repeatable
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+# --- requests ------------------------------------------------------------------------------------
 
-    async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
-        if b"/good" in request.line:
+
+def _answers(got: bytes, methods: list[bytes]) -> int:
+    """Return how many whole responses `got` is, which may be to `methods`; a rest is an error."""
+    number = 0
+    while got:
+        method = methods[number] if number < len(methods) else b""
+        response = whole.read_response(got, method)
+        assert response is not None, got
+        got = got[response.size :]
+        number += 1
+    return number
+
+
+def _without_host(request: whole.Request) -> whole.Request:
+    fields = [field for field in request.fields if field[0].lower() != b"host"]
+    return request._replace(fields=fields)
+
+
+def _as_read(received: Received, expected: whole.Request) -> whole.Request | None:
+    """Return a request as an upstream got it; without its Host, if the client named none."""
+    head = plain.read_request(received.head + b"\r\n")
+    if head is None:
+        return None
+    request = whole.Request(head.start, head.fields, received.body)
+    return request if expected != _without_host(expected) else _without_host(request)
+
+
+async def _attack(proxy: Proxy, upstream: ScriptedUpstream, rng: random.Random) -> None:
+    upstream.received.clear()
+    sent = b"".join(_mutate(rng, rng.choice(_REQUESTS)) for _ in range(rng.randint(1, 3)))
+    expected = whole.read_requests(sent + _LAST)
+
+    got, _ = await _talk(rng, proxy.port, sent + _LAST)
+
+    received = upstream.received
+    assert len(received) <= _answers(got, [one.start[0] for one in expected]), (sent, got)
+    assert len(received) <= len(expected), (sent, received[-1].head)
+    for one, should in zip(received, expected, strict=False):
+        assert _as_read(one, should) == should, (sent, one.head, one.body)
+
+
+async def _polite(request: Received, writer: asyncio.StreamWriter) -> None:
+    writer.write(ANSWER if request.method != b"HEAD" else ANSWER.removesuffix(b"ok"))
+
+
+async def _request_lane(rng: random.Random, log: Path) -> int:
+    until_s, cases = time.monotonic() + FOR_S, 0
+    async with chain(log, _polite, timeouts=SOON) as (proxy, upstream):
+        while time.monotonic() < until_s:
+            await _attack(proxy, upstream, rng)
+            cases += 1
+        assert (await proxy.ask(_LAST)).status == 200
+    return cases
+
+
+async def test_an_upstream_sees_the_requests_that_were_sent_and_answers_each(
+    tmp_path: Path,
+) -> None:
+    await _in_lanes(_request_lane, tmp_path)
+
+
+# --- responses -----------------------------------------------------------------------------------
+
+
+class _Liar:
+    """An upstream that answers /bad with what `plan` made up, and anything else as it should.
+
+    `meant` is how that answer is to be taken, None if not as a whole one.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.response = b""
+        self.meant: whole.Response | None = None
+        self.spoiled = 0  # requests on a connection that cannot be trusted any more
+        self._size = 0  # of what is meant, in `response`
+        self._may_go_on = self._resets = False
+        self._unsound: set[int] = set()
+
+    def plan(self, method: bytes) -> None:
+        """Make up the next answer, which is one to `method`."""
+        self.response = _mutate(self._rng, self._rng.choice(_RESPONSES))
+        self._resets = not self._rng.randrange(8)
+        found = whole.read_response(self.response, method)
+        self._size = len(self.response) if found is None else found.size
+        has_surplus = self._size < len(self.response)
+        is_ended_by_close = found is not None and found.framing == plain.UNTIL_CLOSE
+        self._may_go_on = found is not None and not has_surplus and not is_ended_by_close
+        # What follows a response without a body is dropped: its head is whole all the same.
+        is_spoiled = has_surplus and found is not None and found.framing != 0
+        self.meant = None if is_spoiled or (is_ended_by_close and self._resets) else found
+
+    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        """Answer a request."""
+        self.spoiled += request.connection in self._unsound
+        if request.target != b"/bad":
             writer.write(ANSWER)
             return
-        at = rng.randrange(len(script[0]) + 1)
-        writer.write(script[0][:at])
+        # Surplus comes with the end of what it follows: as bytes that come later, to the next
+        # request, nobody could tell it from the answer.
+        at = self._rng.randrange(max(self._size, 1))
+        writer.write(self.response[:at])
         await asyncio.sleep(0)
-        writer.write(script[0][at:])
-        writer.close()
+        writer.write(self.response[at:])
+        if not self._may_go_on:
+            self._unsound.add(request.connection)
+            reset(writer) if self._resets else writer.close()
 
-    until_s = time.monotonic() + FOR_S
-    asked = b"GET /bad HTTP/1.1\r\nHost: a\r\n\r\n"
-    async with chain(tmp_path / "log", answer) as (proxy, _upstream):
+
+def _heads(heads: list[plain.Plain]) -> list[tuple[object, object]]:
+    return [(head.start, head.fields) for head in heads]
+
+
+def _assert_same(got: whole.Response, meant: whole.Response, *, is_http10: bool) -> None:
+    assert _heads([got.head]) == _heads([meant.head])
+    assert got.body == meant.body
+    assert _heads(got.interim) == ([] if is_http10 else _heads(meant.interim))
+    assert got.trailers == ([] if is_http10 else meant.passable_trailers())
+
+
+def _assert_beginning(got: bytes, sent: bytes) -> None:
+    """Hold what came before a cut to what was sent."""
+    seen, meant = whole.begin_response(got), whole.begin_response(sent)
+    assert _heads(seen.interim) == _heads(meant.interim)[: len(seen.interim)]
+    if seen.head is not None:
+        assert meant.head is not None
+        assert _heads([seen.head]) == _heads([meant.head])
+        assert whole.body_so_far(sent).startswith(whole.body_so_far(got))
+
+
+def _assert_failure(got: whole.Response | None, method: bytes) -> None:
+    assert got is not None
+    assert got.head.start[0] == b"502"
+    assert (b"Content-Type", b"application/problem+json") in got.head.fields
+    assert method == b"HEAD" or b'"code":"upstream-failed"' in got.body
+
+
+def _assert_taken(got: bytes, ended: bool, liar: _Liar, asked: tuple[bytes, bytes, bytes]) -> None:
+    """Hold what a client got to what its upstream sent."""
+    method, minor, _ = asked
+    if not ended:
+        assert liar.meant is None
+        _assert_beginning(got, liar.response)
+        return
+    first = whole.read_response(got, method)
+    if liar.meant is None:
+        _assert_failure(first, method)
+    assert first is not None
+    if liar.meant is not None:
+        _assert_same(first, liar.meant, is_http10=minor == b"0")
+    rest = got[first.size :]
+    if first.framing != plain.UNTIL_CLOSE and (rest or minor != b"0"):
+        last = whole.read_response(rest, b"GET")
+        assert last is not None
+        assert (last.head.start[0], last.body, last.size) == (b"200", b"ok", len(rest))
+    assert not liar.spoiled
+
+
+async def _response_lane(rng: random.Random, log: Path) -> int:
+    until_s, cases = time.monotonic() + FOR_S, 0
+    liar = _Liar(rng)
+    async with chain(log, liar) as (proxy, _upstream):
         while time.monotonic() < until_s:
-            script[0] = _mutate(rng, rng.choice(_RESPONSES))
-            got, is_ended = await _talk(rng, proxy.port, asked)
-            answers, left = _answers(got)
-            assert len(answers) <= 1, (script, got)
-            assert not (is_ended and left), (script, got)
-            assert await _is_fine(proxy), script
-    assert not faults
+            asked = rng.choice(_ASKED)
+            liar.plan(asked[0])
+            request = b"%b /bad HTTP/1.%b\r\nHost: a\r\n%b\r\n" % asked
+            got, ended = await _talk(rng, proxy.port, request + _LAST)
+            try:
+                _assert_taken(got, ended, liar, asked)
+            except AssertionError as error:
+                error.add_note(f"asked {asked}, sent {liar.response!r}, got {got!r}, {ended=}")
+                raise
+            cases += 1
+    return cases
+
+
+async def test_a_client_gets_the_response_that_was_sent_or_sees_that_it_does_not(
+    tmp_path: Path,
+) -> None:
+    await _in_lanes(_response_lane, tmp_path)

@@ -100,16 +100,19 @@ async def read_answer(reader: asyncio.StreamReader, method: bytes = b"GET") -> A
 
 
 async def read_body(head: bytes, reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Read a body that its head delimits; return it without and with its framing."""
+    """Read a body that its head delimits; return it without and with its framing and trailers."""
     if re.search(rb"(?im)^transfer-encoding: *chunked\r?$", head):
         body: list[bytes] = []
         raw: list[bytes] = []
         while True:
             line = await reader.readuntil(b"\r\n")
-            data = await reader.readexactly(int(line, 16) + 2)
+            size = int(line, 16)
+            data = await (reader.readexactly(size + 2) if size else reader.readuntil(b"\r\n"))
             raw += (line, data)
             assert data.endswith(b"\r\n")
-            if len(data) == 2:
+            if not size:
+                while raw[-1] != b"\r\n":  # trailers
+                    raw.append(await reader.readuntil(b"\r\n"))
                 return b"".join(body), b"".join(raw)
             body.append(data[:-2])
     length = re.search(rb"(?im)^content-length: *(\d+)", head)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
@@ -187,7 +188,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     log_fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     mirror = Mirror(
         live=live,
-        upstreams=Upstreams(settings, clock.monotonic_s, metrics),
+        upstreams=Upstreams(replace(settings, traffic="copies"), clock.monotonic_s, metrics),
         metrics=metrics,
         limits=limits,
         timeouts=timeouts,

@@ -41,9 +41,25 @@ def test_five_failures_in_a_row_eject() -> None:
 
     assert not bed.pool.is_available
     bed.upstreams.measure()
-    assert bed.metrics.gauges["rmv_endpoints_ejected"] == 1
-    assert bed.metrics.events["rmv_ejections_total", "endpoint", A] == 1
+    assert bed.metrics.levels["rmv_endpoints_ejected", "traffic", "requests"] == 1
     assert {bed.group.pick().url for _ in range(50)} == {B}
+
+
+def test_an_ejection_counts_for_each_version_that_has_the_endpoint() -> None:
+    bed = Bed()
+    bed.upstreams.group_of("n", "v2", Version((A, B)))
+    bed.upstreams.group_of("n", "v3", Version((B,)))
+    bed.fail()
+
+    counted = {
+        (dict(zip(key[1::2], key[2::2], strict=True))["version"], number)
+        for key, number in bed.metrics.events.items()
+        if key[0] == "rmv_ejections_total"
+    }
+    assert counted == {("v1", 1), ("v2", 1)}
+    assert bed.metrics.events[
+        "rmv_ejections_total", "model", "n", "version", "v2", "endpoint", A, "traffic", "requests"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,39 @@ async def test_an_edit_elsewhere_in_the_policy_keeps_what_is_known(checking: Che
         assert checking.unready["m"] == {"v1"}
 
 
+async def test_another_way_of_asking_keeps_what_is_known_until_the_answer(
+    checking: Checking,
+) -> None:
+    server = Server()
+    server.health = BAD
+    elsewhere = Health(path="/elsewhere", interval_s=INTERVAL_S)  # answered well
+    async with scripted_upstream(server.script) as upstream:
+        checking.checks.update("m", one_version(upstream.url))
+        await eventually(lambda: checking.unready["m"] == {"v1"})
+
+        checking.checks.update("m", one_version(upstream.url, "http://h:1", health=elsewhere))
+        assert checking.unready["m"] == frozenset()  # by its new endpoint
+        assert not checking.is_healthy(upstream.url)
+
+        await eventually(lambda: checking.is_healthy(upstream.url))
+
+
+async def test_a_new_version_of_an_endpoint_that_is_out_has_a_fresh_start(
+    checking: Checking,
+) -> None:
+    server = Server()
+    server.health = BAD
+    async with scripted_upstream(server.script) as upstream:
+        checking.checks.update("m", one_version(upstream.url))
+        await eventually(lambda: checking.unready["m"] == {"v1"})
+
+        other = Health(path="/other", interval_s=INTERVAL_S)
+        new = one_version(upstream.url).versions | {"v2": Version((upstream.url,), health=other)}
+        checking.checks.update("m", Policy(model="m", versions=new))
+
+        assert checking.unready["m"] == {"v1"}
+
+
 async def test_versions_in_one_server_have_readiness_of_their_own(checking: Checking) -> None:
     async def half(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(ANSWER if request.target == b"/v1" else BAD)

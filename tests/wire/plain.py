@@ -39,11 +39,15 @@ Field = tuple[bytes, bytes]
 
 
 class Plain(NamedTuple):
-    """A head: its first line's two parts that matter, what is passed on, and the framing."""
+    """A head: its first line's two parts that matter, what is passed on, the framing, trailers.
+
+    `announced` are the lower-case names in `Trailer`.
+    """
 
     start: tuple[bytes, bytes]
     fields: list[Field]
     framing: int | str
+    announced: frozenset[bytes] = frozenset()
 
 
 def read_request(block: bytes) -> Plain | None:
@@ -86,17 +90,24 @@ def read_response(block: bytes) -> Plain | None:
     framing = _framing(fields, UNTIL_CLOSE, is_http10=minor == b"0")
     if framing is None:
         return None
-    return Plain((status, reason or b""), _passed(fields, _READ_BACK, _ENDS_HERE_BACK), framing)
+    passed = _passed(fields, _READ_BACK, _ENDS_HERE_BACK)
+    return Plain((status, reason or b""), passed, framing, _listed(fields, b"trailer"))
 
 
 def decode(coded: bytes) -> tuple[bytes, int] | None:
     """Return the body at the beginning of `coded` and its coded size, None if it is not whole."""
+    found = decode_with_trailers(coded)
+    return None if found is None else (found[0], found[2])
+
+
+def decode_with_trailers(coded: bytes) -> tuple[bytes, list[Field], int] | None:
+    """Return as `decode`, and between the two all trailers."""
     body, pos = b"", 0
     while (line := _CHUNK_LINE.match(coded, pos)) is not None:
         size, pos = int(line[1], 16), line.end()
         if not size:
             end = _TRAILERS.match(coded, pos)
-            return None if end is None else (body, end.end())
+            return None if end is None else (body, _split(end[1]), end.end())
         if coded[pos + size : pos + size + 2] != b"\r\n":
             return None
         body += coded[pos : pos + size]
@@ -134,15 +145,19 @@ def _framing(fields: list[Field], default: int | str, *, is_http10: bool) -> int
 
 
 def _passed(fields: list[Field], read: frozenset[bytes], ends: frozenset[bytes]) -> list[Field]:
-    nominated = {
-        token.strip(b" \t").lower()
-        for name, value in fields
-        if name.lower() == b"connection"
-        for token in value.split(b",")
-    } - _UNNOMINABLE
+    nominated = _listed(fields, b"connection") - _UNNOMINABLE
     return [
         (name, value)
         for name, value in fields
         if name.lower() not in ends | nominated
         and (b"_" not in name or name.lower().replace(b"_", b"-") not in read)
     ]
+
+
+def _listed(fields: list[Field], list_name: bytes) -> frozenset[bytes]:
+    return frozenset(
+        token.strip(b" \t").lower()
+        for name, value in fields
+        if name.lower() == list_name
+        for token in value.split(b",")
+    )
