@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.transport import Transport
 
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
+MIN_VIEW_BYTES: Final = 16 * 1024
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
@@ -271,7 +272,12 @@ class ClientConnection(Client):
         size, chunks = len(data), self._chunks
         if chunks is None:
             end = min(size, pos + self._left)
-            exchange.on_body(data[pos:end] if pos or end < size else data)
+            if not pos and end == size:
+                exchange.on_body(data)
+            elif end - pos < MIN_VIEW_BYTES:
+                exchange.on_body(data[pos:end])
+            else:
+                exchange.on_body(memoryview(data)[pos:end])  # to copy it would take longer
             self._left -= end - pos
             is_whole = not self._left
         else:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
-OK: Final = 200
+MIN_APART_BYTES: Final = 16 * 1024  # of a piece of a body that is not copied to join others
 SWITCHED: Final = 101
 CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
 CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
@@ -69,7 +69,8 @@ class Exchange(ResponseSink):
     is_ended = False
     refusal: tuple[Code, str] | None = None  # to be answered at the end of this read
     is_retried = False
-    replay: bytes | None = None  # the whole request, while it may be sent again
+    replay: list[bytes | memoryview] | None = None  # the request, while it may be sent again
+    is_bulky = False  # `out` has a piece that is written apart
     request_bytes = 0
     response_bytes = 0
     status = 0  # of the head that is, or will be, sent to the client; 0 until then
@@ -86,7 +87,7 @@ class Exchange(ResponseSink):
         self.is_chunked = head.framing == CHUNKED  # the request's body
         self.is_http10 = head.is_http10
         self.keeps_client = head.keeps_alive  # whether the client connection goes on after this
-        self.out: list[bytes] = []  # for the upstream, not written yet
+        self.out: list[bytes | memoryview] = []  # for the upstream, not written yet
 
     # --- 1. The head is here: decide -----------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Exchange(ResponseSink):
         target = head.target
         if lane.rewrite is not None:
             target = lane.rewrite(target, verdict.rest)
-        out = [head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out: list[bytes | memoryview] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += head.fields if not lane.replaced else wire.without(head.fields, lane.replaced)
         if self.is_chunked or head.upgrade or head.takes_trailers:
             out += _hop_lines(head)
@@ -207,11 +208,12 @@ class Exchange(ResponseSink):
 
     # --- 3. The request's body -----------------------------------------------------------------
 
-    def on_body(self, data: bytes) -> None:
+    def on_body(self, data: bytes | memoryview) -> None:
         """Take a piece of the body."""
         if self.is_ended or self.refusal is not None:
             return
         self.request_bytes += len(data)
+        self.is_bulky |= len(data) >= MIN_APART_BYTES
         limit = self.plane.max_body_bytes
         if limit is not None and self.request_bytes > limit:
             self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
@@ -247,16 +249,21 @@ class Exchange(ResponseSink):
             if self.request_bytes > MAX_UNSENT_BYTES and not self.is_ended:
                 self.client.reading.hold(UNCONNECTED)
         elif self.out:
-            data = b"".join(self.out)
-            self.out = []
-            if self.is_request_done:
-                upstream.is_sent = True
-                if upstream.served and not self.is_head_sent and not self.head.upgrade:
-                    self.replay = data
-            self.is_head_sent = True
-            upstream.send(data)
+            self._write(upstream)
         if self.copy is not None and self.is_request_done:
             self.copy.send()
+
+    def _write(self, upstream: UpstreamConnection) -> None:
+        out = _packed(self.out) if self.is_bulky else _joined(self.out)
+        self.out = []
+        self.is_bulky = False
+        if self.is_request_done:
+            upstream.is_sent = True
+            if upstream.served and not self.is_head_sent and not self.head.upgrade:
+                self.replay = out
+        self.is_head_sent = True
+        for data in out:
+            upstream.send(data)
 
     def on_upstream_full(self) -> None:
         """Hold the client's body back."""
@@ -272,28 +279,26 @@ class Exchange(ResponseSink):
         """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
         self.replay = None  # the upstream is at work on it
         if not self.is_http10:
-            out.append(_status_line(response))
-            out += response.fields
-            out.append(b"\r\n")
+            out += (response.head.passed, b"\r\n")
 
     def on_response_head(self, response: Response, out: list[bytes]) -> None:
         """Compose the head that the client gets."""
         self.first_byte_s = response.read_s - self.began_s
-        self.status = response.status
+        head = response.head
+        self.status = head.status
         self.replay = None  # a stream may last, and its request would be held as long
         if self.client.is_full and self.upstream is not None:  # left so by the exchange before
             self.upstream.pause()
         if not self.is_request_done or self.plane.is_draining or response.framing == UNTIL_CLOSE:
             self.keeps_client = False
-        out.append(_status_line(response))
-        out += response.fields
+        out.append(head.passed)
         if response.writes_chunks:
             if self.is_http10:
                 response.writes_chunks = self.keeps_client = False
             else:
                 out.append(b"Transfer-Encoding: chunked\r\n")
-                if response.trailer:
-                    out.append(b"Trailer: %b\r\n" % response.trailer)
+                if head.trailer:
+                    out.append(b"Trailer: %b\r\n" % head.trailer)
         out += (self.lane.response_lines, b"X-Request-Id: ", self.head.request_id)
         if self.keeps_client and not self.is_http10:
             out.append(b"\r\n\r\n")
@@ -304,16 +309,14 @@ class Exchange(ResponseSink):
 
     def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
         """Become a tunnel, if that is what the client asked for (RFC 9110 section 7.8)."""
-        upstream, asked = self.upstream, self.head.upgrade
-        protocols = wire.tokens(response.upgrade)
+        upstream, asked, head = self.upstream, self.head.upgrade, response.head
+        protocols = wire.tokens(head.upgrade)
         if upstream is None or not asked or not protocols <= wire.tokens(asked):
             return None
         self.first_byte_s = response.read_s - self.began_s
-        self.status, self.keeps_client, self.replay = response.status, False, None
+        self.status, self.keeps_client, self.replay = head.status, False, None
         self.pool.note_success()
-        out.append(_status_line(response))
-        out += response.fields
-        out += (b"Connection: Upgrade\r\nUpgrade: ", response.upgrade, b"\r\n")
+        out += (head.passed, b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
         out += (self.lane.response_lines, b"X-Request-Id: ", self.head.request_id, b"\r\n\r\n")
         tunnel = Tunnel(self.client, upstream, self, self.plane.timeouts.tunnel_idle_s)
         self.client.open_tunnel(tunnel)
@@ -357,7 +360,7 @@ class Exchange(ResponseSink):
             return False
         if self.head.method not in _REPEATABLE and not upstream.is_unread():
             return False
-        self.out = [replay]
+        self.out = replay
         return True
 
     # --- 5. Ends -------------------------------------------------------------------------------
@@ -484,6 +487,27 @@ class Exchange(ResponseSink):
         self.client.on_exchange_end(now_s)
 
 
+def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [b"".join(pieces)]
+
+
+def _packed(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return `pieces` with the small ones between large ones joined."""
+    packed: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
+    for piece in pieces:
+        if len(piece) < MIN_APART_BYTES:
+            small.append(piece)
+            continue
+        if small:
+            packed.append(b"".join(small))
+            small = []
+        packed.append(piece)
+    if small:
+        packed.append(b"".join(small))
+    return packed
+
+
 def _hop_lines(head: RequestHead) -> list[bytes]:
     """Return the lines that hold for one hop and that the next hop needs as well."""
     lines = []
@@ -496,9 +520,3 @@ def _hop_lines(head: RequestHead) -> list[bytes]:
     elif head.takes_trailers:
         lines.append(b"Connection: TE\r\nTE: trailers\r\n")
     return lines
-
-
-def _status_line(response: Response) -> bytes:
-    if response.status == OK and response.reason == b"OK":
-        return b"HTTP/1.1 200 OK\r\n"
-    return b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)

@@ -47,12 +47,12 @@ class Copy:
         self.forwarded_lines = forwarded_lines
         self.has_body = has_body  # announced, if of no bytes
         self.versions = tuple([shadow.version for shadow in verdict.shadows])
-        self.body: list[bytes] = []
+        self.body: list[bytes | memoryview] = []
         self.body_bytes = 0
         self._mirror = mirror
         self._is_over = False
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Keep a piece of the body, unless the copy has grown too large."""
         if self._is_over:
             return
@@ -133,7 +133,7 @@ class Delivery(ResponseSink):
 
     def on_response_head(self, response: Response, out: list[bytes]) -> None:
         """Count answers by the class of their status, and wait for the rest."""
-        self._status = response.status
+        self._status = response.head.status
         self._shadow.on_answer(self, response)
 
     def on_interim_head(self, response: Response, out: list[bytes]) -> None:
@@ -249,7 +249,7 @@ class ShadowLane:
         target, spelling = copy.head.target, self._spelling
         if spelling.rewrite is not None:
             target = spelling.rewrite(target, copy.verdict.rest)
-        out = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out: list[bytes | memoryview] = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += without(fields, spelling.replaced) if spelling.replaced else fields
         out += lines
         out += (spelling.lines, b"\r\n")

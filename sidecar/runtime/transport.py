@@ -8,7 +8,7 @@ from typing import Protocol
 class Transport(Protocol):
     """The part of `asyncio.Transport` in use. uvloop's transports have it without inheriting it."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send `data`, now or when the socket takes it."""
         ...
 

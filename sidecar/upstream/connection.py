@@ -72,7 +72,7 @@ class UpstreamConnection(Response):
         self._is_begun = self._has_head = False
         self._interim_bytes = 0
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Write request bytes."""
         self._sent_bytes += len(data)
         self.transport.write(data)
@@ -221,8 +221,7 @@ class UpstreamConnection(Response):
         self._held = part
 
     def _take_head(self, sink: ResponseSink, head: ResponseHead) -> None:
-        self.status, self.reason, self.fields = head.status, head.reason, head.fields
-        self.framing, self.trailer, self.upgrade = head.framing, head.trailer, head.upgrade
+        self.head = head
         status = head.status
         if status < FIRST_FINAL_STATUS:
             if status == SWITCHING_PROTOCOLS:
@@ -232,7 +231,7 @@ class UpstreamConnection(Response):
             return
         self._has_head = True
         self._is_keepable = head.keeps_alive
-        framing = head.framing
+        framing = self.framing = head.framing
         self.writes_chunks = framing == CHUNKED
         self._is_bodiless = is_bodiless(self.method, status)
         if self._is_bodiless:
@@ -284,7 +283,7 @@ class UpstreamConnection(Response):
             self._chunks = None
             if self.writes_chunks:
                 out.append(LAST_CHUNK)
-                out += passable_trailers(chunks.trailers, self.trailer, KINDS)
+                out += passable_trailers(chunks.trailers, self.head.trailer, KINDS)
                 out.append(b"\r\n")
         return pos
 

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from sidecar.wire.framing import UNTIL_CLOSE
 
+if TYPE_CHECKING:
+    from sidecar.wire.response import ResponseHead
+
 
 class Response:
-    """The response in hand. The parts of a head are whole when the sink is given it."""
+    """The response in hand."""
 
-    status: int
-    reason: bytes
-    fields: list[bytes]  # end-to-end header lines, like those of a `RequestHead`
-    framing: int
+    head: ResponseHead
+    framing: int  # what its body has, whatever the head says
     writes_chunks: bool  # a sink may clear it: HTTP/1.0 knows no chunks
-    trailer: bytes  # what Trailer announces
-    upgrade: bytes  # what a 101 switches to
     read_s: float  # monotonic time of the read in hand
 
     def __init__(self) -> None:
-        self.status = 0
-        self.reason = b""
-        self.fields = []
         self.framing = UNTIL_CLOSE
         self.writes_chunks = False
-        self.trailer = self.upgrade = b""
         self.read_s = 0.0
 
 

@@ -66,7 +66,7 @@ class _Probe(ResponseSink):
 
     def on_response_head(self, response: Response, out: list[bytes]) -> None:
         """Note the status; it counts once the answer is whole."""
-        self._status = response.status
+        self._status = response.head.status
 
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Drop it."""

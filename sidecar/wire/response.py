@@ -12,25 +12,34 @@ from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
 
 MAX_STATUS_LINES: Final = 256  # remembered
 MAX_STATUS_LINE_BYTES: Final = 128  # of one that is
+MAX_HEADS: Final = 512  # remembered; those of one second are alike but for a length or a version
+MAX_HEAD_BYTES: Final = 1024  # of one that is
 KINDS: Final = FieldKinds(RESPONSE_FIELDS)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?\r\n")
-_StatusLine = tuple[int, bytes, bool]
-_status_lines: Final[dict[bytes, _StatusLine]] = {}
 
 
 class ResponseHead:
-    """What a response's head says. `framing` is by the head alone: HEAD, 204 and 304 differ."""
+    """What a response's head says; not to be changed, for it may be shared.
 
-    __slots__ = ("fields", "framing", "keeps_alive", "reason", "status", "trailer", "upgrade")
+    `framing` is by the head alone: HEAD, 204 and 304 differ. `passed` is what goes on to the
+    client, whole lines: the status line, in our version of HTTP, and the fields for him.
+    """
+
+    __slots__ = ("framing", "keeps_alive", "passed", "reason", "status", "trailer", "upgrade")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
         self.reason = reason
-        self.fields: list[bytes] = []  # header lines that are passed on
+        self.passed = b""
         self.framing = UNTIL_CLOSE
         self.keeps_alive = True
         self.trailer = b""
         self.upgrade = b""
+
+
+_StatusLine = tuple[int, bytes, bool]
+_status_lines: Final[dict[bytes, _StatusLine]] = {}
+_heads: Final[dict[bytes, ResponseHead]] = {}
 
 
 def read_response(block: bytes, *, hides_decisions: bool) -> ResponseHead:
@@ -38,13 +47,30 @@ def read_response(block: bytes, *, hides_decisions: bool) -> ResponseHead:
 
     With `hides_decisions` the upstream's own X-Model-* are left out. Raises HeadError for
     whatever is not exactly a response of HTTP/1.1 or HTTP/1.0 (RFC 9112 sections 4 to 6).
+
+    Servers say the same again and again: their clock moves once a second, and answers of a model
+    are often of one length. So a head that is byte for byte one of the last is not read twice.
     """
+    if not hides_decisions:
+        return _read(block, hides_decisions=False)
+    head = _heads.get(block)
+    if head is None:
+        head = _read(block, hides_decisions=True)
+        if len(block) <= MAX_HEAD_BYTES:
+            if len(_heads) >= MAX_HEADS:
+                _heads.clear()  # the next are those of another second
+            _heads[block] = head
+    return head
+
+
+def _read(block: bytes, *, hides_decisions: bool) -> ResponseHead:
     lines = split_lines(block)
     status, reason, is_http10 = _status_lines.get(lines[0]) or _read_line(lines[0])
     del lines[0]
     head = ResponseHead(status, reason)
     reader = _Fields(head, hides_decisions=hides_decisions)
-    kept, kinds = head.fields, KINDS
+    kept: list[bytes] = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
+    kinds = KINDS
     for line in lines:
         at = line.find(b":")
         if at < 1:
@@ -52,7 +78,8 @@ def read_response(block: bytes, *, hides_decisions: bool) -> ResponseHead:
         kind = kinds.of(line[:at])
         if kind == wire.PASS or reader.take(kind, line, at):
             kept.append(line)
-    reader.finish(is_http10=is_http10)
+    reader.finish(kept, is_http10=is_http10)
+    head.passed = b"".join(kept)
     return head
 
 
@@ -107,12 +134,12 @@ class _Fields:
             return not self._hides_decisions
         return False
 
-    def finish(self, *, is_http10: bool) -> None:
-        """Judge what only the whole head tells."""
+    def finish(self, kept: list[bytes], *, is_http10: bool) -> None:
+        """Judge what only the whole head tells; `kept` are the lines to be passed on."""
         head = self._head
         if is_http10 and head.framing == CHUNKED:
             raise HeadError("HTTP/1.0 has no Transfer-Encoding")
         if self._connection or is_http10:
             names = wire.options(self._connection)
             head.keeps_alive = b"keep-alive" in names if is_http10 else b"close" not in names
-            wire.drop_nominated(head.fields, self._connection)
+            wire.drop_nominated(kept, self._connection)
