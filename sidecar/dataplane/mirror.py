@@ -228,7 +228,7 @@ class ShadowLane:
     def on_answer(self, delivery: Delivery, response: Response) -> None:
         """Count the class of an answer's status; it has time for its body."""
         delivery.deadline_s = response.read_s + self._mirror.timeout_s
-        self._mirror.count_status(self._model, self._version, response.status)
+        self._mirror.count_status(self._model, self._version, response.head.status)
 
     def sweep(self, now_s: float) -> None:
         """End what took too long."""
