@@ -15,8 +15,8 @@ from sidecar.runtime.tcp import Socket, has_left
 from sidecar.wire import fields as wire
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.framing import CHUNKED
-from sidecar.wire.head import HEAD_END, HeadError, is_lost
-from sidecar.wire.request import read_request
+from sidecar.wire.head import HEAD_END, HeadError
+from sidecar.wire.request import judge_beginning, read_request
 
 if TYPE_CHECKING:
     from sidecar.dataplane.client import Clients, Taker
@@ -310,8 +310,10 @@ class ClientConnection(Client):
         if len(part) > limit:
             self._refuse(Code.HEAD_TOO_LARGE, f"the head is over {limit} bytes")
             return
-        if is_lost(part):
-            self._refuse(Code.MALFORMED_REQUEST, "a control character, or a bare CR or LF")
+        try:
+            judge_beginning(part)
+        except HeadError as error:
+            self._refuse(error.code, str(error))
             return
         self._pending = part
         if not self._is_head_begun:

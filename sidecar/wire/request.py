@@ -10,7 +10,7 @@ from sidecar.model.request import RequestHead
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, is_token
 from sidecar.wire.framing import CHUNKED, is_chunked_alone
-from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
+from sidecar.wire.head import HeadError, bad_name, is_lost, read_length, split_lines
 
 MAX_HOSTS: Final = 1024  # remembered as good
 MAX_HOST_BYTES: Final = 260  # of one that is: a name of RFC 1035 and a port
@@ -46,6 +46,18 @@ def read_request(block: bytes, max_fields: int) -> RequestHead:
             kept.append(line)
     reader.finish()
     return head
+
+
+def judge_beginning(part: bytes) -> None:
+    """Refuse at once the beginning of a head that can never become one: HTTP/0.9 sends no more.
+
+    Raises HeadError.
+    """
+    if is_lost(part):
+        raise HeadError("a control character, or a bare CR or LF")
+    end = part.find(b"\r\n")
+    if end >= 0:
+        _read_line(part[: end + 2])
 
 
 def _read_line(line: bytes) -> RequestHead:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.messages import Feed
+from tests.support.messages import MALFORMED_CHUNKS, Feed
 from tests.support.proxy import chain
 
 if TYPE_CHECKING:
@@ -82,18 +82,27 @@ MALFORMED = {
     "version 1.2": b"GET / HTTP/1.2\r\n" + HOST + b"\r\n",
     "version 0.9": b"GET / HTTP/0.9\r\n" + HOST + b"\r\n",
     "another protocol": b"GET / ICE/1.0\r\n" + HOST + b"\r\n",
-    "a chunk size that is no number": START + HOST + TE + b"\r\nxyz\r\nabc\r\n0\r\n\r\n",
-    "a signed chunk size": START + HOST + TE + b"\r\n+3\r\nabc\r\n0\r\n\r\n",
-    "a negative chunk size": START + HOST + TE + b"\r\n-3\r\nabc\r\n0\r\n\r\n",
-    "a chunk size in 0x": START + HOST + TE + b"\r\n0x3\r\nabc\r\n0\r\n\r\n",
-    "a chunk size past 64 bits": START + HOST + TE + b"\r\n10000000000000003\r\nabc\r\n0\r\n\r\n",
-    "no chunk size": START + HOST + TE + b"\r\n\r\nabc\r\n0\r\n\r\n",
-    "space after a chunk size": START + HOST + TE + b"\r\n3 \r\nabc\r\n0\r\n\r\n",
-    "a chunk longer than it says": START + HOST + TE + b"\r\n2\r\nabc\r\n0\r\n\r\n",
-    "a bare LF after a chunk size": START + HOST + TE + b"\r\n3\nabc\r\n0\r\n\r\n",
-    "a bare LF after a chunk": START + HOST + TE + b"\r\n3\r\nabc\n0\r\n\r\n",
-    "a bare CR in a chunk extension": START + HOST + TE + b"\r\n3;a\rb\r\nabc\r\n0\r\n\r\n",
-    "a folded trailer": START + HOST + TE + b"\r\n3\r\nabc\r\n0\r\nX-A: 1\r\n 2\r\n\r\n",
+    "nearly a list": START + HOST + b"Transfer-Encoding: ,chunked\r\n\r\n" + CHUNKS,
+    "a list that goes on": START + HOST + b"Transfer-Encoding: chunked,\r\n\r\n" + CHUNKS,
+    "a length with an underscore": START + HOST + b"Content-Length: 1_0\r\n\r\n0123456789",
+    "a length in other digits": START + HOST + "Content-Length: \u0663\r\n\r\nabc".encode(),
+    "a bare CR in the target": b"GET /\r HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a bare CR before the request line": b"\rGET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a bare LF before the request line": b"\nGET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a space before the request line": b" GET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a space after the version": b"GET / HTTP/1.1 \r\n" + HOST + b"\r\n",
+    "a version in lower case": b"GET / http/1.1\r\n" + HOST + b"\r\n",
+    "HTTP/0.9": b"GET /\r\n",
+    "NUL before the request line": b"\0GET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "NUL in the method": b"G\0T / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "NUL in the target": b"GET /\0 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "an empty Host": START + b"Host:\r\n\r\n",
+    "a list of Hosts": START + b"Host: h, other\r\n\r\n",
+    "a Host with a port that is none": START + b"Host: h:x\r\n\r\n",
+    "a Host with an open bracket": START + b"Host: [::1\r\n\r\n",
+    "a Host of bytes past ASCII": START + b"Host: h\xc3\xa9\r\n\r\n",
+    "a Host that disagrees in its port": b"GET http://h:81/ HTTP/1.1\r\nHost: h:80\r\n\r\n",
+    "a target without the Host's port": b"GET http://h/ HTTP/1.1\r\nHost: h:80\r\n\r\n",
     "the authority form": b"GET other:443 HTTP/1.1\r\nHost: other\r\n\r\n",
     "HTTP/2 at once": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }  # fmt: skip
@@ -105,6 +114,9 @@ NOT_IMPLEMENTED = {
     "h2c beside another": b"GET / HTTP/1.1\r\n" + HOST
     + b"Connection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n",
 }  # fmt: skip
+
+
+MALFORMED |= {why: START + HOST + TE + b"\r\n" + coded for why, coded in MALFORMED_CHUNKS.items()}
 
 
 @pytest.mark.parametrize("how", Feed)
@@ -168,6 +180,40 @@ async def test_a_refusal_to_head_has_a_head_alone(log: Path) -> None:
     assert answer.status == 404
     assert int(answer.get(b"Content-Length") or 0) > 0
     assert (served.status, served.body) == (200, b"ok")
+
+
+EVIL = b"evil\xff<script>"
+ECHOED = {
+    "a method": EVIL + b" / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target": b"GET /" + EVIL + b" x HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a version": b"GET / " + EVIL + b"\r\n" + HOST + b"\r\n",
+    "a name": START + HOST + EVIL + b": 1\r\n\r\n",
+    "a value": START + HOST + b"X-A: " + EVIL + b"\0\r\n\r\n",
+    "a Host": START + b"Host: " + EVIL + b"\r\n\r\n",
+    "a length": START + HOST + b"Content-Length: " + EVIL + b"\r\n\r\n",
+    "a coding": START + HOST + b"Transfer-Encoding: " + EVIL + b"\r\n\r\n",
+    "a chunk size": START + HOST + TE + b"\r\n" + EVIL + b"\r\n",
+    "a trailer": START + HOST + TE + b"\r\n0\r\n" + EVIL + b"\r\n\r\n",
+    "a request id": START + HOST + b"X-Request-Id: " + EVIL + b"\r\nX A: 1\r\n\r\n",
+    "a protocol": START + HOST + b"Connection: Upgrade\r\nUpgrade: h2c, " + EVIL + b"\r\n\r\n",
+    "a model": START + HOST + b"X-Model: " + EVIL + b"\r\n\r\n",
+    "a version that is asked for": START + HOST + b"X-Model-Version: " + EVIL + b"\r\n\r\n",
+    "a tenant": START + HOST + b"X-Tenant: " + EVIL + b"\r\nX-Model-Version: v9\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+@pytest.mark.parametrize("request_", ECHOED.values(), ids=ECHOED.keys())
+async def test_no_refusal_says_what_the_client_said(log: Path, request_: bytes, how: Feed) -> None:
+    async with chain(log) as (proxy, upstream), proxy.client() as client:
+        await client.send(request_, how)
+        answer = await client.answer()
+
+        said = answer.body + b"".join(value for _, value in answer.fields) + answer.line
+        assert 400 <= answer.status < 502
+        assert b"evil" not in said
+        assert b"script" not in said
+        assert upstream.received == []
 
 
 async def test_a_malformed_request_is_recorded(log: Path) -> None:

@@ -15,6 +15,37 @@ if TYPE_CHECKING:
 PATIENCE_S = 20.0  # for what should come at once: longer than any machine is slow
 NEXT_REQUEST = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n"
 _BODILESS = {204, 304}
+MALFORMED_CHUNKS = {
+    "a chunk size that is no number": b"xyz\r\nabc\r\n0\r\n\r\n",
+    "a signed chunk size": b"+3\r\nabc\r\n0\r\n\r\n",
+    "a negative chunk size": b"-3\r\nabc\r\n0\r\n\r\n",
+    "a chunk size in 0x": b"0x3\r\nabc\r\n0\r\n\r\n",
+    "a chunk size with an underscore": b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
+    "a chunk size past 64 bits": b"10000000000000003\r\nabc\r\n0\r\n\r\n",
+    "no chunk size": b"\r\nabc\r\n0\r\n\r\n",
+    "space before a chunk size": b" 3\r\nabc\r\n0\r\n\r\n",
+    "space after a chunk size": b"3 \r\nabc\r\n0\r\n\r\n",
+    "NUL after a chunk size": b"3\0\r\nabc\r\n0\r\n\r\n",
+    "a chunk longer than it says": b"2\r\nabc\r\n0\r\n\r\n",
+    "a chunk shorter than it says": b"4\r\nabc\r\n0\r\n\r\n",
+    "a chunk without an end": b"3\r\nabc0\r\n\r\n",
+    "a bare LF after a chunk size": b"3\nabc\r\n0\r\n\r\n",
+    "a bare CR after a chunk size": b"3\rabc\r\n0\r\n\r\n",
+    "a bare LF after a chunk": b"3\r\nabc\n0\r\n\r\n",
+    "a bare CR after a chunk": b"3\r\nabc\r0\r\n\r\n",
+    "a bare CR in a chunk extension": b"3;a\rb\r\nabc\r\n0\r\n\r\n",
+    "a bare LF in a chunk extension": b"3;a\nabc\r\n0\r\n\r\n",
+    "NUL in a chunk extension": b"3;a\0\r\nabc\r\n0\r\n\r\n",
+    "a bare LF after the last chunk": b"3\r\nabc\r\n0\n\r\n",
+    "a bare LF at the end of the chunks": b"3\r\nabc\r\n0\r\n\n",
+    "a bare CR at the end of the chunks": b"3\r\nabc\r\n0\r\n\rX: 1\r\n\r\n",
+    "a folded trailer": b"3\r\nabc\r\n0\r\nX-A: 1\r\n 2\r\n\r\n",
+    "a trailer without a colon": b"3\r\nabc\r\n0\r\nX-A\r\n\r\n",
+    "space before a trailer's colon": b"3\r\nabc\r\n0\r\nX-A : 1\r\n\r\n",
+    "NUL in a trailer": b"3\r\nabc\r\n0\r\nX-A: \0\r\n\r\n",
+    "a bare LF after a trailer": b"3\r\nabc\r\n0\r\nX-A: 1\nX-B: 2\r\n\r\n",
+}
+"""What no chunked body may be, of a request or a response; each ends with the fault, or goes on."""
 
 
 class Feed(Enum):

@@ -8,8 +8,8 @@ from hypothesis import event, given
 from sidecar.errors import Code
 from sidecar.wire.fields import name_of, value_of
 from sidecar.wire.framing import CHUNKED
-from sidecar.wire.head import HeadError, is_lost
-from sidecar.wire.request import is_request_id, read_request
+from sidecar.wire.head import HeadError
+from sidecar.wire.request import is_request_id, judge_beginning, read_request
 from tests.wire import llhttp, plain
 from tests.wire.heads import request_heads
 
@@ -31,9 +31,9 @@ def test_a_head_is_read_as_the_plain_grammar_reads_it(block: bytes) -> None:
 
 @given(request_heads)
 def test_only_a_head_that_is_refused_is_given_up_early(block: bytes) -> None:
-    for end in range(len(block) + 1):
-        if is_lost(block[:end]):
-            assert plain.read_request(block) is None
+    if plain.read_request(block) is not None:
+        for end in range(len(block) + 1):
+            judge_beginning(block[:end])
 
 
 @given(request_heads)
@@ -59,9 +59,13 @@ def test_connect_is_refused_whatever_its_target(target: bytes) -> None:
     assert refused.value.code == Code.NOT_IMPLEMENTED
 
 
-@pytest.mark.parametrize("part", [b"\n", b"\nG", b"GET / HTTP/1.1\n", b"G\rE", b"G\x00"])
+@pytest.mark.parametrize(
+    "part",
+    [b"\n", b"\nG", b"GET / HTTP/1.1\n", b"G\rE", b"G\x00", b"GET /\r\n", b"GET / HTTP/2.0\r\nX-A"],
+)
 def test_what_can_never_become_a_head_is_not_waited_for(part: bytes) -> None:
-    assert is_lost(part)
+    with pytest.raises(HeadError):
+        judge_beginning(part)
 
 
 @pytest.mark.parametrize("fit", [b"a", b"~!", b"x" * 128, b'{"a":1}', b"00-abc-01"])
