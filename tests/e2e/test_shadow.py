@@ -9,12 +9,15 @@ import pytest
 
 from tests.support.load import steady_load
 from tests.support.origin import origin
+from tests.support.proxy import policy
 from tests.support.sidecar import flags, sidecar
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
     from tests.support.sidecar import Sidecar
 
+DOWN = b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
 ROUNDS = 100
 UNTOUCHED_S = 1.0  # a copy may take ten; an exchange of this test takes a millisecond or two
 
@@ -34,6 +37,26 @@ async def test_copies_reach_the_shadow_and_are_counted() -> None:
         await running.until(lambda: is_accounted(running, 10), "sum of outcomes")
         assert await running.counted("rmv_mirrors_total", version="v2", outcome="answered") == 10
         assert (await running.recorded(10))[0]["shadows"] == ["v2"]
+
+
+async def test_an_endpoint_that_fails_copies_is_left_alone_by_copies_only() -> None:
+    async with (
+        scripted_upstream() as primary,
+        scripted_upstream(DOWN) as failing,
+        sidecar(*flags(v1=primary.url), "--workers", "1") as running,
+        running.editor() as editor,
+    ):
+        v2: JSON = {"endpoints": [failing.url, primary.url]}
+        document = policy({"v1": primary.url, "v2": v2}, shadows=[{"version": "v2"}])
+        await editor.set("policy:m", document.decode())
+
+        async def is_ejected() -> bool:
+            await running.ask("acme")
+            return await running.counted("rmv_endpoints_ejected", traffic="copies") == 1
+
+        await running.until(is_ejected, "endpoint ejected")
+        assert await running.counted("rmv_endpoints_ejected", traffic="requests") == 0
+        assert await running.counted("rmv_ejections_total", model="m", version="v2") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
