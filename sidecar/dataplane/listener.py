@@ -36,6 +36,7 @@ class Listener:
         self.plane = plane
         self._tls = tls
         self._reads_proxy_header = reads_proxy_header
+        self._has_preamble = reads_proxy_header or tls is not None
         self._tls_due_s = 0.0
         self._clients = Clients(plane.limits.connections)
         self._acceptor: Acceptor | None = None
@@ -106,9 +107,17 @@ class Listener:
             client.deadline_s = min(client.deadline_s, due_s)
 
     def _take(self, accepted: socket.socket) -> None:
+        if self._has_preamble and self._connections() >= self.plane.limits.connections:
+            # Without a word: to say one would take the handshake that a flood never ends.
+            self.plane.metrics.count("rmv_limits_hit_total", "limit", "connections")
+            accepted.close()
+            return
         joining = spawn(self._join(accepted), name="join")
         self._joining.add(joining)
         joining.add_done_callback(self._joining.discard)
+
+    def _connections(self) -> int:
+        return len(self._clients) + len(self._joining)
 
     async def _join(self, accepted: socket.socket) -> None:
         """Make a client of an accepted socket; one that fails before that is just gone."""
@@ -174,4 +183,4 @@ class Listener:
             plane.mirror.sweep(now_s)
             plane.upstreams.sweep(now_s)
             plane.recorder.flush()
-            plane.metrics.gauges["rmv_connections"] = len(self._clients)
+            plane.metrics.gauges["rmv_connections"] = self._connections()

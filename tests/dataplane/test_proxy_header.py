@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.model.limits import Timeouts
+from sidecar.model.limits import Limits, Timeouts
 from tests.support.messages import Feed
 from tests.support.proxy import chain
 from tests.support.upstream import eventually
@@ -59,3 +59,23 @@ async def test_a_connection_without_the_header_is_closed_and_counted(
 
         assert not upstream.received
     assert not caplog.records
+
+
+async def test_connections_without_their_header_are_bounded(log: Path) -> None:
+    limits = Limits(connections=2)
+    async with (
+        chain(log, reads_proxy_header=True, limits=limits) as (proxy, _),
+        proxy.client() as served,
+        proxy.client() as silent,
+    ):
+        await served.send(LINE + GET.replace(b"Connection: close\r\n", b""))
+        assert (await served.answer()).status == 200
+        async with proxy.client() as third:
+            assert await third.rest() == b""
+        assert proxy.counted("rmv_limits_hit_total", limit="connections") == 1
+
+        silent.close()
+        await eventually(lambda: proxy.counted("rmv_proxy_protocol_failures_total") == 1)
+        async with proxy.client() as next_one:
+            await next_one.send(LINE + GET)
+            assert (await next_one.answer()).status == 200

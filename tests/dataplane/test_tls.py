@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.model.limits import Timeouts
+from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.tls import TlsSettings
 from sidecar.runtime.tls import ServerTls
 from tests.support.certificates import write_certificate
@@ -108,6 +108,23 @@ async def test_a_handshake_has_the_time_of_a_head(log: Path, tmp_path: Path) -> 
     ):
         assert await client.rest() == b""
         await eventually(lambda: proxy.counted("rmv_tls_handshake_failures_total") == 1)
+
+
+async def test_handshakes_that_never_end_are_bounded_by_the_connections(
+    log: Path, tmp_path: Path
+) -> None:
+    async with chain(log, tls=served(tmp_path), limits=Limits(connections=2)) as (proxy, _):
+        context = trusting(tmp_path / "localhost.pem")
+        async with proxy.client(), proxy.client():
+            async with proxy.client() as third:
+                assert await third.rest() == b""
+            await proxy.swept()
+            assert proxy.metrics.gauges["rmv_connections"] == 2
+            assert proxy.counted("rmv_limits_hit_total", limit="connections") == 1
+        await eventually(lambda: proxy.counted("rmv_tls_handshake_failures_total") == 2)
+
+        answer, _ = await ask(proxy.port, context)
+        assert answer.status == 200
 
 
 async def test_a_drain_does_not_wait_for_those_who_say_nothing(log: Path, tmp_path: Path) -> None:
