@@ -3,52 +3,78 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.runtime.questions import ask
-from sidecar.telemetry.merge import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from sidecar.telemetry.merge import Ledger
+
+READ_EVERY_S: Final = 1.0  # what a worker that is killed has counted since is lost
+READ_BYTES_S: Final = 256 * 1024  # a worker spends some 3 ms on so much: more is read more seldom
+
+
+class Sockets(Protocol):
+    """Where workers answer questions."""
+
+    def present(self) -> Sequence[Path]:
+        """Return the sockets of those that take traffic."""
+
+    def running(self) -> Sequence[Path]:
+        """Return these, and those of workers that begin or retire."""
 
 
 class WorkerFleet:
-    """Merges the answers of the workers behind `sockets()`, to questions of the given names.
+    """Merges the answers of workers to questions of the given names.
 
-    The gauges `shared` tell in each worker of the same thing and are not added up.
+    What they have counted is kept in `ledger`, from which whoever learns that a worker is gone
+    has to close it.
     """
 
-    def __init__(
-        self,
-        sockets: Callable[[], Sequence[Path]],
-        *,
-        ready: str,
-        metrics: str,
-        shared: Collection[str],
-    ) -> None:
+    def __init__(self, sockets: Sockets, ledger: Ledger, *, ready: str, metrics: str) -> None:
         self._sockets = sockets
+        self._ledger = ledger
         self._ready = ready
         self._metrics = metrics
-        self._shared = shared
+        self._reading = asyncio.Lock()  # an answer never overtakes a newer one
 
     async def unready(self) -> str:
         """Return why one of the workers should get no traffic, or an empty text."""
-        answers = await self._ask_all(self._ready)
+        present = self._sockets.present()
+        answers = await asyncio.gather(*(self._ask(path, self._ready) for path in present))
         for number, (why, is_up) in enumerate(answers):
             if why or not is_up:
                 return f"worker {number}: {why}"
         return ""
 
     async def metrics(self) -> str:
-        """Return the merged metrics of all that answer; `rmv_workers_up` says how many did."""
-        answers = await self._ask_all(self._metrics)
-        texts = [text for text, is_up in answers if is_up]
-        up = f"# TYPE rmv_workers_up gauge\nrmv_workers_up {len(texts)}\n"
-        return merge(texts, self._shared) + up
+        """Return what all workers have counted; `rmv_workers_up` says how many answer now."""
+        sizes = await self._read()
+        up = len(sizes.keys() & {path.name for path in self._sockets.present()})
+        return f"{self._ledger.exposition(sizes)}# TYPE rmv_workers_up gauge\nrmv_workers_up {up}\n"
 
-    async def _ask_all(self, question: str) -> list[tuple[str, bool]]:
-        return await asyncio.gather(*(self._ask(path, question) for path in self._sockets()))
+    async def keep_reading(self) -> None:
+        """Read the metrics again and again, lest they die with their worker."""
+        while True:
+            sizes = await self._read()
+            await asyncio.sleep(max(READ_EVERY_S, max(sizes.values(), default=0) / READ_BYTES_S))
+
+    async def _read(self) -> dict[str, int]:
+        """Note what every worker has counted; return the sizes of the answers that came."""
+        async with self._reading:
+            paths = self._sockets.running()
+            sizes = await asyncio.gather(*map(self._note, paths))
+        return {path.name: size for path, size in zip(paths, sizes, strict=True) if size}
+
+    async def _note(self, path: Path) -> int:
+        text, is_up = await self._ask(path, self._metrics)
+        if not is_up or path not in self._sockets.running():  # its account is closed
+            return 0
+        self._ledger.note(path.name, text)
+        return len(text)
 
     async def _ask(self, path: Path, question: str) -> tuple[str, bool]:
         try:

@@ -22,13 +22,14 @@ from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
-from sidecar.runtime.processes import Workers
-from sidecar.runtime.questions import ask
+from sidecar.runtime.processes import Patience, Workers
+from sidecar.runtime.questions import ask, take_last_word
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import EmbeddedServer
+from sidecar.telemetry.merge import Ledger
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +51,8 @@ async def run_control(spec: ServeSpec) -> None:
     ending = Ending()
     if spec.config.identity is None:
         _log.warning("AUTH IS OFF: every caller is believed to be whom its X-Tenant names")
+    if not spec.config.upstream_tls.verify:
+        _log.warning("UPSTREAM TLS IS NOT VERIFIED: any certificate of any endpoint is believed")
     async with _store_for(spec.config) as config:
         if spec.seed_policy is not None:
             await _seed(config, spec.seed_policy)
@@ -80,14 +83,15 @@ async def _serve(config: Config, ending: Ending) -> None:
         admin_socket = None if config.admin is None else bind(config.admin)
         if admin_socket is not None:
             bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
+        ledger = Ledger(SHARED_GAUGES)
         workers = Workers(
-            WorkerCrew(bound),
+            WorkerCrew(bound, ledger),
             held.sockets(config.workers),
             Path(folder),
-            _drain_s(config),
+            _patience(config),
             on_hopeless=ending.ask,
         )
-        fleet = WorkerFleet(workers.questions, ready=READY, metrics=METRICS, shared=SHARED_GAUGES)
+        fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS)
         admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
         if admin_socket is not None:
             await admin.start(admin_socket)
@@ -95,9 +99,11 @@ async def _serve(config: Config, ending: Ending) -> None:
         workers.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
         announcer = spawn(_announce(bound, fleet), name="announce")
+        reader = spawn(fleet.keep_reading(), name="read metrics")
         await ending.asked()
         await stop(announcer)
-        await _stop(workers, _drain_s(config), ending)
+        await _stop(workers, _patience(config).drain_s, ending)
+        await stop(reader)
         await admin.stop()
         held.close()
         if workers.is_hopeless:
@@ -109,8 +115,10 @@ class WorkerCrew:
 
     argv = (sys.executable, "-P", "-m", "sidecar.app")
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, ledger: Ledger) -> None:
+        """Close the accounts of those that are gone in `ledger`."""
         self._spec = ServeSpec(config)
+        self._ledger = ledger
 
     def environment(self, listening: socket.socket, questions: Path) -> dict[str, str]:
         """Return what `sidecar.app` reads in a worker."""
@@ -124,15 +132,29 @@ class WorkerCrew:
         except OSError:  # it does not answer yet; TimeoutError is one
             return False
 
+    async def answers(self, questions: Path) -> bool:
+        """Return whether a worker answers, be it that it is not ready."""
+        try:
+            await ask(questions, READY)
+        except OSError:
+            return False
+        return True
+
+    def on_gone(self, questions: Path) -> None:
+        """Keep what a worker has counted."""
+        self._ledger.close(questions.name, take_last_word(questions))
+        questions.unlink(missing_ok=True)
+
 
 async def _unready(fleet: WorkerFleet, ending: Ending) -> str:
     """Return why no traffic should come: from the first signal on, before any worker knows."""
     return "draining" if ending.is_asked else await fleet.unready()
 
 
-def _drain_s(config: Config) -> float:
-    """Return how long a worker may take to end."""
-    return max(config.timeouts.drain_s, config.timeouts.drain_tunnel_s)
+def _patience(config: Config) -> Patience:
+    timeouts = config.timeouts
+    drain_s = max(timeouts.drain_s, timeouts.drain_tunnel_s)
+    return Patience(drain_s, timeouts.worker_start_s, timeouts.worker_hang_s)
 
 
 async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:

@@ -23,7 +23,7 @@ from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
 from sidecar.runtime.processes import allow_files
-from sidecar.runtime.questions import serve_questions
+from sidecar.runtime.questions import leave_last_word, serve_questions
 from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
@@ -80,6 +80,7 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     await stop(watch)
     await store.close()
     worker.close()
+    leave_last_word(Path(question_socket), worker.exposition())
     _log.info("worker stopped", extra={"cut": cut})
 
 

@@ -10,7 +10,6 @@ import socket
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-from sidecar.runtime.sockets import ignore_new_clients
 from sidecar.wire import proxy_protocol
 
 if TYPE_CHECKING:
@@ -73,12 +72,12 @@ class Acceptor:
         self._loop.add_reader(self._listening, self._on_readable)
 
     async def drain(self) -> None:
-        """Let no more clients begin, take all that have, and close.
+        """Take all clients that have begun, and close.
 
-        A connection left in the queue of a socket that closes is reset, and its request with it.
+        A connection left in the queue of a socket that closes is reset, and its request with it:
+        who holds this socket last has to let no more clients begin before.
         """
         try:
-            ignore_new_clients(self._listening)
             await asyncio.sleep(HANDSHAKE_S)
             while self._accept():
                 pass

@@ -23,6 +23,8 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Seconds = 30.0
     drain_tunnel_s: Seconds = 60.0  # the same for upgraded connections, if it is longer
     drain_idle_s: Annotated[float, Meta(ge=0)] = 1.0  # for a request on its way as it stops
+    worker_start_s: Seconds = 30.0  # for a new worker to get ready, before the old one is kept
+    worker_hang_s: Seconds = 30.0  # for a worker that answers no more, before it is killed
     mirror_s: Seconds = 10.0  # a copy in line; its answer to begin; and that to end
 
 

@@ -11,9 +11,10 @@ import signal
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sidecar.runtime.signals import RETIRE
+from sidecar.runtime.sockets import ignore_new_clients
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ MAX_BACKOFF_S: Final = 5.0
 HEALTHY_S: Final = 10.0  # a worker that lived this long starts the backoff anew
 CANNOT_BEGIN: Final = 1  # exit status of a worker that has said why
 KILL_GRACE_S: Final = 5.0  # past the drain time, before SIGKILL
-SUCCESSOR_WAIT_S: Final = 30.0  # for a new worker to get ready, before the old one is kept
+BEAT_S: Final = 1.0  # between two questions whether a worker still answers
 SUCCESSOR_POLL_S: Final = 0.05
 
 _log = logging.getLogger("sidecar.processes")
@@ -72,6 +73,43 @@ class Crew(Protocol):
     async def is_ready(self, questions: Path) -> bool:
         """Return whether the worker that answers at `questions` takes traffic."""
 
+    async def answers(self, questions: Path) -> bool:
+        """Return whether a worker answers at `questions` at all."""
+
+    def on_gone(self, questions: Path) -> None:
+        """Learn that the worker that answered at `questions` has ended."""
+
+
+class Patience(NamedTuple):
+    """How long workers are waited for, in seconds."""
+
+    drain_s: float
+    start_s: float  # for a new one to get ready, before the old one is kept
+    hang_s: float  # for one that answers no more
+
+
+class Worker:
+    """One worker process, and where it answers questions."""
+
+    def __init__(self, process: asyncio.subprocess.Process, questions: Path) -> None:
+        self.process = process
+        self.questions = questions
+        self._silent_since_s: float | None = None
+
+    def silence_s(self, *, answers: bool, now_s: float) -> float:
+        """Note whether it answers now; return for how long it has not."""
+        if answers:
+            self._silent_since_s = None
+            return 0.0
+        if self._silent_since_s is None:  # as of now: nobody may have asked for long
+            self._silent_since_s = now_s
+        return now_s - self._silent_since_s
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
 
 class Workers:
     """A fixed number of places, and in each a worker process, started again when it dies.
@@ -81,6 +119,8 @@ class Workers:
 
     A worker that cannot even begin is not started again: what keeps it from it is a setting, and
     will not go away. Then `is_hopeless` is true, and `on_hopeless` is called once.
+
+    One that could answer and does not hangs: it is killed, and another one started.
     """
 
     def __init__(
@@ -88,7 +128,7 @@ class Workers:
         crew: Crew,
         sockets: Sequence[socket.socket],
         folder: Path,
-        drain_s: float,
+        patience: Patience,
         on_hopeless: Callable[[], None],
     ) -> None:
         """Have a worker for each of `sockets`; their question sockets are made in `folder`."""
@@ -96,14 +136,19 @@ class Workers:
         self._places = [
             Place(number, listening, crew, folder) for number, listening in enumerate(sockets)
         ]
-        self._drain_s = drain_s
+        self._crew = crew
+        self._patience = patience
         self._on_hopeless = on_hopeless
         self._keepers: list[asyncio.Task[None]] = []
         self._is_replacement_due = asyncio.Event()
 
-    def questions(self) -> list[Path]:
+    def present(self) -> list[Path]:
         """Return where the present worker of each place answers questions."""
         return [place.questions for place in self._places]
+
+    def running(self) -> list[Path]:
+        """Return where every worker answers questions, those that begin or retire included."""
+        return [worker.questions for place in self._places for worker in place.running]
 
     def start(self) -> None:
         """Start every worker, each with a task that keeps it alive."""
@@ -111,6 +156,7 @@ class Workers:
             name = f"worker {place.number}"
             self._keepers.append(spawn(self._keep(place), name=name))
         self._replacer = spawn(self._replace_when_due(), name="replacement")
+        self._watcher = spawn(self._watch(), name="heartbeats")
 
     def replace(self) -> None:
         """Replace every worker by a new one, one after another; asked meanwhile, once more."""
@@ -120,10 +166,10 @@ class Workers:
         """End every worker: SIGTERM, and SIGKILL for those that outlive their drain time."""
         for place in self._places:
             place.end()
-        await stop(self._replacer)
+        await stop(self._replacer, self._watcher)
         places = [spawn(place.emptied(), name="emptied") for place in self._places]
         _, late = await asyncio.wait(
-            [*self._keepers, *places], timeout=self._drain_s + KILL_GRACE_S
+            [*self._keepers, *places], timeout=self._patience.drain_s + KILL_GRACE_S
         )
         if late:
             number = sum(len(place.running) for place in self._places)
@@ -146,8 +192,23 @@ class Workers:
             await self._is_replacement_due.wait()
             self._is_replacement_due.clear()
             _log.info("replacing workers")
-            replaced = [await place.replace(self._drain_s) for place in self._places]
+            replaced = [await place.replace(self._patience) for place in self._places]
             _log.info("workers replaced", extra={"workers": sum(replaced)})
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            workers = [worker for place in self._places for worker in place.running]
+            begun = [worker for worker in workers if worker.questions.exists()]
+            await asyncio.gather(*map(self._look_at, begun))
+
+    async def _look_at(self, worker: Worker) -> None:
+        """Kill a worker that has not answered for too long; its place starts another one."""
+        answers = await self._crew.answers(worker.questions)
+        now_s = asyncio.get_running_loop().time()
+        if worker.silence_s(answers=answers, now_s=now_s) >= self._patience.hang_s:
+            _log.error("worker killed: it does not answer", extra={"pid": worker.process.pid})
+            worker.signal(signal.SIGKILL)
 
 
 class Place:
@@ -156,12 +217,12 @@ class Place:
     def __init__(self, number: int, listening: socket.socket, crew: Crew, folder: Path) -> None:
         self.number = number
         self.questions = folder / f"worker-{number}"
-        self.running: set[asyncio.subprocess.Process] = set()
+        self.running: set[Worker] = set()
         self._listening = listening
         self._crew = crew
         self._folder = folder
         self._started = 0
-        self._present: asyncio.subprocess.Process | None = None
+        self._present: Worker | None = None
         self._is_ending = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -173,7 +234,7 @@ class Place:
         is_first = True
         while not self._is_ending.is_set():
             began_s = clock()
-            self._present, self.questions = await self._start()
+            self._take_in(await self._start())
             status = await self._end_of_present()
             if self._is_ending.is_set():
                 break
@@ -187,8 +248,8 @@ class Place:
             await self._pause(backoff_s)
         return True
 
-    async def replace(self, drain_s: float) -> bool:
-        """Put a new worker into the place of the present one, which retires within `drain_s`.
+    async def replace(self, patience: Patience) -> bool:
+        """Put a new worker into the place of the present one, which retires within its drain time.
 
         False if the new one did not get ready, or if the present one ends meanwhile: that is
         started again in any case.
@@ -196,34 +257,38 @@ class Place:
         former = self._present
         if former is None or self._is_ending.is_set():
             return False
-        successor, questions = await self._start()
-        is_ready = await self._becomes_ready(successor, questions)
+        successor = await self._start()
+        is_ready = await self._becomes_ready(successor, patience.start_s)
         if not is_ready or self._present is not former:
-            _signal(successor, signal.SIGKILL)
+            successor.signal(signal.SIGKILL)
             _log.error("worker not replaced", extra={"worker": self.number, "ready": is_ready})
             return False
-        self._present, self.questions = successor, questions
-        _signal(former, RETIRE)
-        spawn(_end_in_time(former, drain_s + KILL_GRACE_S), name="retirement")
+        self._take_in(successor)
+        former.signal(RETIRE)
+        spawn(_end_in_time(former, patience.drain_s + KILL_GRACE_S), name="retirement")
         return True
 
     def end(self) -> None:
         """Have no worker here from now on, and tell those that run to end."""
         self._is_ending.set()
+        # Here, and not by a worker: one that ends for another cause is followed by the next.
+        ignore_new_clients(self._listening)
         self._listening.close()  # else connections would go on queueing, and nobody come for them
         self.signal_all(signal.SIGTERM)
 
     def signal_all(self, number: signal.Signals) -> None:
         """Signal the present worker and those that retire."""
-        for process in self.running:
-            _signal(process, number)
+        for worker in self.running:
+            worker.signal(number)
 
     async def emptied(self) -> None:
         """Wait until no worker runs here."""
         await self._is_empty.wait()
 
-    async def _start(self) -> tuple[asyncio.subprocess.Process, Path]:
-        """Start a worker; return it, and where it answers questions."""
+    def _take_in(self, worker: Worker) -> None:
+        self._present, self.questions = worker, worker.questions
+
+    async def _start(self) -> Worker:
         questions = self._folder / f"worker-{self.number}.{self._started}"
         self._started += 1
         process = await asyncio.create_subprocess_exec(
@@ -233,34 +298,36 @@ class Place:
             start_new_session=True,  # Ctrl-C at a terminal is for the control process alone
             preexec_fn=partial(die_with_parent, os.getpid()),
         )
-        self.running.add(process)
+        worker = Worker(process, questions)
+        self.running.add(worker)
         self._is_empty.clear()
-        spawn(self._reap(process), name="reap")
+        spawn(self._reap(worker), name="reap")
         if self._is_ending.is_set():  # the signal to all came while this one was being started
-            _signal(process, signal.SIGTERM)
-        return process, questions
+            worker.signal(signal.SIGTERM)
+        return worker
 
-    async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        await process.wait()
-        self.running.discard(process)
+    async def _reap(self, worker: Worker) -> None:
+        await worker.process.wait()
+        self.running.discard(worker)
+        self._crew.on_gone(worker.questions)
         if not self.running:
             self._is_empty.set()
 
     async def _end_of_present(self) -> int:
         """Wait until a worker ends that none has replaced; return its status, -N for signal N."""
         while True:
-            process = self._present
-            if process is None:
+            worker = self._present
+            if worker is None:
                 raise RuntimeError("nobody to wait for")
-            status = await process.wait()
-            if process is self._present:
+            status = await worker.process.wait()
+            if worker is self._present:
                 return status
 
-    async def _becomes_ready(self, worker: asyncio.subprocess.Process, questions: Path) -> bool:
+    async def _becomes_ready(self, worker: Worker, within_s: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(SUCCESSOR_WAIT_S):
-                while worker.returncode is None:
-                    if await self._crew.is_ready(questions):
+            async with asyncio.timeout(within_s):
+                while worker.process.returncode is None:
+                    if await self._crew.is_ready(worker.questions):
                         return True
                     await asyncio.sleep(SUCCESSOR_POLL_S)
         return False
@@ -271,16 +338,11 @@ class Place:
                 await self._is_ending.wait()
 
 
-async def _end_in_time(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Kill a process that has not ended by itself after so many seconds."""
+async def _end_in_time(worker: Worker, seconds: float) -> None:
+    """Kill a worker that has not ended by itself after so many seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await process.wait()
+            await worker.process.wait()
             return
-    _log.error("retired worker killed: it did not drain", extra={"pid": process.pid})
-    _signal(process, signal.SIGKILL)
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
-        process.send_signal(number)
+    _log.error("retired worker killed: it did not drain", extra={"pid": worker.process.pid})
+    worker.signal(signal.SIGKILL)

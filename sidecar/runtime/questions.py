@@ -1,8 +1,12 @@
-"""Questions between processes of one sidecar: a line in, a text out, over a unix socket."""
+"""Questions between processes of one sidecar, over a unix socket: a line in, size and text out.
+
+A process that ends may leave a last word beside its socket, for whom it can no longer answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +24,8 @@ async def serve_questions(path: Path, answers: Mapping[str, Callable[[], str]]) 
         try:
             question = (await reader.readline()).decode("ascii", "replace").strip()
             if question in answers:
-                writer.write(answers[question]().encode())
+                text = answers[question]().encode()
+                writer.write(b"%d\n" % len(text) + text)
                 await writer.drain()
         except ConnectionError:
             return  # whoever asked has left
@@ -37,6 +42,28 @@ async def ask(path: Path, question: str) -> str:
         reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
         try:
             writer.write(f"{question}\n".encode())
-            return (await reader.read()).decode()
+            size = int(await reader.readline())
+            return (await reader.readexactly(size)).decode()
+        except (asyncio.IncompleteReadError, ValueError) as error:
+            raise ConnectionError("it ended in mid-answer") from error
         finally:
             writer.close()
+
+
+def leave_last_word(path: Path, word: str) -> None:
+    """Leave a text for whoever asked at `path`; where it cannot be written there is none."""
+    written = path.with_name(f"{path.name}.part")
+    with suppress(OSError):
+        written.write_text(word, encoding="utf-8")
+        written.replace(path.with_name(f"{path.name}.last"))
+
+
+def take_last_word(path: Path) -> str:
+    """Return and remove what the process that answered at `path` has left, if anything."""
+    last = path.with_name(f"{path.name}.last")
+    try:
+        word = last.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    last.unlink(missing_ok=True)
+    return word

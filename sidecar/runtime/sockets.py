@@ -89,6 +89,7 @@ def _is_answered(path: Path) -> bool:
 def ignore_new_clients(listening: socket.socket) -> None:
     """Answer no new client of a socket; what the kernel has accepted can still be taken.
 
+    It holds for every process that has this socket, and for good.
     A client that comes now sends its SYN again after a second, to whoever listens then; that of a
     unix socket is refused. Does nothing where the system has no such filter: elsewhere than on
     Linux, or in some sandboxes.

@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.dataplane.listener import Listener
 from sidecar.model.limits import Timeouts
+from sidecar.runtime.sockets import ignore_new_clients
 from tests.support.messages import PATIENCE_S, read_answer
 from tests.support.proxy import chain
 from tests.support.upstream import ANSWER, eventually, never
@@ -121,9 +122,14 @@ async def test_no_client_of_repeated_drains_is_ever_reset(log: Path) -> None:
 
     for _ in range(5):
         async with chain(log) as (proxy, _):
-            clients = [asyncio.ensure_future(hammer(proxy.port)) for _ in range(8)]
-            await eventually(lambda: proxy.counted("rmv_connections_total") > 20)
-            assert await proxy.listener.drain() == 0
+            with socket.create_server(("127.0.0.1", 0)) as held:
+                listener = Listener(proxy.listener.plane)
+                await listener.start(held.dup())
+                port = held.getsockname()[1]
+                clients = [asyncio.ensure_future(hammer(port)) for _ in range(8)]
+                await eventually(lambda: proxy.counted("rmv_connections_total") > 20)
+                ignore_new_clients(held)
+            assert await listener.drain() == 0
             await asyncio.gather(*clients)
 
 

@@ -82,6 +82,22 @@ async def test_a_killed_worker_costs_its_own_requests_alone_and_is_back() -> Non
         assert await running.counted("rmv_workers_up") == 2
 
 
+async def test_a_worker_that_hangs_is_replaced_by_one_that_serves_who_waited() -> None:
+    settings = "[timeouts]\nworker_hang_s = 0.1"
+    async with (
+        scripted_upstream() as up,
+        sidecar(*flags(v1=up.url), settings=settings) as running,
+    ):
+        [worker] = running.workers()
+        os.kill(worker, signal.SIGSTOP)
+
+        answer = await running.ask()
+
+        assert answer.status == 200
+        assert "worker killed: it does not answer" in running.said()
+        assert not is_running(worker)
+
+
 async def test_when_the_control_process_is_killed_all_others_end_by_themselves() -> None:
     async with (
         scripted_upstream() as up,

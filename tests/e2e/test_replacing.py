@@ -92,6 +92,22 @@ async def test_a_worker_whose_successor_cannot_begin_stays() -> None:
         assert await running.is_ready()
 
 
+async def test_a_worker_whose_successor_is_not_ready_in_time_stays() -> None:
+    settings = "[timeouts]\nworker_start_s = 0.05"  # sooner than any interpreter is there
+    async with (
+        scripted_upstream() as up,
+        sidecar("--workers", "1", *flags(v1=up.url), settings=settings) as running,
+    ):
+        former = running.workers()
+
+        running.signal(signal.SIGHUP)
+
+        await running.says('msg="worker not replaced" worker=0 ready=False')
+        await eventually(lambda: running.workers() == former)
+        assert (await running.ask()).status == 200
+        assert await running.is_ready()
+
+
 async def test_told_to_end_while_it_replaces_it_leaves_no_process() -> None:
     async with sidecar("--workers", "2", *flags(v1=NOWHERE)) as running:
         running.signal(signal.SIGHUP)

@@ -1,0 +1,112 @@
+"""What the control process remembers of workers that no longer answer."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.admin.fleet import WorkerFleet
+from sidecar.runtime.questions import ask, leave_last_word, serve_questions, take_last_word
+from sidecar.runtime.tasks import spawn, stop
+from sidecar.telemetry.merge import Ledger
+from sidecar.telemetry.metrics import Metrics
+from tests.support.upstream import eventually
+from tests.telemetry.prometheus import Exposition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class Team:
+    """Workers in this process, each with a counter and a gauge."""
+
+    def __init__(self, folder: Path) -> None:
+        self.metrics = Metrics()
+        self.reads = 0
+        self._folder = folder
+        self._running: list[Path] = []
+
+    def present(self) -> list[Path]:
+        return self._running[-1:]
+
+    def running(self) -> list[Path]:
+        return self._running
+
+    @asynccontextmanager
+    async def worker(self, name: str) -> AsyncIterator[None]:
+        path = self._folder / name
+        self._running.append(path)
+        server = await serve_questions(path, {"metrics": self._expose})
+        try:
+            yield
+        finally:
+            server.close()
+
+    def forget(self, name: str) -> None:
+        self._running.remove(self._folder / name)
+
+    def _expose(self) -> str:
+        self.reads += 1
+        return self.metrics.exposition()
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Team:
+    team = Team(tmp_path)
+    team.metrics.count("rmv_connections_total")
+    team.metrics.gauges["rmv_connections"] = 1
+    return team
+
+
+async def test_a_worker_is_read_without_a_scrape_and_its_counts_outlive_it(team: Team) -> None:
+    ledger = Ledger()
+    fleet = WorkerFleet(team, ledger, ready="ready", metrics="metrics")
+    reader = spawn(fleet.keep_reading(), name="reader")
+    async with team.worker("one"):
+        await eventually(lambda: team.reads > 0)
+        await fleet.metrics()  # takes its turn after the reader
+    await stop(reader)
+
+    silent = Exposition(await fleet.metrics())
+    team.forget("one")
+    ledger.close("one")
+    gone = Exposition(await fleet.metrics())
+
+    for told in (silent, gone):
+        assert told.value("rmv_connections_total") == 1
+        assert told.find("rmv_connections") == []
+        assert told.value("rmv_workers_up") == 0
+
+
+async def test_a_worker_that_retires_still_counts_and_is_not_up(team: Team) -> None:
+    fleet = WorkerFleet(team, Ledger(), ready="ready", metrics="metrics")
+    async with team.worker("former"), team.worker("present"):
+        told = Exposition(await fleet.metrics())
+
+    assert told.value("rmv_connections_total") == 2
+    assert told.value("rmv_connections") == 2
+    assert told.value("rmv_workers_up") == 1
+
+
+async def test_an_answer_that_breaks_off_is_none(tmp_path: Path) -> None:
+    server = await serve_questions(tmp_path / "one", {})
+    with pytest.raises(ConnectionError):
+        await ask(tmp_path / "one", "metrics")
+    server.close()
+
+
+def test_a_last_word_is_taken_once(tmp_path: Path) -> None:
+    leave_last_word(tmp_path / "one", "so long\n")
+
+    assert take_last_word(tmp_path / "one") == "so long\n"
+    assert take_last_word(tmp_path / "one") == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_word_that_cannot_be_written_is_none(tmp_path: Path) -> None:
+    leave_last_word(tmp_path / "missing" / "one", "so long\n")
+
+    assert take_last_word(tmp_path / "missing" / "one") == ""
