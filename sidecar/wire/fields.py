@@ -124,7 +124,8 @@ NOT_IN_TRAILERS: Final = frozenset(
     b"accept age authorization cache-control content-encoding content-length content-location"
     b" content-range content-type date expect expires host if-match if-modified-since"
     b" if-none-match if-range if-unmodified-since keep-alive location max-forwards pragma"
-    b" proxy-authenticate range retry-after set-cookie vary warning www-authenticate".split()
+    b" proxy-authenticate proxy-authorization range retry-after set-cookie vary warning"
+    b" www-authenticate".split()
 )
 """What no trailer may say: framing, routing, identity, modifiers, format (RFC 9110 6.5.1)."""
 

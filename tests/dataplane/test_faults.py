@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.model.limits import Timeouts
-from tests.support.messages import Feed
+from tests.support.messages import MALFORMED_CHUNKS, Feed, feed
 from tests.support.proxy import chain, policy, proxy
 from tests.support.upstream import (
     ANSWER,
@@ -275,6 +275,26 @@ MALFORMED = {
     "a bare LF": b"HTTP/1.1 200 OK\r\nX-A: 1\nX-B: 2\r\nContent-Length: 2\r\n\r\nok",
     "space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
     "no colon": b"HTTP/1.1 200 OK\r\nX-A\r\nContent-Length: 2\r\n\r\nok",
+    "the same length twice": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    "a list of lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+    "a length with a gap": b"HTTP/1.1 200 OK\r\nContent-Length: 2 2\r\n\r\nok",
+    "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+    "a length past 64 bits": b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551618\r\n\r\nok",
+    "identity": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok",
+    "HTTP/1.0 with chunks": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "NUL in a name": b"HTTP/1.1 200 OK\r\nX\0A: 1\r\nContent-Length: 2\r\n\r\nok",
+    "NUL in the reason": b"HTTP/1.1 200 O\0K\r\nContent-Length: 2\r\n\r\nok",
+    "a bare CR in the reason": b"HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\nok",
+    "a bare LF after the status line": b"HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok",
+    "a bare LF at the end": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok",
+    "a bare CR at the end of a line": b"HTTP/1.1 200 OK\r\nX-A: 1\r\r\nContent-Length: 2\r\n\r\nok",
+    "a control character": b"HTTP/1.1 200 OK\r\nX-A: \x01\r\nContent-Length: 2\r\n\r\nok",
+    "DEL": b"HTTP/1.1 200 OK\r\nX-A: \x7f\r\nContent-Length: 2\r\n\r\nok",
+    "space in a name": b"HTTP/1.1 200 OK\r\nX A: 1\r\nContent-Length: 2\r\n\r\nok",
+    "no name": b"HTTP/1.1 200 OK\r\n: 1\r\nContent-Length: 2\r\n\r\nok",
+    "a line before the status line": b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "a malformed interim head": b"HTTP/1.1 103 Early\r\nX A: 1\r\n\r\n" + ANSWER,
+    "HTTP/2": b"\0\0\6\4\0\0\0\0\0\0\3\0\0\0\x64",
     "switched protocols unasked": b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
     b"Upgrade: websocket\r\n\r\nframes",
     "101 without an upgrade": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -296,14 +316,16 @@ async def test_a_malformed_head_is_a_502(log: Path, response: bytes, how: Feed) 
         assert (good.status, good.body) == (200, b"ok")
 
 
-@pytest.mark.parametrize(
-    "chunks", [b"xyz\r\n", b"4\r\npartx", b"4\r\npart\r\n-1\r\n", b"4\r\npart\n0\r\n\r\n"]
-)
-async def test_malformed_chunks_cut_the_client_off(log: Path, chunks: bytes) -> None:
-    async def answer(_request: Received, writer: asyncio.StreamWriter) -> None:
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+@pytest.mark.parametrize("chunks", MALFORMED_CHUNKS.values(), ids=MALFORMED_CHUNKS.keys())
+async def test_malformed_chunks_cut_the_client_off(log: Path, chunks: bytes, how: Feed) -> None:
+    async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.connection > 1:
+            writer.write(ANSWER)
+            return
         writer.write(CHUNKED_HEAD)
         await begun.wait()
-        writer.write(chunks)
+        await feed(writer, chunks, how, b"")
 
     begun = asyncio.Event()
     async with chain(log, answer) as (running, _), running.client() as client:
@@ -313,6 +335,18 @@ async def test_malformed_chunks_cut_the_client_off(log: Path, chunks: bytes) -> 
 
         assert await client.reset()
         assert (await running.recorded())[0]["code"] == "upstream-failed"
+        assert (await running.ask(GET)).body == b"ok"  # on another connection
+
+
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_a_502_says_nothing_that_the_upstream_said(log: Path, how: Feed) -> None:
+    lines = b"X-A: evil\r\nX evil: 1\r\nContent-Length: evil\r\n"
+    response = b"HTTP/1.1 200 evil\r\n" + lines + b"\r\nevil"
+    async with chain(log, answering(response, how)) as (running, _), running.client() as client:
+        answer = await client.ask(GET)
+
+        assert (answer.status, answer.code) == (502, "upstream-failed")
+        assert b"evil" not in b"".join((answer.line, answer.body, *sum(answer.fields, ())))
 
 
 async def test_an_upstream_that_leaves_after_an_interim_response_is_a_502(log: Path) -> None:

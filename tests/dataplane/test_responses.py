@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.messages import Feed
+from sidecar.model.limits import Timeouts
+from tests.support.clock import HandClock
+from tests.support.messages import Feed, feed
 from tests.support.proxy import chain, policy, proxy
 from tests.support.upstream import ANSWER, answering, receive, scripted_upstream
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
+EXPECTING = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
 ADDED = {b"X-Model-Version", b"X-Model-Decision", b"X-Request-Id"}
 
 
@@ -213,13 +216,14 @@ async def test_a_204_is_not_said_to_be_chunked(log: Path) -> None:
 @pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
 async def test_interim_responses_are_passed_on(log: Path, how: Feed) -> None:
     response = (
-        b"HTTP/1.1 102 Processing\r\n\r\n"
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n" + ANSWER
     )
 
     async with chain(log, answering(response, how)) as (proxy, _), proxy.client() as client:
         await client.send(GET)
 
+        assert await client.head() == b"HTTP/1.1 100 Continue"
         assert await client.head() == b"HTTP/1.1 102 Processing"
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>"
         assert await client.head() == hints
@@ -237,7 +241,10 @@ async def test_http_1_0_is_told_no_interim_response(log: Path) -> None:
     assert answer.status == 200
 
 
-async def test_continue_and_the_body_that_waited_for_it_travel_end_to_end(log: Path) -> None:
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_continue_and_the_body_that_waited_for_it_travel_end_to_end(
+    log: Path, how: Feed
+) -> None:
     async def expecting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"\r\nExpect: 100-continue\r\n" in head
@@ -251,33 +258,80 @@ async def test_continue_and_the_body_that_waited_for_it_travel_end_to_end(log: P
         proxy(policy({"v1": upstream.url}), log) as running,
         running.client() as client,
     ):
-        await client.send(
-            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
-        )
+        await client.send(EXPECTING, how)
         assert await client.head() == b"HTTP/1.1 100 Continue"
-        await client.send(b"body")
+        await client.send(b"body", how)
         answer = await client.answer()
 
     assert (answer.status, answer.body) == (200, b"body")
 
 
-async def test_an_event_arrives_before_the_response_ends(log: Path) -> None:
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_an_expectation_that_fails_is_answered_without_the_body(log: Path, how: Feed) -> None:
+    async def failing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        failed = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno"
+        await feed(writer, failed, how, b"")
+        await reader.read()
+
+    async with (
+        scripted_upstream(conversation=failing) as upstream,
+        proxy(policy({"v1": upstream.url}), log) as running,
+        running.client() as client,
+    ):
+        await client.send(EXPECTING, how)
+        answer = await client.answer()
+
+        assert (answer.line, answer.body) == (b"HTTP/1.1 417 Expectation Failed", b"no")
+        assert answer.get(b"Connection") == b"close"  # the body may come, or not
+        assert await client.rest() == b""
+
+
+EVENTS = {
+    "chunked": (b"Transfer-Encoding: chunked\r\n", b"9\r\ndata: %d\n\n\r\n", b"0\r\n\r\n"),
+    "by length": (b"Content-Length: 18\r\n", b"data: %d\n\n", b""),
+    "until close": (b"", b"data: %d\n\n", b""),
+}
+
+
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+@pytest.mark.parametrize(("framing", "event", "end"), EVENTS.values(), ids=EVENTS.keys())
+async def test_an_event_arrives_before_the_response_ends(
+    log: Path, framing: bytes, event: bytes, end: bytes, how: Feed
+) -> None:
     is_seen = asyncio.Event()
 
     async def stream(_request: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
-        )
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + framing + b"\r\n"
+        await feed(writer, head + event % 1, how, b"")
         await is_seen.wait()
-        writer.write(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+        await feed(writer, event % 2 + end, how, b"")
+        writer.close()
 
     async with chain(log, stream) as (proxy, _), proxy.client() as client:
         await client.send(GET)
         await client.head()
-        first = await client.exactly(len(b"9\r\ndata: 1\n\n\r\n"))
+        await client.until(b"1")
         is_seen.set()
-        rest = await client.exactly(len(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"))
+        await client.until(b"2")
 
-    assert first == b"9\r\ndata: 1\n\n\r\n"
-    assert rest == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
+
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_a_long_poll_is_answered_as_soon_as_there_is_an_answer(log: Path, how: Feed) -> None:
+    clock, is_there = HandClock(), asyncio.Event()
+
+    async def poll(_request: Received, writer: asyncio.StreamWriter) -> None:
+        await is_there.wait()
+        await feed(writer, ANSWER, how, b"")
+
+    async with (
+        chain(log, poll, timeouts=Timeouts(first_byte_s=60.0), clock=clock) as (proxy, upstream),
+        proxy.client() as client,
+    ):
+        await client.send(GET)
+        await upstream.until(1)
+        clock.advance(59.0)
+        await proxy.swept()
+        is_there.set()
+
+        assert (await client.answer()).body == b"ok"

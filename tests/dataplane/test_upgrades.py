@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.messages import Feed, feed
 from tests.support.proxy import chain
 from tests.support.upstream import ANSWER, answering, eventually
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from tests.support.upstream import Received
@@ -22,17 +24,22 @@ AGREED = (
 _open: list[asyncio.StreamWriter] = []
 
 
-async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
-    """Agree, greet, and leave the connection to the test."""
-    assert request.get(b"Connection") == b"Upgrade"
-    assert request.get(b"Upgrade") == b"echo/1"
-    _open.append(writer)
-    writer.write(AGREED + b"\x00greeting")
+def agreeing(how: Feed = Feed.WHOLE) -> Callable[[Received, asyncio.StreamWriter], Awaitable[None]]:
+    """Return a script that agrees, greets, and leaves the connection to the test."""
+
+    async def agree(request: Received, writer: asyncio.StreamWriter) -> None:
+        assert request.get(b"Connection") == b"Upgrade"
+        assert request.get(b"Upgrade") == b"echo/1"
+        _open.append(writer)
+        await feed(writer, AGREED + b"\x00greeting", how, b"")
+
+    return agree
 
 
-async def test_bytes_pass_both_ways_once_the_upstream_agrees(log: Path) -> None:
-    async with chain(log, echo) as (running, _), running.client() as client:
-        await client.send(ASK)
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_bytes_pass_both_ways_once_the_upstream_agrees(log: Path, how: Feed) -> None:
+    async with chain(log, agreeing(how)) as (running, _), running.client() as client:
+        await client.send(ASK, how)
         head = await client.head()
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         assert b"Upgrade: echo/1" in head
@@ -60,11 +67,14 @@ async def test_what_a_client_sends_early_reaches_the_tunnel(log: Path) -> None:
         assert upstream.received[1].head == b"GET /not-a-request HTTP/1.1\r\nHost: h"
 
 
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
 @pytest.mark.parametrize("status", [b"403 Forbidden", b"426 Upgrade Required", b"200 OK"])
-async def test_an_upstream_that_does_not_agree_is_passed_through(log: Path, status: bytes) -> None:
+async def test_an_upstream_that_does_not_agree_is_passed_through(
+    log: Path, status: bytes, how: Feed
+) -> None:
     refusal = ANSWER.replace(b"200 OK", status)
-    async with chain(log, answering(refusal)) as (running, _), running.client() as client:
-        refused = await client.ask(ASK)
+    async with chain(log, answering(refusal, how)) as (running, _), running.client() as client:
+        refused = await client.ask(ASK, how)
         again = await client.ask(ASK)  # the connection goes on
 
     assert refused.line == again.line == b"HTTP/1.1 " + status
@@ -81,7 +91,7 @@ async def test_a_switch_that_was_not_asked_for_is_a_502(log: Path, request_: byt
 
 
 async def test_a_tunnel_ends_with_its_client(log: Path) -> None:
-    async with chain(log, echo) as (running, upstream):
+    async with chain(log, agreeing()) as (running, upstream):
         async with running.client() as client:
             await client.send(ASK)
             await client.head()
