@@ -33,6 +33,7 @@ UPGRADE: Final = 14
 TRAILER: Final = 15
 TE: Final = 16
 
+SPACE: Final = 32
 _TOKEN: Final = b"!#$%&'*+-.^_`|~" + bytes((*range(48, 58), *range(65, 91), *range(97, 123)))
 
 
@@ -146,7 +147,16 @@ def name_of(line: bytes) -> bytes:
 
 def value_of(line: bytes) -> bytes:
     """Return the value of a header line, without the space around it."""
-    return line[line.find(b":") + 1 :].strip()
+    return value_at(line, line.find(b":"))
+
+
+def value_at(line: bytes, at: int) -> bytes:
+    """Return the value of a whole header line whose colon is at `at`, as `value_of` does."""
+    value = line[at + 2 : -2]
+    # Nearly always it stands between one space and the CRLF: to strip it would be a copy more.
+    if value and line[at + 1] == SPACE and value[0] > SPACE and value[-1] > SPACE:
+        return value
+    return line[at + 1 :].strip()
 
 
 def tokens(value: bytes) -> frozenset[bytes]:

@@ -12,15 +12,22 @@ from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, is_token
 from sidecar.wire.framing import CHUNKED, is_chunked_alone
 from sidecar.wire.head import HeadError, bad_name, is_lost, read_length, split_lines
 
+MAX_LINES: Final = 1024  # remembered: request lines, and those of Content-Length
+MAX_LINE_BYTES: Final = 256  # of one that is
 MAX_HOSTS: Final = 1024  # remembered as good
 MAX_HOST_BYTES: Final = 260  # of one that is: a name of RFC 1035 and a port
 KINDS: Final = FieldKinds(REQUEST_FIELDS)
 _METHODS: Final = frozenset((b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"))
+_VERSIONS: Final = frozenset((b"HTTP/1.0\r\n", b"HTTP/1.1\r\n"))
 _TARGET: Final = bytes((*range(33, 35), *range(36, 127), *range(128, 256)))  # visible; no "#"
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?]+)(?:[/?].*)?")
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")  # visible ASCII: it goes into headers and logs
 _SLASH: Final = 47
+_RequestLine = tuple[bytes, bytes, bool]
+# A few models and sizes make up most of the traffic; what is in here has been judged.
+_request_lines: Final[dict[bytes, _RequestLine]] = {}
+_lengths: Final[dict[bytes, int]] = {}
 _hosts: Final[set[bytes]] = set()
 
 
@@ -33,7 +40,9 @@ def read_request(block: bytes, max_fields: int) -> RequestHead:
     lines = split_lines(block)
     if len(lines) - 1 > max_fields:
         raise HeadError(f"the head has over {max_fields} fields", Code.HEAD_TOO_LARGE)
-    head = _read_line(lines[0])
+    method, target, is_http10 = _request_lines.get(lines[0]) or _read_line(lines[0])
+    head = RequestHead(method, target, [])
+    head.is_http10 = is_http10
     del lines[0]
     reader = _Fields(head)
     kept, kinds = head.fields, KINDS
@@ -60,7 +69,7 @@ def judge_beginning(part: bytes) -> None:
         _read_line(part[: end + 2])
 
 
-def _read_line(line: bytes) -> RequestHead:
+def _read_line(line: bytes) -> _RequestLine:
     parts = line.split(b" ")
     if len(parts) != 3:  # noqa: PLR2004 -- method, target, version
         raise HeadError("the first line is not a method, a target and a version")
@@ -71,12 +80,12 @@ def _read_line(line: bytes) -> RequestHead:
         if b"#" in target:
             raise HeadError("the target has a fragment")  # RFC 9112 section 3.2
         raise HeadError("the target is not made of visible characters")
-    head = RequestHead(method, target, [])
-    if version == b"HTTP/1.0\r\n":
-        head.is_http10 = True
-    elif version != b"HTTP/1.1\r\n":
+    if version not in _VERSIONS:
         raise HeadError("the version is neither HTTP/1.1 nor HTTP/1.0")
-    return head
+    parsed = method, target, version == b"HTTP/1.0\r\n"
+    if len(_request_lines) < MAX_LINES and len(line) <= MAX_LINE_BYTES:
+        _request_lines[line] = parsed
+    return parsed
 
 
 class _Fields:
@@ -91,15 +100,16 @@ class _Fields:
 
     def take(self, kind: int, line: bytes, at: int) -> bool:
         """Read a field whose colon is at `at`; return whether it is passed on as it is."""
-        head, value = self._head, line[at + 1 :].strip()
+        head = self._head
+        if kind == wire.CONTENT_LENGTH:
+            return self._take_length(line, at)
+        value = wire.value_at(line, at)
         if kind == wire.HOST:
             if self._has_host:
                 raise HeadError("Host is repeated")
             self._has_host = True
             head.host = value
             return True
-        if kind == wire.CONTENT_LENGTH:
-            return self._take_length(line[:at], line, value)
         if kind == wire.AUTHORIZATION:
             if head.authorization is not None:  # a container may believe the other one
                 raise HeadError("Authorization is repeated")
@@ -110,17 +120,25 @@ class _Fields:
             return False
         return self._take_rare(kind, line, value)
 
-    def _take_length(self, name: bytes, line: bytes, value: bytes) -> bool:
+    def _take_length(self, line: bytes, at: int) -> bool:
         if self._has_length:
             raise HeadError("Content-Length is repeated")
         head = self._head
         self._has_length = head.has_body = True
-        head.framing = read_length(value)
-        plain = b"%b: %b\r\n" % (name, value)
-        if plain == line:
+        known = _lengths.get(line)
+        if known is not None:
+            head.framing = known
             return True
-        head.fields.append(plain)  # framing is spelled so that nobody stumbles over it
-        return False
+        value = wire.value_at(line, at)
+        head.framing = read_length(value)
+        plain = b"%b: %b\r\n" % (line[:at], value)
+        if plain != line:
+            head.fields.append(plain)  # framing is spelled so that nobody stumbles over it
+            return False
+        if len(_lengths) >= MAX_LINES:
+            _lengths.clear()
+        _lengths[line] = head.framing
+        return True
 
     def _take_rare(self, kind: int, line: bytes, value: bytes) -> bool:  # noqa: C901 -- a table
         head = self._head

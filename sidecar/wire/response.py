@@ -106,7 +106,7 @@ class _Fields:
 
     def take(self, kind: int, line: bytes, at: int) -> bool:
         """Read a field whose colon is at `at`; return whether it is passed on as it is."""
-        head, value = self._head, line[at + 1 :].strip()
+        head, value = self._head, wire.value_at(line, at)
         if kind == wire.CONTENT_LENGTH:
             if self._has_length or head.framing == CHUNKED:
                 raise HeadError("its length is given twice")
