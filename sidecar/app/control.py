@@ -98,12 +98,12 @@ async def _serve(config: Config, ending: Ending) -> None:
         _log.info("starting", extra=_summary(bound))
         workers.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
-        announcer = spawn(_announce(bound, fleet), name="announce")
-        reader = spawn(fleet.keep_reading(), name="read metrics")
+        helpers = [spawn(_announce(bound, fleet), name="announce")]
+        if admin_socket is not None:
+            helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
         await ending.asked()
-        await stop(announcer)
+        await stop(*helpers)
         await _stop(workers, _patience(config).drain_s, ending)
-        await stop(reader)
         await admin.stop()
         held.close()
         if workers.is_hopeless:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.model.limits import Timeouts
+from tests.support.clock import HandClock
 from tests.support.messages import Feed, feed
 from tests.support.proxy import chain
 from tests.support.upstream import ANSWER, answering, eventually
@@ -95,4 +97,23 @@ async def test_a_tunnel_ends_with_its_client(log: Path) -> None:
         async with running.client() as client:
             await client.send(ASK)
             await client.head()
+        await eventually(lambda: upstream.lost == 1)
+
+
+async def test_a_tunnel_in_which_nobody_speaks_ends(log: Path) -> None:
+    timeouts = Timeouts(tunnel_idle_s=10.0)
+    clock = HandClock()
+    async with (
+        chain(log, agreeing(), timeouts=timeouts, clock=clock) as (running, upstream),
+        running.client() as client,
+    ):
+        await client.send(ASK)
+        await client.until(b"greeting")
+        for _ in range(2):  # each byte gives it its whole time again
+            clock.advance(9.0)
+            _open[-1].write(b"x")
+            assert await client.exactly(1) == b"x"
+        clock.advance(11.0)
+
+        assert await client.reset()
         await eventually(lambda: upstream.lost == 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,3 +33,22 @@ async def test_a_sidecar_serves_on_a_socket_file_and_removes_it(
 
         assert upstream.received[0].fields.get(b"X-Forwarded-For") == b"unix"
     assert not file.exists()
+
+
+async def test_a_worker_that_somebody_ends_leaves_the_socket_file_to_the_next(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rmv.sock"
+    async with scripted_upstream(ANSWER) as upstream:
+        named = (*flags(v1=upstream.url), "--listen", f"unix:{file}")
+        async with sidecar(*named, waits=False) as running:
+            await running.says("msg=serving")
+            [worker] = running.workers()
+
+            os.kill(worker, signal.SIGTERM)
+            await running.says("worker died")
+
+            reader, writer = await asyncio.open_unix_connection(str(file))
+            writer.write(spell())
+            assert (await read_answer(reader)).status == 200
+            writer.close()

@@ -97,3 +97,13 @@ async def test_what_is_not_believed_is_a_502_that_tells_the_client_nothing(tmp_p
         assert all(b"sockets" not in answer.body for answer in answers)
         assert "self-signed certificate" in running.said()
         assert "upstream.sockets" in running.said()
+
+
+async def test_endpoints_whose_certificates_are_not_verified_are_told_of(tmp_path: Path) -> None:
+    settings = "[upstream_tls]\nverify = false\n[timeouts]\nconnect_s = 10"
+    async with (
+        tls_model(*write_certificate(tmp_path)) as (_, port),
+        sidecar(*flags(v1=f"https://localhost:{port}"), settings=settings) as running,
+    ):
+        assert (await running.ask()).status == 200
+        assert "UPSTREAM TLS IS NOT VERIFIED" in running.said()

@@ -1,0 +1,118 @@
+"""A peer that has closed is noticed: before a request is lost on it, and while it is not read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.messages import PATIENCE_S
+from tests.support.proxy import chain, policy, proxy
+from tests.support.upstream import (
+    ANSWER,
+    eventually,
+    never,
+    receive,
+    reset,
+    scripted_upstream,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab"
+SOON_S = 10.0  # it takes a tenth of one, and no timeout would come to its aid in this time
+
+
+class Plain:
+    """A bare socket on the loop: what it sends is sent at once, and so is its FIN."""
+
+    def __init__(self, bare: socket.socket) -> None:
+        self.bare = bare
+        bare.setblocking(False)  # noqa: FBT003 -- the name is Python's
+
+    async def until(self, end: bytes) -> bytes:
+        """Read until what came ends so."""
+        seen = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while not seen.endswith(end):
+                data = await asyncio.get_running_loop().sock_recv(self.bare, 65_536)
+                assert data, seen
+                seen += data
+        return seen
+
+
+async def accepted(listening: socket.socket) -> Plain:
+    async with asyncio.timeout(PATIENCE_S):
+        taken, _ = await asyncio.get_running_loop().sock_accept(listening)
+    return Plain(taken)
+
+
+async def test_a_post_that_meets_a_connection_just_closed_is_sent_on_another(log: Path) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)  # noqa: FBT003 -- the name is Python's
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    async with proxy(policy({"v1": url}), log) as running:
+        with (
+            closing(listening),
+            closing(socket.create_connection(("127.0.0.1", running.port))) as own,
+        ):
+            client = Plain(own)
+            own.sendall(GET)
+            first = await accepted(listening)
+            await first.until(b"\r\n\r\n")
+            first.bare.sendall(ANSWER)
+            await client.until(b"ok")
+
+            own.sendall(POST)  # both are with the kernel before the sidecar hears of either
+            first.bare.close()
+            second = await accepted(listening)
+            assert (await second.until(b"ab")).startswith(b"POST / ")
+            second.bare.sendall(ANSWER)
+
+            assert (await client.until(b"ok")).startswith(b"HTTP/1.1 200 OK\r\n")
+            second.bare.close()
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("behind", [GET, GET[:9]], ids=["a request", "a part of one"])
+async def test_a_client_that_leaves_while_it_is_not_read_is_noticed_soon(
+    log: Path, behind: bytes, end: str
+) -> None:
+    is_asked, is_gone = asyncio.Event(), asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        is_asked.set()
+        assert await reader.read() == b""
+        is_gone.set()
+
+    async with (
+        scripted_upstream(conversation=listen) as upstream,
+        proxy(policy({"v1": upstream.url}), log) as running,
+        running.client() as client,
+    ):
+        await client.send(GET + behind)
+        await is_asked.wait()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        client.close() if end == "close" else reset(client.writer)
+        await eventually(is_gone.is_set)
+
+        assert loop.time() - began_s < SOON_S
+        assert (await running.recorded())[0]["code"] == "client-gone"
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_noticed(log: Path) -> None:
+    async with chain(log, never) as (running, upstream), running.client() as client:
+        await client.send(POST[:-1])
+        await eventually(lambda: upstream.connections == 1)
+        client.close()
+        await eventually(lambda: upstream.lost == 1)
+
+        assert (await running.recorded())[0]["code"] == "client-gone"
+        assert upstream.received == []
