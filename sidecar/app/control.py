@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 SEED_ACTOR: Final = "flags"
 READY_POLL_S: Final = 0.05
 READY_LATE_POLL_S: Final = 1.0
+ALLOCATOR: Final = {"MALLOC_TRIM_THRESHOLD_": "2097152", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+"""mallopt(3) of workers, in bytes. By its defaults glibc gives the buffers that bodies pass through
+back to the kernel, to fault them in again at once: a fifth of what an upload of 64 KiB costs."""
 READY_WAIT_S: Final = 10.0
 _log = logging.getLogger("sidecar.control")
 
@@ -123,7 +127,8 @@ class WorkerCrew:
     def environment(self, listening: socket.socket, questions: Path) -> dict[str, str]:
         """Return what `sidecar.app` reads in a worker."""
         own = {WORKER_VARIABLE: str(questions), LISTENING_VARIABLE: str(listening.fileno())}
-        return hand_over(self._spec, own)
+        allocator = {name: size for name, size in ALLOCATOR.items() if name not in os.environ}
+        return hand_over(self._spec, own | allocator)
 
     async def is_ready(self, questions: Path) -> bool:
         """Return whether a worker says that it takes traffic."""
