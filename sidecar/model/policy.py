@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A model, version or rule id: it stands in Redis keys, headers and metric labels."""
+
+VersionRef = Name
+"""A version, by its own name or by a label that the policy gives it."""
+
+Moment = Annotated[str, Meta(max_length=40)]
+"""A time in UTC, as RFC 3339 spells it: `2026-11-23T13:00:00Z`."""
 
 Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
 """An arm's share, relative to the sum of its split's weights."""
@@ -18,10 +25,39 @@ Seconds = Annotated[float, Meta(ge=0.05, le=3600)]
 Scalar = str | int | float | bool
 
 
+class State(Enum):
+    """Where a version is in its life: only ACTIVE and DRAINING serve.
+
+    DRAINING serves those alone who are pinned to it or ask for it.
+    """
+
+    REGISTERED = "registered"
+    WARMING = "warming"
+    ACTIVE = "active"
+    DRAINING = "draining"
+    RETIRED = "retired"
+
+
+class OnUnavailable(Enum):
+    """What becomes of a tenant whose pinned version may not serve."""
+
+    REFUSE = "refuse"
+    FALLBACK = "fallback"
+
+
 class Operators(
-    Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"in_": "in"}
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    rename={"in_": "in", "from_": "from"},
 ):
-    """Tests of one attribute; all that are given must hold."""
+    """Tests of one attribute; all that are given must hold.
+
+    `gte` and `lte` compare numbers, also those spelled as text. `semver` is a range such as
+    `>=2.1 <3`. `cidr` are networks, one of which has the address. `from` and `until` are for `time`
+    alone, a half-open interval in UTC.
+    """
 
     in_: tuple[Scalar, ...] | None = None
     not_in: tuple[Scalar, ...] | None = None
@@ -29,6 +65,12 @@ class Operators(
     suffix: str | None = None
     regex: str | None = None
     exists: bool | None = None
+    gte: int | float | None = None
+    lte: int | float | None = None
+    semver: str | None = None
+    cidr: tuple[str, ...] | None = None
+    from_: Moment | None = None
+    until: Moment | None = None
 
 
 Condition = Scalar | tuple[Scalar, ...] | Operators
@@ -37,8 +79,20 @@ Condition = Scalar | tuple[Scalar, ...] | Operators
 Matcher = dict[str, Condition]
 """Conditions by attribute, all of which must hold.
 
-Attributes: `tenant subject app scope method path claim.<path> header.<name>`.
+Attributes: `tenant segment subject app scope method path time claim.<path> header.<name>`.
 """
+
+
+class Segment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A named set of callers: who is in `include` is in, else who is in `exclude` is out.
+
+    Of all others those are in whom a matcher of `when` fits. Both lists are of tenants. A matcher
+    may name other segments; none may lead back to itself.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    when: tuple[Matcher, ...] = ()
 
 
 class Rewrite(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -71,24 +125,46 @@ class Health(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 class VersionTimeouts(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Bounds of waiting for one version, in the place of those of the sidecar's settings."""
 
-    first_byte_s: Seconds
+    first_byte_s: Seconds | None = None
+    body_idle_s: Seconds | None = None
+
+
+class Deprecation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What answers of a draining version tell their callers (RFC 9745, RFC 8594).
+
+    `since` when it is deprecated, `sunset` when it will be gone, `link` what to read about it.
+    """
+
+    since: Moment | None = None
+    sunset: Moment | None = None
+    link: str | None = None
 
 
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One deployed variant. `deny` wins over `allow`; without `allow` all may use it.
+
+    It serves only what one of `accepts` fits (compatibility); without it, everything. Where it may
+    not serve, or cannot before the first byte of an answer, `fallback` may, and so on from there.
+    `idempotent` says that doing any request twice does no harm.
 
     `max_concurrency` requests are with its endpoints at a time, and `max_queue` more may wait for
     their turn; the workers divide both.
     """
 
     endpoints: Annotated[tuple[str, ...], Meta(min_length=1, max_length=256)]
+    state: State = State.ACTIVE
     allow: tuple[Matcher, ...] | None = None
     deny: tuple[Matcher, ...] = ()
+    accepts: tuple[Matcher, ...] | None = None
+    fallback: VersionRef | None = None
     rewrite: Rewrite | None = None
     health: Health | None = None
     max_concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     max_queue: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    max_body_bytes: Annotated[int, Meta(ge=0)] | None = None
+    idempotent: bool = False
     timeouts: VersionTimeouts | None = None
+    deprecation: Deprecation | None = None
 
 
 class Split(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -98,9 +174,9 @@ class Split(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     gets `otherwise` when it is given, else the rule does not match.
     """
 
-    arms: dict[Name, Weight]
+    arms: dict[VersionRef, Weight]
     key: str = "tenant"
-    otherwise: Name | None = None
+    otherwise: VersionRef | None = None
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -108,7 +184,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 
     id: Name
     when: Matcher = {}
-    serve: Name | None = None
+    serve: VersionRef | None = None
     split: Split | None = None
     deny: str | None = None
 
@@ -119,18 +195,24 @@ class Shadow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     `key` is as in `Split`; `request` samples each request on its own.
     """
 
-    version: Name
+    version: VersionRef
     percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
     key: str = "request"
 
 
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One document per model. `revision`, `actor` and `comment` are those of its commit."""
+    """One document per model. `revision`, `actor` and `comment` are those of its commit.
+
+    `labels` are further names of versions, which can be moved: `canary: v3`.
+    """
 
     model: Name
     versions: dict[Name, Version]
+    labels: dict[Name, Name] = {}
+    segments: dict[Name, Segment] = {}
     rules: tuple[Rule, ...] = ()
-    default: Name | None = None
+    default: VersionRef | None = None
+    on_unavailable: OnUnavailable = OnUnavailable.REFUSE
     shadows: tuple[Shadow, ...] = ()
     revision: Annotated[int, Meta(ge=0)] = 0
     actor: str = ""
