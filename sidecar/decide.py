@@ -8,13 +8,14 @@ from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.identity import ANONYMOUS, Identity, is_tenant
-from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 
 if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
     from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.route import RouteTable
+    from sidecar.policy.snapshot import Snapshot
     from sidecar.store.live import LivePolicies
 
 MAX_TENANTS = 10_000  # remembered without auth; any client can name new ones
@@ -26,7 +27,7 @@ class Verdict:
     `rest` is what follows model and version in an inference path, for the version's rewrite.
     """
 
-    __slots__ = ("decision", "identity", "rest", "shadows")
+    __slots__ = ("decision", "identity", "rest", "shadows", "snapshot")
 
     def __init__(
         self,
@@ -34,11 +35,17 @@ class Verdict:
         decision: Decision,
         rest: bytes = b"",
         shadows: tuple[Shadow, ...] = (),
+        snapshot: Snapshot | None = None,
     ) -> None:
+        self.snapshot = snapshot
         self.identity = identity
         self.decision = decision
         self.rest = rest
         self.shadows = shadows
+
+    def but(self, decision: Decision) -> Verdict:
+        """Return this verdict with another decision."""
+        return Verdict(self.identity, decision, self.rest, self.shadows, self.snapshot)
 
 
 class ClaimedTenants:
@@ -108,10 +115,19 @@ class Decider:
                 return Verdict(identity, conflict)
         decision = resolve(snapshot, identity, head)
         if decision.refusal is not None or not snapshot.shadows:
-            return Verdict(identity, decision, route.rest)
-        return Verdict(
-            identity, decision, route.rest, shadows_for(snapshot, identity, head, decision)
-        )
+            return Verdict(identity, decision, route.rest, (), snapshot)
+        shadows = shadows_for(snapshot, identity, head, decision)
+        return Verdict(identity, decision, route.rest, shadows, snapshot)
+
+    def instead(self, verdict: Verdict, head: RequestHead, failed: Code) -> Decision | None:
+        """Return the decision for the fallback of a version that `failed`, or None.
+
+        On the snapshot that the request was decided on, whatever has changed since.
+        """
+        snapshot = verdict.snapshot
+        if snapshot is None:
+            return None
+        return fallback_of(snapshot, verdict.identity, head, verdict.decision, failed.slug)
 
     def _no_snapshot(self) -> Decision:
         # The model is left out: clients can make up any number of names, and metrics keep them.

@@ -112,9 +112,9 @@ class Worker:
             monotonic_s=clock.monotonic_s,
         )
         self._plane = Plane(
-            decide=Decider(
+            decider=Decider(
                 self.live, RouteTable(config.routes, config.model), _identities(config)
-            ).decide,
+            ),
             live=self.live,
             upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             mirror=mirror,

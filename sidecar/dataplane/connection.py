@@ -295,7 +295,7 @@ class ClientConnection(Client):
             self._is_body_due = False
             exchange.on_request_end([] if chunks is None else chunks.trailers)
         elif not exchange.is_ended:
-            self.deadline_s = self.read_s + self._plane.body_idle_s
+            self.deadline_s = self.read_s + exchange.body_idle_s
         return end
 
     def _rest(self, part: bytes) -> None:

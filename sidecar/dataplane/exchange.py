@@ -69,7 +69,10 @@ class Exchange(ResponseSink):
     is_ended = False
     refusal: tuple[Code, str] | None = None  # to be answered at the end of this read
     is_retried = False
+    head_pieces = 0  # of `out` and `replay`: the head; then comes the body
     replay: list[bytes | memoryview] | None = None  # the request, while it may be sent again
+    body_idle_s: float
+    max_body_bytes: int | None
     is_bulky = False  # `out` has a piece that is written apart
     request_bytes = 0
     response_bytes = 0
@@ -87,6 +90,8 @@ class Exchange(ResponseSink):
         self.is_chunked = head.framing == CHUNKED  # the request's body
         self.is_http10 = head.is_http10
         self.keeps_client = head.keeps_alive  # whether the client connection goes on after this
+        self.body_idle_s = plane.body_idle_s
+        self.max_body_bytes = plane.max_body_bytes
         self.out: list[bytes | memoryview] = []  # for the upstream, not written yet
 
     # --- 1. The head is here: decide -----------------------------------------------------------
@@ -102,20 +107,45 @@ class Exchange(ResponseSink):
         if decision.refusal is not None:
             self.refuse(decision.refusal, decision.detail)
             return
-        lane = self.lane = plane.lanes.get(decision) or plane.make_lane(decision)
-        self.is_entered = lane.group.enter()
-        if not self.is_entered and not self._line_up():
+        if not self._join(decision):
+            self.refuse(Code.OVERLOADED, "the version has all the requests that it may have")
+            return
+        limit = self.max_body_bytes
+        if limit is not None and head.framing > limit:
+            self.refuse(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
             return
         if verdict.shadows and not head.upgrade:
             self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, head.has_body)
-        pool = lane.group.pick()
-        if not head.host:  # of HTTP/1.0; an HTTP/1.1 request has one (RFC 9112 section 3.2)
-            head.fields.append(b"Host: %b\r\n" % pool.authority)
+        pool = self.lane.group.pick()
+        self.out = self._spell(pool)
+        self.head_pieces = len(self.out)
+        client.deadline_s = self.began_s + self.body_idle_s
+        if self.is_entered:
+            self._connect(pool)
+
+    def _join(self, decision: Decision) -> bool:
+        """Join the version's requests, or their line, or those of one that serves instead."""
+        plane, chosen = self.plane, decision
+        while True:
+            lane = self.lane = plane.lanes.get(chosen) or plane.make_lane(chosen)
+            self.body_idle_s, self.max_body_bytes = lane.body_idle_s, lane.max_body_bytes
+            self.is_entered = lane.group.enter()
+            if self.is_entered or self._line_up():
+                return True
+            if not lane.has_fallback or not self._decide_instead(Code.OVERLOADED):
+                return False
+            chosen = self.verdict.decision
+
+    def _spell(self, pool: Pool) -> list[bytes | memoryview]:
+        """Return the pieces of the head that the version gets."""
+        head, lane, client, verdict = self.head, self.lane, self.client, self.verdict
         target = head.target
         if lane.rewrite is not None:
             target = lane.rewrite(target, verdict.rest)
         out: list[bytes | memoryview] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += head.fields if not lane.replaced else wire.without(head.fields, lane.replaced)
+        if not head.host:  # of HTTP/1.0; an HTTP/1.1 request has one (RFC 9112 section 3.2)
+            out.append(b"Host: %b\r\n" % pool.authority)
         if self.is_chunked or head.upgrade or head.takes_trailers:
             out += _hop_lines(head)
         out += (
@@ -125,25 +155,21 @@ class Exchange(ResponseSink):
             head.request_id,
             b"\r\n",
             lane.request_lines,
-            plane.tenant_lines[verdict.identity.tenant],
+            self.plane.tenant_lines[verdict.identity.tenant],
             b"\r\n",
         )
-        self.out = out
-        client.deadline_s = self.began_s + plane.body_idle_s
-        if self.is_entered:
-            self._connect(pool)
+        return out
 
     # --- 2. Find a connection ------------------------------------------------------------------
 
     def _line_up(self) -> bool:
-        """Wait until another request of the version ends; refuse if too many wait already."""
+        """Wait until another request of the version ends, unless too many wait already."""
         upstreams, group = self.plane.upstreams, self.lane.group
         turn = Turn(self._on_admitted, self._on_late, self.began_s + upstreams.queue_timeout_s)
         if group.wait(turn):
             self.turn = turn
             return True
         self._count("rmv_limits_hit_total", "limit", "concurrency")
-        self.refuse(Code.OVERLOADED, "the version has all the requests that it may have")
         return False
 
     def _on_admitted(self) -> None:
@@ -154,7 +180,8 @@ class Exchange(ResponseSink):
     def _on_late(self) -> None:
         self.turn = None
         self._count("rmv_limits_hit_total", "limit", "concurrency")
-        self.fail(Code.OVERLOADED, "the version had no room in time")
+        if not self._fall_back(Code.OVERLOADED):
+            self.fail(Code.OVERLOADED, "the version had no room in time")
 
     def _connect(self, pool: Pool) -> None:
         self.pool = pool
@@ -180,7 +207,7 @@ class Exchange(ResponseSink):
         if self.is_ended:
             return
         if self.is_retried or not self._retry("connect"):
-            self.fail(Code.UPSTREAM_FAILED, reason)
+            self._fail_over(Code.UPSTREAM_FAILED, reason)
 
     def _retry(self, cause: str) -> bool:
         """Try another endpoint, once, if the version's budget allows."""
@@ -192,6 +219,44 @@ class Exchange(ResponseSink):
         self._count("rmv_retries_total", "cause", cause)
         self._set_out(group.after(self.endpoint))
         return True
+
+    def _decide_instead(self, failed: Code) -> bool:
+        """Let the version's fallback serve, if there is one for this caller."""
+        verdict = self.verdict
+        decision = self.plane.instead(verdict, self.head, failed)
+        if decision is None:
+            return False
+        self.verdict = verdict.but(decision)
+        return True
+
+    def _fall_back(self, failed: Code) -> bool:
+        """Start over with the version's fallback; `out` has all that has come of the request."""
+        if not self.lane.has_fallback or not self._decide_instead(failed):
+            return False
+        if self.is_entered:
+            self.lane.group.leave()
+            self.is_entered = False
+        body = self.out[self.head_pieces :]
+        if not self._join(self.verdict.decision):
+            return False
+        limit = self.max_body_bytes
+        if limit is not None and max(self.head.framing, self.request_bytes) > limit:
+            return False
+        pool = self.lane.group.pick()
+        out = self._spell(pool)
+        self.head_pieces = len(out)
+        self.out = out + body
+        self.is_retried = self.is_head_sent = False
+        wait_s = self.lane.first_byte_s if self.is_request_done else self.body_idle_s
+        self.client.deadline_s = self.plane.monotonic_s() + wait_s
+        if self.is_entered:
+            self._set_out(pool)
+        return True
+
+    def _fail_over(self, code: Code, reason: str) -> None:
+        """Fall back; where there is nobody, answer with what befell the version."""
+        if not self._fall_back(code):
+            self.fail(code, reason)
 
     def _count(self, name: str, label: str, value: str) -> None:
         """Count what befell a request, by the version that it was for."""
@@ -214,7 +279,7 @@ class Exchange(ResponseSink):
             return
         self.request_bytes += len(data)
         self.is_bulky |= len(data) >= MIN_APART_BYTES
-        limit = self.plane.max_body_bytes
+        limit = self.max_body_bytes
         if limit is not None and self.request_bytes > limit:
             self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
             return
@@ -254,13 +319,15 @@ class Exchange(ResponseSink):
             self.copy.send()
 
     def _write(self, upstream: UpstreamConnection) -> None:
-        out = _packed(self.out) if self.is_bulky else _joined(self.out)
+        pieces = self.out
+        out = _packed(pieces) if self.is_bulky else _joined(pieces)
         self.out = []
         self.is_bulky = False
         if self.is_request_done:
             upstream.is_sent = True
-            if upstream.served and not self.is_head_sent and not self.head.upgrade:
-                self.replay = out
+            is_whole = not self.is_head_sent and not self.head.upgrade
+            if is_whole and (upstream.served or self.lane.has_fallback):
+                self.replay = pieces
         self.is_head_sent = True
         for data in out:
             upstream.send(data)
@@ -328,7 +395,7 @@ class Exchange(ResponseSink):
         self.response_bytes += body_bytes
         client, upstream = self.client, self.upstream
         if upstream is not None:
-            client.deadline_s = upstream.read_s + self.plane.body_idle_s
+            client.deadline_s = upstream.read_s + self.body_idle_s
         client.transport.write(data)
 
     def on_response_end(self) -> None:
@@ -341,27 +408,19 @@ class Exchange(ResponseSink):
         """Try once more where that is safe; else say so, or cut the response short."""
         upstream, self.upstream = self.upstream, None
         self.pool.note_failure()
-        if (
-            is_unanswered
-            and upstream is not None
-            and self._may_repeat(upstream)
-            and self._retry("reset")
-        ):
-            return
-        self.fail(Code.UPSTREAM_FAILED, reason)
-
-    def _may_repeat(self, upstream: UpstreamConnection) -> bool:
-        """Judge a request whose reused connection ended before any byte of an answer.
-
-        Either doing it twice does no harm, or the upstream cannot have begun with it.
-        """
         replay = self.replay
-        if replay is None or self.is_retried or not upstream.served:
-            return False
-        if self.head.method not in _REPEATABLE and not upstream.is_unread():
-            return False
-        self.out = replay
-        return True
+        if replay is None or upstream is None or not is_unanswered:
+            self.fail(Code.UPSTREAM_FAILED, reason)
+        elif not self._is_repeatable() and not upstream.is_unread():
+            self.fail(Code.UPSTREAM_FAILED, reason)  # the upstream may be at work on it
+        else:
+            self.out = replay
+            if self.is_retried or not upstream.served or not self._retry("reset"):
+                self._fail_over(Code.UPSTREAM_FAILED, reason)
+
+    def _is_repeatable(self) -> bool:
+        """Return whether doing the request twice does no harm."""
+        return self.head.method in _REPEATABLE or self.lane.is_idempotent
 
     # --- 5. Ends -------------------------------------------------------------------------------
 
@@ -440,11 +499,23 @@ class Exchange(ResponseSink):
             self.keeps_client = False
             self.on_client_gone()
         elif self.is_request_done or client.reading.is_held_for(UPSTREAM_FULL):
-            if self.is_entered:
-                self.pool.note_failure()
-            self.fail(Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time")
+            self._on_upstream_late()
         else:
             self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
+
+    def _on_upstream_late(self) -> None:
+        code, reason = Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time"
+        if self.is_entered:
+            self.pool.note_failure()
+        replay = self.replay
+        if replay is None or self.is_answered or not self._is_repeatable():
+            self.fail(code, reason)
+            return
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self.out = replay
+        self._fail_over(code, reason)
 
     def on_tunnel_end(self) -> None:
         """Be done: one side of the tunnel has left."""

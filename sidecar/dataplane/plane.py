@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.dataplane.spelling import Spelling, TenantLines
+from sidecar.dataplane.spelling import Spelling, TenantLines, deprecation_lines
+from sidecar.model.policy import VersionTimeouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from sidecar.dataplane.mirror import Mirror
-    from sidecar.decide import Verdict
+    from sidecar.decide import Decider
     from sidecar.model.decision import Decision
     from sidecar.model.limits import Limits, Timeouts
-    from sidecar.model.request import RequestHead
+    from sidecar.model.policy import Version
     from sidecar.runtime.clock import Clock
     from sidecar.runtime.ids import RequestIds
     from sidecar.store.live import LivePolicies
@@ -27,18 +27,29 @@ MAX_LANES: Final = 4096  # decisions are few; those that list rejected candidate
 class Lane:
     """How requests of one decision travel: rendered once, used for each.
 
-    `response_lines` are whole header lines.
+    `response_lines` are whole header lines. Bounds are those of the version, else of the settings.
     """
 
     def __init__(
-        self, spelling: Spelling, response_lines: bytes, group: Group, first_byte_s: float
+        self,
+        version: Version,
+        spelling: Spelling,
+        response_lines: bytes,
+        group: Group,
+        plane: Plane,
     ) -> None:
         self.request_lines = spelling.lines
         self.rewrite = spelling.rewrite
         self.replaced = spelling.replaced
         self.response_lines = response_lines
         self.group = group
-        self.first_byte_s = first_byte_s  # of the version, else of the settings
+        own = version.timeouts or VersionTimeouts()
+        self.first_byte_s = own.first_byte_s or plane.first_byte_s
+        self.body_idle_s = own.body_idle_s or plane.body_idle_s
+        limits = (plane.max_body_bytes, version.max_body_bytes)
+        self.max_body_bytes = min([limit for limit in limits if limit is not None], default=None)
+        self.is_idempotent = version.idempotent
+        self.has_fallback = version.fallback is not None
 
 
 class Plane:
@@ -47,7 +58,7 @@ class Plane:
     def __init__(  # noqa: PLR0913 -- parts, each named where they are wired
         self,
         *,
-        decide: Callable[[RequestHead, float], Verdict],
+        decider: Decider,
         live: LivePolicies,
         upstreams: Upstreams,
         mirror: Mirror,
@@ -59,7 +70,8 @@ class Plane:
         limits: Limits,
         shows_decisions: bool,
     ) -> None:
-        self.decide = decide
+        self.decide = decider.decide
+        self.instead = decider.instead
         self.live = live
         self.upstreams = upstreams
         self.mirror = mirror
@@ -93,12 +105,11 @@ class Plane:
         deployed = policy.versions[version]
         lines = f"X-Model-Version: {version}\r\nX-Model-Decision: {decision.reason}\r\n"
         shown = lines.encode("latin-1") if self.shows_decisions else b""
+        shown += deprecation_lines(deployed)
         group = self.upstreams.group_of(decision.model, version, deployed)
-        own = deployed.timeouts
-        first_byte_s = self.first_byte_s if own is None else own.first_byte_s
         if len(self.lanes) >= MAX_LANES:
             self.lanes.clear()
-        lane = Lane(Spelling(policy, version), shown, group, first_byte_s)
+        lane = Lane(deployed, Spelling(policy, version), shown, group, self)
         self.lanes[decision] = lane
         return lane
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
+from sidecar.model.policy import State
+from sidecar.policy.moment import seconds
 from sidecar.policy.rewrite import compile_rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sidecar.model.policy import Policy
+    from sidecar.model.policy import Policy, Version
 
 MAX_TENANTS: Final = 16_384  # remembered lines
 
@@ -32,6 +35,26 @@ class Spelling:
             self.replaced = frozenset(name.lower().encode() for name in rewrite.headers)
             lines += "".join(f"{name}: {value}\r\n" for name, value in rewrite.headers.items())
         self.lines = lines.encode("latin-1")
+
+
+def deprecation_lines(version: Version) -> bytes:
+    """Return the header lines that tell callers of a draining version to move on.
+
+    Deprecation is RFC 9745's, Sunset RFC 8594's; both have a link relation for what to read.
+    """
+    told = version.deprecation
+    if told is None or version.state is not State.DRAINING:
+        return b""
+    lines = b""
+    if told.since is not None:
+        lines += b"Deprecation: @%d\r\n" % seconds(told.since)
+    if told.sunset is not None:
+        date = formatdate(seconds(told.sunset), usegmt=True)
+        lines += b"Sunset: %b\r\n" % date.encode()
+    if told.link is not None:
+        relation = "deprecation" if told.sunset is None else "sunset"
+        lines += f'Link: <{told.link}>; rel="{relation}"\r\n'.encode("latin-1")
+    return lines
 
 
 class TenantLines(dict[str, bytes]):

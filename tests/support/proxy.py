@@ -197,7 +197,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     )
     known = ClaimedTenants() if identities is None else identities
     plane = Plane(
-        decide=Decider(live, RouteTable((), "m"), known).decide,
+        decider=Decider(live, RouteTable((), "m"), known),
         live=live,
         upstreams=Upstreams(settings, clock.monotonic_s, metrics),
         mirror=mirror,
