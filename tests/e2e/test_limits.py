@@ -101,6 +101,9 @@ async def test_each_limit_has_its_status_its_code_and_a_count() -> None:
 
 
 async def test_connections_and_waiting_for_one_are_bounded() -> None:
+    async def is_empty() -> bool:
+        return await running.counted("rmv_connections") == 0
+
     with deaf() as dead_url:
         async with (
             scripted_upstream() as upstream,
@@ -112,6 +115,7 @@ async def test_connections_and_waiting_for_one_are_bounded() -> None:
                 assert await many[0][0].read() == b""  # idle for too long: without a word
             for _, writer in many:
                 writer.close()
+            await running.until(is_empty, "room")
             late = await running.ask(X_Model_Version="v2")
 
             assert (turned_away.status, turned_away.code) == (503, "overloaded")
