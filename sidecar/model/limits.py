@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Seconds = Annotated[float, Meta(gt=0)]
+MAX_S = 604_800  # a week: what is meant to last longer is a mistake, and `inf` is no number in JSON
+Seconds = Annotated[float, Meta(ge=0.01, le=MAX_S)]
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +23,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     queue_s: Seconds = 1.0  # for a request of a version that is busy, see `max_concurrency`
     drain_s: Seconds = 30.0
     drain_tunnel_s: Seconds = 60.0  # the same for upgraded connections, if it is longer
-    drain_idle_s: Annotated[float, Meta(ge=0)] = 1.0  # for a request on its way as it stops
+    drain_idle_s: Annotated[float, Meta(ge=0, le=MAX_S)] = (
+        1.0  # for requests on their way
+    )
     worker_start_s: Seconds = 30.0  # for a new worker to get ready, before the old one is kept
     worker_hang_s: Seconds = 30.0  # for a worker that answers no more, before it is killed
     mirror_s: Seconds = 10.0  # a copy in line; its answer to begin; and that to end
