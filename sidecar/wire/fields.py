@@ -152,7 +152,9 @@ def value_of(line: bytes) -> bytes:
 
 def value_at(line: bytes, at: int) -> bytes:
     """Return the value of a whole header line whose colon is at `at`, as `value_of` does."""
-    value = line[at + 2 : -2]
+    end = len(line) - 2
+    # Compiled, a slice that ends before it begins raises SystemError.
+    value = line[at + 2 : end] if end > at + 2 else b""
     # Nearly always it stands between one space and the CRLF: to strip it would be a copy more.
     if value and line[at + 1] == SPACE and value[0] > SPACE and value[-1] > SPACE:
         return value
