@@ -223,8 +223,8 @@ def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
         yield "tls.client_certs", "says that clients have certificates: set tls.client_ca_file too"
     try:
         tls.load(settings)
-    except ConfigError as error:
-        yield "tls", str(error)
+    except tls.TlsFileError as error:
+        yield f"tls.{error.setting}", str(error)
 
 
 def _upstream_contradictions(config: Config) -> Iterator[tuple[str, str]]:
