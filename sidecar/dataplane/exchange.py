@@ -313,6 +313,8 @@ class Exchange(ResponseSink):
         protocols = wire.tokens(head.upgrade)
         if upstream is None or not asked or not protocols <= wire.tokens(asked):
             return None
+        if not self.is_request_done:  # what is left of the body would be taken for the protocol's
+            return None
         self.first_byte_s = response.read_s - self.began_s
         self.status, self.keeps_client, self.replay = head.status, False, None
         self.pool.note_success()

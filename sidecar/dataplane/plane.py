@@ -62,6 +62,7 @@ class Plane:
         self.decide = decide
         self.live = live
         self.upstreams = upstreams
+        self.turns = upstreams.turns
         self.mirror = mirror
         self.recorder = recorder
         self.record = recorder.add

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from sidecar.runtime.tasks import spawn
+from sidecar.runtime.turns import Turns
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.breaker import Breaker
 from sidecar.upstream.connection import UpstreamConnection
@@ -42,6 +43,7 @@ class PoolSettings(Struct, frozen=True):
     workers: int = 1  # that share the concurrency of a version
     traffic: str = "requests"  # what is sent, as metrics and log tell it: these, or their "copies"
     dialer: Dialer = field(default_factory=Dialer)
+    turns: Turns = field(default_factory=Turns)
 
 
 class Pool(Keeper):
@@ -62,6 +64,7 @@ class Pool(Keeper):
         self.url = endpoint.url
         self.authority = endpoint.authority
         self.hides_decisions = settings.hides_decisions
+        self.turns = settings.turns
         self.is_closed = False
         self.is_healthy = True  # what health checks say
         self.is_ejected = False
@@ -222,6 +225,7 @@ class Upstreams:
         metrics: Metrics | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self.turns = settings.turns
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._metrics = metrics or Metrics()

@@ -64,7 +64,9 @@ class FieldKinds:
         kind = self._known.get(name.lower().replace(b"_", b"-"), PASS)
         if b"_" in name and kind not in {PASS, SECRET}:
             kind = DROP
-        if len(self._spellings) < MAX_SPELLINGS and len(name) <= MAX_SPELLING_BYTES:
+        if len(name) <= MAX_SPELLING_BYTES:
+            if len(self._spellings) >= MAX_SPELLINGS:
+                self._spellings = dict(self._known)  # somebody makes them up
             self._spellings[name] = kind
         return kind
 
