@@ -22,7 +22,6 @@ from sidecar.errors import ConfigError
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
-from sidecar.runtime.processes import allow_files
 from sidecar.runtime.questions import leave_last_word, serve_questions
 from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
 
-SPARE_FILES: Final = 1024  # for mirrors, the store, logs and libraries
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
 _log = logging.getLogger("sidecar.worker")
 
@@ -56,12 +54,6 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     """
     ending = Ending(RETIRE)
     listening.set_inheritable(False)
-    wanted = 2 * config.limits.connections + SPARE_FILES  # each client may need an upstream
-    if (allowed := allow_files(wanted)) < wanted:
-        _log.warning(
-            "the limit of open files is low for limits.connections",
-            extra={"allowed": allowed, "wanted": wanted},
-        )
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")

@@ -87,6 +87,11 @@ class Patience(NamedTuple):
     start_s: float  # for a new one to get ready, before the old one is kept
     hang_s: float  # for one that answers no more
 
+    @property
+    def kill_s(self) -> float:
+        """After how long one that was told to end is killed."""
+        return self.drain_s + KILL_GRACE_S
+
 
 class Worker:
     """One worker process, and where it answers questions."""
@@ -168,9 +173,7 @@ class Workers:
             place.end()
         await stop(self._replacer, self._watcher)
         places = [spawn(place.emptied(), name="emptied") for place in self._places]
-        _, late = await asyncio.wait(
-            [*self._keepers, *places], timeout=self._patience.drain_s + KILL_GRACE_S
-        )
+        _, late = await asyncio.wait([*self._keepers, *places], timeout=self._patience.kill_s)
         if late:
             number = sum(len(place.running) for place in self._places)
             _log.error("workers killed: they did not drain", extra={"workers": number})
@@ -193,7 +196,11 @@ class Workers:
             self._is_replacement_due.clear()
             _log.info("replacing workers")
             replaced = [await place.replace(self._patience) for place in self._places]
-            _log.info("workers replaced", extra={"workers": sum(replaced)})
+            if all(replaced):
+                _log.info("workers replaced", extra={"workers": len(replaced)})
+            else:
+                extra = {"replaced": sum(replaced), "workers": len(replaced)}
+                _log.error("not every worker was replaced", extra=extra)
 
     async def _watch(self) -> None:
         while True:
@@ -265,7 +272,7 @@ class Place:
             return False
         self._take_in(successor)
         former.signal(RETIRE)
-        spawn(_end_in_time(former, patience.drain_s + KILL_GRACE_S), name="retirement")
+        spawn(_end_in_time(former, patience.kill_s), name="retirement")
         return True
 
     def end(self) -> None:
