@@ -24,7 +24,7 @@ from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.processes import Patience, Workers, allow_files
-from sidecar.runtime.questions import ask, take_last_word
+from sidecar.runtime.questions import ask, take_excuse, take_last_word
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
@@ -157,10 +157,11 @@ class WorkerCrew:
             return False
         return True
 
-    def on_gone(self, questions: Path) -> None:
-        """Keep what a worker has counted."""
+    def on_gone(self, questions: Path) -> str:
+        """Keep what a worker has counted; return why it could not begin, if it has said so."""
         self._ledger.close(questions.name, take_last_word(questions))
         questions.unlink(missing_ok=True)
+        return take_excuse(questions)
 
 
 async def _unready(fleet: WorkerFleet, ending: Ending) -> str:
