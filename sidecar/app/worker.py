@@ -33,6 +33,7 @@ from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.upstream.dial import Dialer
+from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
@@ -91,7 +92,7 @@ class Worker:
             hides_decisions=config.decision_headers,
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
-            dialer=Dialer(config.upstream, config.upstream_tls),
+            dialer=Dialer(config.upstream, config.upstream_tls, users=self._users_of),
         )
         mirror = Mirror(
             live=self.live,
@@ -169,6 +170,15 @@ class Worker:
         self._plane.mirror.close()
         self._plane.upstreams.close()
         self._recorder.flush()
+
+    def _users_of(self, url: str) -> str:
+        """Return the versions that have an endpoint, as the log tells them."""
+        return spelled(
+            (model, name)
+            for model, snapshot in self.live.snapshots.items()
+            for name, version in snapshot.policy.versions.items()
+            if url in version.endpoints
+        )
 
     def _on_policy_change(self, model: str) -> None:
         snapshot = self.live.snapshots.get(model)
