@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 READ_EVERY_S: Final = 1.0  # what a worker that is killed has counted since is lost
 READ_BYTES_S: Final = 128 * 1024  # 3.5 ms of a worker, measured: more than that is read less often
+NOT_BEGUN: Final = "has not begun"  # what stands for the answer of a worker without its socket
 
 
 class Sockets(Protocol):
@@ -22,6 +23,9 @@ class Sockets(Protocol):
 
     def present(self) -> Sequence[Path]:
         """Return the sockets of those that take traffic."""
+
+    def excuses(self) -> Sequence[str]:
+        """Return why the last worker before each of these could not begin; empty if it could."""
 
     def running(self) -> Sequence[Path]:
         """Return these, and those of workers that begin or retire."""
@@ -45,7 +49,10 @@ class WorkerFleet:
         """Return why one of the workers should get no traffic, or an empty text."""
         present = self._sockets.present()
         answers = await asyncio.gather(*(self._ask(path, self._ready) for path in present))
-        for number, (why, is_up) in enumerate(answers):
+        excuses = self._sockets.excuses()
+        for number, ((why, is_up), excuse) in enumerate(zip(answers, excuses, strict=True)):
+            if why == NOT_BEGUN and excuse:
+                return f"worker {number}: cannot begin: {excuse}"
             if why or not is_up:
                 return f"worker {number}: {why}"
         return ""
@@ -79,5 +86,7 @@ class WorkerFleet:
     async def _ask(self, path: Path, question: str) -> tuple[str, bool]:
         try:
             return await ask(path, question), True
+        except FileNotFoundError:
+            return NOT_BEGUN, False
         except OSError as error:  # TimeoutError is one
             return f"does not answer: {str(error) or 'too late'}", False

@@ -6,12 +6,14 @@ import asyncio
 import os
 import socket
 import sys
+from pathlib import Path
 
 import uvloop
 
 from sidecar.app.spec import LISTENING_VARIABLE, WORKER_VARIABLE
 from sidecar.config import take_over
 from sidecar.errors import SidecarError
+from sidecar.runtime.questions import leave_excuse
 from sidecar.telemetry import logs
 
 
@@ -27,6 +29,8 @@ def main() -> None:
         return
     except (SidecarError, OSError) as error:
         sys.stderr.write(f"rmv serve: {error}\n")
+        if WORKER_VARIABLE in os.environ:
+            leave_excuse(Path(os.environ[WORKER_VARIABLE]), str(error))
         raise SystemExit(1) from error
 
 

@@ -23,8 +23,8 @@ from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
-from sidecar.runtime.processes import Patience, Workers
-from sidecar.runtime.questions import ask, take_last_word
+from sidecar.runtime.processes import Patience, Workers, allow_files
+from sidecar.runtime.questions import ask, take_excuse, take_last_word
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
@@ -47,6 +47,7 @@ ALLOCATOR: Final = {"MALLOC_TRIM_THRESHOLD_": "2097152", "MALLOC_MMAP_THRESHOLD_
 """mallopt(3) of workers, in bytes. By its defaults glibc gives the buffers that bodies pass through
 back to the kernel, to fault them in again at once: a fifth of what an upload of 64 KiB costs."""
 READY_WAIT_S: Final = 10.0
+SPARE_FILES: Final = 1024  # of a worker, for mirrors, the store, logs and libraries
 _log = logging.getLogger("sidecar.control")
 
 
@@ -57,10 +58,21 @@ async def run_control(spec: ServeSpec) -> None:
         _log.warning("AUTH IS OFF: every caller is believed to be whom its X-Tenant names")
     if not spec.config.upstream_tls.verify:
         _log.warning("UPSTREAM TLS IS NOT VERIFIED: any certificate of any endpoint is believed")
+    _allow_files(spec.config)
     async with _store_for(spec.config) as config:
         if spec.seed_policy is not None:
             await _seed(config, spec.seed_policy)
         await _serve(config, ending)
+
+
+def _allow_files(config: Config) -> None:
+    """Raise the limit of open files, which workers inherit; tell if clients may meet it."""
+    needed = 2 * config.limits.connections  # each client may need an upstream
+    if (allowed := allow_files(needed + SPARE_FILES)) < needed:
+        _log.warning(
+            "the limit of open files is low for limits.connections",
+            extra={"allowed": allowed, "needed": needed},
+        )
 
 
 @asynccontextmanager
@@ -107,7 +119,7 @@ async def _serve(config: Config, ending: Ending) -> None:
             helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
         await ending.asked()
         await stop(*helpers)
-        await _stop(workers, _patience(config).drain_s, ending)
+        await _stop(workers, _patience(config).kill_s, ending)
         await admin.stop()
         held.close()
         if workers.is_hopeless:
@@ -145,10 +157,11 @@ class WorkerCrew:
             return False
         return True
 
-    def on_gone(self, questions: Path) -> None:
-        """Keep what a worker has counted."""
+    def on_gone(self, questions: Path) -> str:
+        """Keep what a worker has counted; return why it could not begin, if it has said so."""
         self._ledger.close(questions.name, take_last_word(questions))
         questions.unlink(missing_ok=True)
+        return take_excuse(questions)
 
 
 async def _unready(fleet: WorkerFleet, ending: Ending) -> str:
@@ -162,7 +175,7 @@ def _patience(config: Config) -> Patience:
     return Patience(drain_s, timeouts.worker_start_s, timeouts.worker_hang_s)
 
 
-async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
+async def _stop(workers: Workers, kill_s: float, ending: Ending) -> None:
     """End the workers: when asked again without waiting for what they have in hand."""
 
     async def hurry() -> None:
@@ -170,7 +183,7 @@ async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
         _log.warning("asked again: stopping at once")
         workers.kill()
 
-    _log.info("stopping", extra={"drain_s": drain_s})
+    _log.info("stopping", extra={"kills_after_s": kill_s})
     hurrying = spawn(hurry(), name="hurry")
     await workers.stop()
     await stop(hurrying)

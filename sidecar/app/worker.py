@@ -22,7 +22,6 @@ from sidecar.errors import ConfigError
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
-from sidecar.runtime.processes import allow_files
 from sidecar.runtime.questions import leave_last_word, serve_questions
 from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
@@ -34,6 +33,7 @@ from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.upstream.dial import Dialer
+from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
 
-SPARE_FILES: Final = 1024  # for mirrors, the store, logs and libraries
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
 _log = logging.getLogger("sidecar.worker")
 
@@ -56,12 +55,6 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     """
     ending = Ending(RETIRE)
     listening.set_inheritable(False)
-    wanted = 2 * config.limits.connections + SPARE_FILES  # each client may need an upstream
-    if (allowed := allow_files(wanted)) < wanted:
-        _log.warning(
-            "the limit of open files is low for limits.connections",
-            extra={"allowed": allowed, "wanted": wanted},
-        )
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
@@ -99,7 +92,7 @@ class Worker:
             hides_decisions=config.decision_headers,
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
-            dialer=Dialer(config.upstream, config.upstream_tls),
+            dialer=Dialer(config.upstream, config.upstream_tls, users=self._users_of),
         )
         mirror = Mirror(
             live=self.live,
@@ -177,6 +170,15 @@ class Worker:
         self._plane.mirror.close()
         self._plane.upstreams.close()
         self._recorder.flush()
+
+    def _users_of(self, url: str) -> str:
+        """Return the versions that have an endpoint, as the log tells them."""
+        return spelled(
+            (model, name)
+            for model, snapshot in self.live.snapshots.items()
+            for name, version in snapshot.policy.versions.items()
+            if url in version.endpoints
+        )
 
     def _on_policy_change(self, model: str) -> None:
         snapshot = self.live.snapshots.get(model)

@@ -128,6 +128,13 @@ class ClientConnection(Client):
         else:
             self._close(lingers=True)  # its next request may be on its way
 
+    def on_drain_over(self) -> None:
+        """End what is in hand: the sidecar stops, and waits no longer."""
+        if self._current is not None and self._tunnel is None:
+            self._current.fail(Code.DRAINED, "the sidecar stopped before the answer was whole")
+        else:
+            self.transport.abort()
+
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: object) -> None:

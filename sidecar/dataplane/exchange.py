@@ -176,10 +176,11 @@ class Exchange(ResponseSink):
         self.client.reading.release(UNCONNECTED)
 
     def _on_connect_failed(self, reason: str) -> None:
-        """Try one other connection: no byte of the request has been sent."""
+        """Try one other endpoint, if there is one: no byte of the request has been sent."""
         if self.is_ended:
             return
-        if self.is_retried or not self._retry("connect"):
+        is_lone = len(self.lane.group.pools) == 1
+        if is_lone or self.is_retried or not self._retry("connect"):
             self.fail(Code.UPSTREAM_FAILED, reason)
 
     def _retry(self, cause: str) -> bool:

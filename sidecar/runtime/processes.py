@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sidecar.runtime.signals import RETIRE
-from sidecar.runtime.sockets import ignore_new_clients
+from sidecar.runtime.sockets import ignore_new_clients, stop_listening
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class Crew(Protocol):
     async def answers(self, questions: Path) -> bool:
         """Return whether a worker answers at `questions` at all."""
 
-    def on_gone(self, questions: Path) -> None:
-        """Learn that the worker that answered at `questions` has ended."""
+    def on_gone(self, questions: Path) -> str:
+        """Learn that a worker has ended; return why it could not begin, if it has said so."""
 
 
 class Patience(NamedTuple):
@@ -87,6 +87,11 @@ class Patience(NamedTuple):
     start_s: float  # for a new one to get ready, before the old one is kept
     hang_s: float  # for one that answers no more
 
+    @property
+    def kill_s(self) -> float:
+        """After how long one that was told to end is killed."""
+        return self.drain_s + KILL_GRACE_S
+
 
 class Worker:
     """One worker process, and where it answers questions."""
@@ -94,6 +99,9 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process, questions: Path) -> None:
         self.process = process
         self.questions = questions
+        self.is_gone = asyncio.Event()
+        self.has_begun = False  # known once it is gone: it has answered questions
+        self.excuse = ""  # what it said, if it has not
         self._silent_since_s: float | None = None
 
     def silence_s(self, *, answers: bool, now_s: float) -> float:
@@ -115,7 +123,8 @@ class Workers:
     """A fixed number of places, and in each a worker process, started again when it dies.
 
     A place has one listening socket, which is open here too: what waits in its queue when a
-    worker dies or is replaced is accepted by the next one.
+    worker dies or is replaced is accepted by the next one. If that one cannot begin, the socket
+    listens no more until one can: nobody waits for a place that may stay empty.
 
     A worker that cannot even begin is not started again: what keeps it from it is a setting, and
     will not go away. Then `is_hopeless` is true, and `on_hopeless` is called once.
@@ -146,6 +155,10 @@ class Workers:
         """Return where the present worker of each place answers questions."""
         return [place.questions for place in self._places]
 
+    def excuses(self) -> list[str]:
+        """Return why the last worker of each place could not begin; empty where one could."""
+        return [place.excuse for place in self._places]
+
     def running(self) -> list[Path]:
         """Return where every worker answers questions, those that begin or retire included."""
         return [worker.questions for place in self._places for worker in place.running]
@@ -168,9 +181,7 @@ class Workers:
             place.end()
         await stop(self._replacer, self._watcher)
         places = [spawn(place.emptied(), name="emptied") for place in self._places]
-        _, late = await asyncio.wait(
-            [*self._keepers, *places], timeout=self._patience.drain_s + KILL_GRACE_S
-        )
+        _, late = await asyncio.wait([*self._keepers, *places], timeout=self._patience.kill_s)
         if late:
             number = sum(len(place.running) for place in self._places)
             _log.error("workers killed: they did not drain", extra={"workers": number})
@@ -193,7 +204,11 @@ class Workers:
             self._is_replacement_due.clear()
             _log.info("replacing workers")
             replaced = [await place.replace(self._patience) for place in self._places]
-            _log.info("workers replaced", extra={"workers": sum(replaced)})
+            if all(replaced):
+                _log.info("workers replaced", extra={"workers": len(replaced)})
+            else:
+                extra = {"replaced": sum(replaced), "workers": len(replaced)}
+                _log.error("not every worker was replaced", extra=extra)
 
     async def _watch(self) -> None:
         while True:
@@ -217,6 +232,7 @@ class Place:
     def __init__(self, number: int, listening: socket.socket, crew: Crew, folder: Path) -> None:
         self.number = number
         self.questions = folder / f"worker-{number}"
+        self.excuse = ""  # why the last worker could not begin
         self.running: set[Worker] = set()
         self._listening = listening
         self._crew = crew
@@ -235,7 +251,8 @@ class Place:
         while not self._is_ending.is_set():
             began_s = clock()
             self._take_in(await self._start())
-            status = await self._end_of_present()
+            former = await self._end_of_present()
+            status = former.process.returncode
             if self._is_ending.is_set():
                 break
             is_healthy = clock() - began_s > HEALTHY_S
@@ -245,6 +262,10 @@ class Place:
             backoff_s = FIRST_BACKOFF_S if is_healthy else min(backoff_s * 2, MAX_BACKOFF_S)
             _log.error("worker died", extra={"worker": self.number, "status": status})
             self._present = None
+            self.excuse = former.excuse
+            if not former.has_begun:
+                # Not before it is gone: of a worker that begins it would take the socket away.
+                stop_listening(self._listening)
             await self._pause(backoff_s)
         return True
 
@@ -265,7 +286,7 @@ class Place:
             return False
         self._take_in(successor)
         former.signal(RETIRE)
-        spawn(_end_in_time(former, patience.drain_s + KILL_GRACE_S), name="retirement")
+        spawn(_end_in_time(former, patience.kill_s), name="retirement")
         return True
 
     def end(self) -> None:
@@ -307,21 +328,25 @@ class Place:
         return worker
 
     async def _reap(self, worker: Worker) -> None:
-        await worker.process.wait()
+        status = await worker.process.wait()
         self.running.discard(worker)
-        self._crew.on_gone(worker.questions)
+        worker.has_begun = worker.questions.exists()
+        said = self._crew.on_gone(worker.questions)
+        if not worker.has_begun:
+            worker.excuse = said or f"ended with status {status}"
+        worker.is_gone.set()
         if not self.running:
             self._is_empty.set()
 
-    async def _end_of_present(self) -> int:
-        """Wait until a worker ends that none has replaced; return its status, -N for signal N."""
+    async def _end_of_present(self) -> Worker:
+        """Wait until a worker is gone that none has replaced; return it."""
         while True:
             worker = self._present
             if worker is None:
                 raise RuntimeError("nobody to wait for")
-            status = await worker.process.wait()
+            await worker.is_gone.wait()
             if worker is self._present:
-                return status
+                return worker
 
     async def _becomes_ready(self, worker: Worker, within_s: float) -> bool:
         with suppress(TimeoutError):

@@ -1,6 +1,7 @@
 """Questions between processes of one sidecar, over a unix socket: a line in, size and text out.
 
-A process that ends may leave a last word beside its socket, for whom it can no longer answer.
+A process that ends may leave a last word beside its socket, for whom it can no longer answer;
+one that cannot even begin, an excuse.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 ASK_TIMEOUT_S = 2.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_LAST_WORD = "last"
+_EXCUSE = "excuse"
 
 
 async def serve_questions(path: Path, answers: Mapping[str, Callable[[], str]]) -> asyncio.Server:
@@ -52,18 +55,36 @@ async def ask(path: Path, question: str) -> str:
 
 def leave_last_word(path: Path, word: str) -> None:
     """Leave a text for whoever asked at `path`; where it cannot be written there is none."""
-    written = path.with_name(f"{path.name}.part")
-    with suppress(OSError):
-        written.write_text(word, encoding="utf-8")
-        written.replace(path.with_name(f"{path.name}.last"))
+    _leave(path, _LAST_WORD, word)
 
 
 def take_last_word(path: Path) -> str:
     """Return and remove what the process that answered at `path` has left, if anything."""
-    last = path.with_name(f"{path.name}.last")
+    return _take(path, _LAST_WORD)
+
+
+def leave_excuse(path: Path, why: str) -> None:
+    """Leave why nobody will answer at `path`; where it cannot be written there is none."""
+    _leave(path, _EXCUSE, why)
+
+
+def take_excuse(path: Path) -> str:
+    """Return and remove why nobody answers at `path`, if it was said."""
+    return _take(path, _EXCUSE)
+
+
+def _leave(path: Path, kind: str, text: str) -> None:
+    written = path.with_name(f"{path.name}.part")
+    with suppress(OSError):
+        written.write_text(text, encoding="utf-8")
+        written.replace(path.with_name(f"{path.name}.{kind}"))
+
+
+def _take(path: Path, kind: str) -> str:
+    left = path.with_name(f"{path.name}.{kind}")
     try:
-        word = last.read_text(encoding="utf-8")
+        text = left.read_text(encoding="utf-8")
     except OSError:
         return ""
-    last.unlink(missing_ok=True)
-    return word
+    left.unlink(missing_ok=True)
+    return text

@@ -16,7 +16,7 @@ from sidecar.upstream.connection import UpstreamConnection
 from sidecar.upstream.contract import Keeper
 from sidecar.upstream.dial import Dialer, DialError
 from sidecar.upstream.ejection import MAX_FAILURES, Ejection
-from sidecar.upstream.endpoint import Endpoint, parse_endpoint
+from sidecar.upstream.endpoint import Endpoint, parse_endpoint, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -314,7 +314,8 @@ class Upstreams:
                 "rmv_ejections_total", "model", model, "version", version,
                 "endpoint", pool.url, "traffic", traffic,
             )  # fmt: skip
-        extra = {"endpoint": pool.url, "for_s": for_s, "traffic": traffic}
+        versions = spelled(groups)
+        extra = {"endpoint": pool.url, "versions": versions, "for_s": for_s, "traffic": traffic}
         _log.warning("endpoint ejected", extra=extra)
 
 

@@ -32,6 +32,9 @@ class Team:
     def present(self) -> list[Path]:
         return self._running[-1:]
 
+    def excuses(self) -> list[str]:
+        return [""] * len(self.present())
+
     def running(self) -> list[Path]:
         return self._running
 
