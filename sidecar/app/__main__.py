@@ -6,14 +6,13 @@ import asyncio
 import os
 import socket
 import sys
-from pathlib import Path
 
 import uvloop
 
 from sidecar.app.spec import LISTENING_VARIABLE, WORKER_VARIABLE
 from sidecar.config import take_over
 from sidecar.errors import SidecarError
-from sidecar.runtime.questions import leave_excuse
+from sidecar.runtime.questions import excuse
 from sidecar.telemetry import logs
 
 
@@ -29,8 +28,6 @@ def main() -> None:
         return
     except (SidecarError, OSError) as error:
         sys.stderr.write(f"rmv serve: {error}\n")
-        if WORKER_VARIABLE in os.environ:
-            leave_excuse(Path(os.environ[WORKER_VARIABLE]), str(error))
         raise SystemExit(1) from error
 
 
@@ -40,7 +37,12 @@ def _serve() -> None:
         from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
 
         listening = socket.socket(fileno=int(os.environ[LISTENING_VARIABLE]))
-        uvloop.run(run_worker(spec.config, listening, os.environ[WORKER_VARIABLE]))
+        answering = socket.socket(fileno=int(os.environ[WORKER_VARIABLE]))
+        try:
+            uvloop.run(run_worker(spec.config, listening, answering))
+        except (SidecarError, OSError) as error:
+            excuse(answering, str(error))
+            raise
     else:
         from sidecar.app.control import run_control  # noqa: PLC0415
 

@@ -7,10 +7,8 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -24,7 +22,6 @@ from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.processes import Patience, Workers, allow_files
-from sidecar.runtime.questions import ask, take_excuse, take_last_word
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
 
     from sidecar.config import Config
     from sidecar.model.policy import Policy
+    from sidecar.runtime.questions import Line
     from sidecar.store.base import Store, StoredPolicy
 
 SEED_ACTOR: Final = "flags"
@@ -92,38 +90,36 @@ async def _store_for(config: Config) -> AsyncIterator[Config]:
 
 
 async def _serve(config: Config, ending: Ending) -> None:
-    with tempfile.TemporaryDirectory(prefix="rmv-") as folder:
-        # Bound here and held: a port that is taken is told once, and not by every worker.
-        held = HeldPort(config.listen)
-        bound = msgspec.structs.replace(config, listen=held.address)
-        admin_socket = None if config.admin is None else bind(config.admin)
-        if admin_socket is not None:
-            bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
-        ledger = Ledger(SHARED_GAUGES)
-        workers = Workers(
-            WorkerCrew(bound, ledger),
-            held.sockets(config.workers),
-            Path(folder),
-            _patience(config),
-            on_hopeless=ending.ask,
-        )
-        fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS)
-        admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
-        if admin_socket is not None:
-            await admin.start(admin_socket)
-        _log.info("starting", extra=_summary(bound))
-        workers.start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
-        helpers = [spawn(_announce(bound, fleet), name="announce")]
-        if admin_socket is not None:
-            helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
-        await ending.asked()
-        await stop(*helpers)
-        await _stop(workers, _patience(config).kill_s, ending)
-        await admin.stop()
-        held.close()
-        if workers.is_hopeless:
-            raise SidecarError("a worker could not begin; what it said stands above")
+    # Bound here and held: a port that is taken is told once, and not by every worker.
+    held = HeldPort(config.listen)
+    bound = msgspec.structs.replace(config, listen=held.address)
+    admin_socket = None if config.admin is None else bind(config.admin)
+    if admin_socket is not None:
+        bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
+    ledger = Ledger(SHARED_GAUGES)
+    workers = Workers(
+        WorkerCrew(bound, ledger),
+        held.sockets(config.workers),
+        _patience(config),
+        on_hopeless=ending.ask,
+    )
+    fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS)
+    admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
+    if admin_socket is not None:
+        await admin.start(admin_socket)
+    _log.info("starting", extra=_summary(bound))
+    workers.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
+    helpers = [spawn(_announce(bound, fleet), name="announce")]
+    if admin_socket is not None:
+        helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
+    await ending.asked()
+    await stop(*helpers)
+    await _stop(workers, _patience(config).kill_s, ending)
+    await admin.stop()
+    held.close()
+    if workers.is_hopeless:
+        raise SidecarError("a worker could not begin; what it said stands above")
 
 
 class WorkerCrew:
@@ -136,32 +132,33 @@ class WorkerCrew:
         self._spec = ServeSpec(config)
         self._ledger = ledger
 
-    def environment(self, listening: socket.socket, questions: Path) -> dict[str, str]:
+    def environment(self, listening: socket.socket, answering: socket.socket) -> dict[str, str]:
         """Return what `sidecar.app` reads in a worker."""
-        own = {WORKER_VARIABLE: str(questions), LISTENING_VARIABLE: str(listening.fileno())}
+        own = {
+            WORKER_VARIABLE: str(answering.fileno()),
+            LISTENING_VARIABLE: str(listening.fileno()),
+        }
         allocator = {name: size for name, size in ALLOCATOR.items() if name not in os.environ}
         return hand_over(self._spec, own | allocator)
 
-    async def is_ready(self, questions: Path) -> bool:
+    async def is_ready(self, line: Line) -> bool:
         """Return whether a worker says that it takes traffic."""
         try:
-            return await ask(questions, READY) == ""
+            return await line.ask(READY) == ""
         except OSError:  # it does not answer yet; TimeoutError is one
             return False
 
-    async def answers(self, questions: Path) -> bool:
+    async def answers(self, line: Line) -> bool:
         """Return whether a worker answers, be it that it is not ready."""
         try:
-            await ask(questions, READY)
+            await line.ask(READY)
         except OSError:
             return False
         return True
 
-    def on_gone(self, questions: Path) -> str:
-        """Keep what a worker has counted; return why it could not begin, if it has said so."""
-        self._ledger.close(questions.name, take_last_word(questions))
-        questions.unlink(missing_ok=True)
-        return take_excuse(questions)
+    def on_gone(self, line: Line) -> None:
+        """Keep what a worker has counted."""
+        self._ledger.close(line.name, line.last_word)
 
 
 async def _unready(fleet: WorkerFleet, ending: Ending) -> str:

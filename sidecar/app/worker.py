@@ -22,7 +22,7 @@ from sidecar.errors import ConfigError
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
-from sidecar.runtime.questions import leave_last_word, serve_questions
+from sidecar.runtime.questions import serve_questions
 from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
@@ -47,7 +47,7 @@ LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without the
 _log = logging.getLogger("sidecar.worker")
 
 
-async def run_worker(config: Config, listening: socket.socket, question_socket: str) -> None:
+async def run_worker(config: Config, listening: socket.socket, answering: socket.socket) -> None:
     """Serve on a bound socket until a signal comes, then drain.
 
     What waits in the queue of the socket is taken too, unless RETIRE says that another worker
@@ -60,20 +60,17 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     watch = spawn(store.watch(worker.live), name="policy-watch")
     await worker.wait_for_policies()
     await worker.listener.start(listening)
-    questions = await serve_questions(
-        Path(question_socket), {READY: worker.unready, METRICS: worker.exposition}
-    )
+    answers = await serve_questions(answering, {READY: worker.unready, METRICS: worker.exposition})
     watchdog = Watchdog(worker.note_stall)
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again
     keeps_socket = await ending.asked() is RETIRE
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
     watchdog.close()
-    questions.close()
     await stop(watch)
     await store.close()
     worker.close()
-    leave_last_word(Path(question_socket), worker.exposition())
+    await answers.end(worker.exposition())
     _log.info("worker stopped", extra={"cut": cut})
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from sidecar.runtime.questions import Line
 from sidecar.runtime.signals import RETIRE
 from sidecar.runtime.sockets import ignore_new_clients, stop_listening
 from sidecar.runtime.tasks import spawn, stop
@@ -20,7 +21,6 @@ from sidecar.runtime.tasks import spawn, stop
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 PR_SET_PDEATHSIG: Final = 1
 FIRST_BACKOFF_S: Final = 0.1
@@ -67,17 +67,17 @@ class Crew(Protocol):
     def argv(self) -> Sequence[str]:
         """The command of every worker."""
 
-    def environment(self, listening: socket.socket, questions: Path) -> Mapping[str, str]:
-        """Return what is told to the worker that accepts on `listening`, which it inherits."""
+    def environment(self, listening: socket.socket, answering: socket.socket) -> Mapping[str, str]:
+        """Return what is told to the worker that inherits these, to accept and to answer on."""
 
-    async def is_ready(self, questions: Path) -> bool:
-        """Return whether the worker that answers at `questions` takes traffic."""
+    async def is_ready(self, line: Line) -> bool:
+        """Return whether the worker at the other end takes traffic."""
 
-    async def answers(self, questions: Path) -> bool:
-        """Return whether a worker answers at `questions` at all."""
+    async def answers(self, line: Line) -> bool:
+        """Return whether a worker answers at all."""
 
-    def on_gone(self, questions: Path) -> str:
-        """Learn that a worker has ended; return why it could not begin, if it has said so."""
+    def on_gone(self, line: Line) -> None:
+        """Learn that a worker has ended."""
 
 
 class Patience(NamedTuple):
@@ -94,14 +94,12 @@ class Patience(NamedTuple):
 
 
 class Worker:
-    """One worker process, and where it answers questions."""
+    """One worker process, and the line on which it answers questions."""
 
-    def __init__(self, process: asyncio.subprocess.Process, questions: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, line: Line) -> None:
         self.process = process
-        self.questions = questions
+        self.line = line
         self.is_gone = asyncio.Event()
-        self.has_begun = False  # known once it is gone: it has answered questions
-        self.excuse = ""  # what it said, if it has not
         self._silent_since_s: float | None = None
 
     def silence_s(self, *, answers: bool, now_s: float) -> float:
@@ -136,32 +134,29 @@ class Workers:
         self,
         crew: Crew,
         sockets: Sequence[socket.socket],
-        folder: Path,
         patience: Patience,
         on_hopeless: Callable[[], None],
     ) -> None:
-        """Have a worker for each of `sockets`; their question sockets are made in `folder`."""
+        """Have a worker for each of `sockets`."""
         self.is_hopeless = False
-        self._places = [
-            Place(number, listening, crew, folder) for number, listening in enumerate(sockets)
-        ]
+        self._places = [Place(number, listening, crew) for number, listening in enumerate(sockets)]
         self._crew = crew
         self._patience = patience
         self._on_hopeless = on_hopeless
         self._keepers: list[asyncio.Task[None]] = []
         self._is_replacement_due = asyncio.Event()
 
-    def present(self) -> list[Path]:
-        """Return where the present worker of each place answers questions."""
-        return [place.questions for place in self._places]
+    def present(self) -> list[Line]:
+        """Return the line to the present worker of each place, or to the last one it had."""
+        return [place.line for place in self._places]
 
     def excuses(self) -> list[str]:
         """Return why the last worker of each place could not begin; empty where one could."""
         return [place.excuse for place in self._places]
 
-    def running(self) -> list[Path]:
-        """Return where every worker answers questions, those that begin or retire included."""
-        return [worker.questions for place in self._places for worker in place.running]
+    def running(self) -> list[Line]:
+        """Return the line to every worker, those that begin or retire included."""
+        return [worker.line for place in self._places for worker in place.running]
 
     def start(self) -> None:
         """Start every worker, each with a task that keeps it alive."""
@@ -214,12 +209,12 @@ class Workers:
         while True:
             await asyncio.sleep(BEAT_S)
             workers = [worker for place in self._places for worker in place.running]
-            begun = [worker for worker in workers if worker.questions.exists()]
+            begun = [worker for worker in workers if worker.line.has_begun]
             await asyncio.gather(*map(self._look_at, begun))
 
     async def _look_at(self, worker: Worker) -> None:
         """Kill a worker that has not answered for too long; its place starts another one."""
-        answers = await self._crew.answers(worker.questions)
+        answers = await self._crew.answers(worker.line)
         now_s = asyncio.get_running_loop().time()
         if worker.silence_s(answers=answers, now_s=now_s) >= self._patience.hang_s:
             _log.error("worker killed: it does not answer", extra={"pid": worker.process.pid})
@@ -229,14 +224,13 @@ class Workers:
 class Place:
     """One listening socket, and the worker that accepts on it."""
 
-    def __init__(self, number: int, listening: socket.socket, crew: Crew, folder: Path) -> None:
+    def __init__(self, number: int, listening: socket.socket, crew: Crew) -> None:
         self.number = number
-        self.questions = folder / f"worker-{number}"
+        self.line = Line(f"worker {number}")  # to nobody, at first
         self.excuse = ""  # why the last worker could not begin
         self.running: set[Worker] = set()
         self._listening = listening
         self._crew = crew
-        self._folder = folder
         self._started = 0
         self._present: Worker | None = None
         self._is_ending = asyncio.Event()
@@ -262,8 +256,9 @@ class Place:
             backoff_s = FIRST_BACKOFF_S if is_healthy else min(backoff_s * 2, MAX_BACKOFF_S)
             _log.error("worker died", extra={"worker": self.number, "status": status})
             self._present = None
-            self.excuse = former.excuse
-            if not former.has_begun:
+            self.excuse = ""
+            if not former.line.has_begun:
+                self.excuse = former.line.excuse or f"ended with status {status}"
                 # Not before it is gone: of a worker that begins it would take the socket away.
                 stop_listening(self._listening)
             await self._pause(backoff_s)
@@ -307,19 +302,20 @@ class Place:
         await self._is_empty.wait()
 
     def _take_in(self, worker: Worker) -> None:
-        self._present, self.questions = worker, worker.questions
+        self._present, self.line = worker, worker.line
 
     async def _start(self) -> Worker:
-        questions = self._folder / f"worker-{self.number}.{self._started}"
+        line = Line(f"worker {self.number}.{self._started}")
         self._started += 1
-        process = await asyncio.create_subprocess_exec(
-            *self._crew.argv,
-            env={**os.environ, **self._crew.environment(self._listening, questions)},
-            pass_fds=(self._listening.fileno(),),
-            start_new_session=True,  # Ctrl-C at a terminal is for the control process alone
-            preexec_fn=partial(die_with_parent, os.getpid()),
-        )
-        worker = Worker(process, questions)
+        with await line.open() as answering:
+            process = await asyncio.create_subprocess_exec(
+                *self._crew.argv,
+                env={**os.environ, **self._crew.environment(self._listening, answering)},
+                pass_fds=(self._listening.fileno(), answering.fileno()),
+                start_new_session=True,  # Ctrl-C at a terminal is for the control process alone
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )
+        worker = Worker(process, line)
         self.running.add(worker)
         self._is_empty.clear()
         spawn(self._reap(worker), name="reap")
@@ -328,12 +324,10 @@ class Place:
         return worker
 
     async def _reap(self, worker: Worker) -> None:
-        status = await worker.process.wait()
+        await worker.process.wait()
+        await worker.line.ended()
         self.running.discard(worker)
-        worker.has_begun = worker.questions.exists()
-        said = self._crew.on_gone(worker.questions)
-        if not worker.has_begun:
-            worker.excuse = said or f"ended with status {status}"
+        self._crew.on_gone(worker.line)
         worker.is_gone.set()
         if not self.running:
             self._is_empty.set()
@@ -352,7 +346,7 @@ class Place:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while worker.process.returncode is None:
-                    if await self._crew.is_ready(worker.questions):
+                    if await self._crew.is_ready(worker.line):
                         return True
                     await asyncio.sleep(SUCCESSOR_POLL_S)
         return False
