@@ -19,11 +19,11 @@ from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
 from sidecar.model.limits import Limits, Timeouts
-from sidecar.model.policy import Policy
+from sidecar.model.policy import Name, Policy
 from sidecar.model.route import RouteRule
 from sidecar.model.tls import TlsSettings
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
-from sidecar.policy import words
+from sidecar.policy import route, words
 from sidecar.runtime import tls
 from sidecar.runtime.sockets import MAX_PATH_BYTES, UNIX
 
@@ -59,7 +59,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     redis: str = "embedded"
     state_dir: str = ""  # of the embedded server; empty: $XDG_STATE_HOME/rmv or ~/.local/state/rmv
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "rmv"
-    model: str | None = None  # for requests that name no other: the single model it fronts
+    model: Name | None = None  # for requests that name no other: the single model it fronts
     routes: tuple[RouteRule, ...] = ()
     identity: IdentitySettings | None = None
     no_auth: bool = False
@@ -182,6 +182,8 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "no_auth", "auth is off, yet [identity] says whose tokens are believed: remove one"
     if config.identity is not None and not Path(config.identity.jwks_file).is_file():
         yield "identity.jwks_file", f"no such file: {config.identity.jwks_file}"
+    yield from ((f"routes{at}", why) for at, why in route.faults(config.routes))
+    yield from _redis_faults(config)
     yield from _tls_faults(config.tls)
     yield from _unix_faults(config)
     is_unix = config.listen.startswith(UNIX)
@@ -195,6 +197,15 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _upstream_contradictions(config)
     if config.listen == config.admin and not config.listen.endswith(":0"):
         yield "admin", f"`{config.admin}` is already the address of `listen`"
+
+
+def _redis_faults(config: Config) -> Iterator[tuple[str, str]]:
+    from sidecar.store.connect import open_store  # noqa: PLC0415 -- who only reads starts sooner
+
+    try:
+        open_store(config.redis, config.prefix, config.state_dir)
+    except ConfigError as error:
+        yield "redis", str(error).removeprefix("redis: ")
 
 
 def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:
@@ -212,8 +223,8 @@ def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
         yield "tls.client_certs", "says that clients have certificates: set tls.client_ca_file too"
     try:
         tls.load(settings)
-    except ConfigError as error:
-        yield "tls", str(error)
+    except tls.TlsFileError as error:
+        yield f"tls.{error.setting}", str(error)
 
 
 def _upstream_contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -278,7 +289,8 @@ class _Settings:
         setting = path if path in self._given else path.partition("[")[0]
         given = self._given.get(setting)
         if self._file is not None and (given is None or given.source == str(self._file)):
-            line = self._lines.get(path) or self._lines.get(path.partition("[")[0])
+            places = path, path.rpartition(".")[0], path.partition("[")[0]  # its table; its list
+            line = next((self._lines[at] for at in places if at in self._lines), None)
             source = f"{self._file}:{line}: " if line else f"{self._file}: "
         elif given is not None:
             source, path = f"{given.source}: ", path.removeprefix(setting)
@@ -331,6 +343,8 @@ class _Settings:
 
     def _explain(self, path: str, why: str, value: object) -> str:
         """Say an error of msgspec in the words of this file."""
+        if why.startswith("Invalid enum value"):
+            return words.one_of(_choices(self._known[path].type), value)
         found = re.fullmatch(r"Object contains unknown field `(.*)`", why)
         if found is None:
             return words.plain(why, value)
@@ -341,14 +355,15 @@ class _Settings:
     def _add_file(self, file: Path) -> None:
         try:
             text = file.read_text(encoding="utf-8")
-            table = tomllib.loads(text)
         except OSError as error:
             msg = f"{file}: cannot be read: {error.strerror}"
             raise ConfigError(msg) from error
-        except ValueError as error:  # of TOML or of UTF-8
-            line = re.search(r"at line (\d+)", str(error))
-            msg = f"{file}:{line[1]}: {error}" if line else f"{file}: {error}"
-            raise ConfigError(msg) from error
+        except ValueError as error:
+            raise ConfigError(f"{file}: {error}") from error  # it is not UTF-8
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{file}{_line_of(error, text)}: {error}") from error
         self._lines = _line_numbers(text)
         for path, value in self._flatten(table, ""):
             self._given[path] = _Given(value, str(file))
@@ -384,6 +399,23 @@ def _leaves(section: object, parent: str = "") -> Iterator[tuple[str, msgspec.st
             yield from nested
         else:
             yield path, field
+
+
+def _choices(kind: object) -> Iterator[str]:
+    """Yield the words that a type allows, in a list or by themselves."""
+    for arg in get_args(kind):
+        if isinstance(arg, str):
+            yield arg
+        else:
+            yield from _choices(arg)
+
+
+def _line_of(error: tomllib.TOMLDecodeError, text: str) -> str:
+    """Return `:3`, where the text ends to be TOML; nothing if it is not told."""
+    found = re.search(r"at (?:line (\d+)|end of document)", str(error))
+    if found is None:
+        return ""
+    return f":{found[1] or len(text.splitlines())}"
 
 
 def _list(text: str) -> object:

@@ -36,6 +36,7 @@ class Code(Enum):
     NO_ELIGIBLE_VERSION = "no-eligible-version", 503, "No eligible version", Source.SIDECAR
     OVERLOADED = "overloaded", 503, "Overloaded", Source.SIDECAR
     NOT_READY = "not-ready", 503, "Not ready", Source.SIDECAR
+    DRAINED = "drained", 503, "Drained", Source.SIDECAR
     UPSTREAM_TIMEOUT = "upstream-timeout", 504, "Upstream timeout", Source.UPSTREAM
 
     slug: str

@@ -241,6 +241,86 @@ def test_a_file_that_is_no_toml_is_told_with_its_line(tmp_path: Path) -> None:
     assert refused(file).startswith(f"{file}:2: ")
 
 
+@pytest.mark.parametrize("text", ["workers = 1\nworkers = 2", "workers = 1\nworkers = 2\n\n"])
+def test_a_setting_given_twice_is_told_with_the_second_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "rmv.toml"
+    file.write_text(text)
+
+    assert refused(file).startswith(f"{file}:2: Cannot overwrite a value")
+
+
+def test_a_setting_that_a_section_lacks_is_told_with_the_line_of_the_section(
+    tmp_path: Path,
+) -> None:
+    file = written(tmp_path, 'no_auth = true\n[tls]\nkey_file = "key.pem"\n')
+
+    assert refused(file) == f"{file}:2: tls.cert_file: is required here"
+
+
+def test_a_store_that_no_url_means_is_told_with_its_line(tmp_path: Path) -> None:
+    file = written(tmp_path, 'no_auth = true\nredis = "localhost:6379"\n')
+
+    assert refused(file).startswith(f"{file}:2: redis: the URL must begin with redis://")
+
+
+def test_a_word_that_is_none_of_the_allowed_is_told_with_them() -> None:
+    environ = {"RMV_TLS__CERT_FILE": "c", "RMV_TLS__KEY_FILE": "k", "RMV_TLS__CLIENT_CERTS": "yes"}
+    environ |= {"RMV_IDENTITY__ALGORITHMS": "RS512"}
+
+    assert refused(environ=environ).splitlines()[:2] == [
+        'RMV_TLS__CLIENT_CERTS: `off`, `optional` or `required` is expected, not text "yes"',
+        "RMV_IDENTITY__ALGORITHMS: [0]: `RS256`, `ES256`, `EdDSA` or `HS256` is expected,"
+        ' not text "RS512"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("inf", "a number of at most 604800 is expected, not the number inf"),
+        ("nan", "a number of at least 0.01 is expected, not the number nan"),
+        ("1e300", "a number of at most 604800 is expected, not the number 1e+300"),
+        ("1e-9", "a number of at least 0.01 is expected, not the number 1e-09"),
+    ],
+)
+def test_a_time_is_neither_endless_nor_none(tmp_path: Path, text: str, told: str) -> None:
+    file = written(tmp_path, f"no_auth = true\n[timeouts]\ndrain_s = {text}\n")
+
+    assert refused(file) == f"{file}:3: timeouts.drain_s: {told}"
+
+
+def test_routes_that_cannot_be_meant_are_told_with_their_lines(tmp_path: Path) -> None:
+    routes = [
+        'model = "a"',
+        'model = "a"\nprefix = "x"',
+        'model = "a"\nhost = "http://h"',
+        'model = "a"\nhost = "h"\nprefix = "/a"',
+        'model = "b"\nhost = "H."\nprefix = "/a/"',
+    ]
+    text = "".join(f"[[routes]]\n{one}\n" for one in routes)
+    file = written(tmp_path, f"no_auth = true\n{text}")
+
+    assert refused(file).splitlines() == [
+        f"{file}:2: routes[0]: has neither host nor prefix: every request would be its model's",
+        f"{file}:6: routes[1].prefix: `x` does not begin with /: no path fits",
+        f"{file}:9: routes[2].host: `http://h` is not the name or address of a host",
+        f"{file}:14: routes[4]: is for the same requests as [3], which comes first",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('model = "b c"', "1: model: "),
+        ('[[routes]]\nprefix = "/"\nmodel = ""', "3: routes[0].model: "),
+    ],
+)
+def test_a_model_has_a_name_that_a_policy_can_have(tmp_path: Path, text: str, told: str) -> None:
+    file = written(tmp_path, text)
+
+    assert refused(file, no_auth=True).startswith(f"{file}:{told}text like ^[A-Za-z0-9]")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     file = tmp_path / "rmv.toml"
 

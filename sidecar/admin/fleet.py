@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.runtime.questions import ask
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from sidecar.runtime.questions import Line
     from sidecar.telemetry.merge import Ledger
 
 READ_EVERY_S: Final = 1.0  # what a worker that is killed has counted since is lost
 READ_BYTES_S: Final = 128 * 1024  # 3.5 ms of a worker, measured: more than that is read less often
+NOT_BEGUN: Final = "has not begun"  # what stands for the answer of such a worker
 
 
-class Sockets(Protocol):
+class Lines(Protocol):
     """Where workers answer questions."""
 
-    def present(self) -> Sequence[Path]:
-        """Return the sockets of those that take traffic."""
+    def present(self) -> Sequence[Line]:
+        """Return the lines to those that take traffic."""
 
-    def running(self) -> Sequence[Path]:
+    def excuses(self) -> Sequence[str]:
+        """Return why the last worker before each of these could not begin; empty if it could."""
+
+    def running(self) -> Sequence[Line]:
         """Return these, and those of workers that begin or retire."""
 
 
@@ -34,8 +36,8 @@ class WorkerFleet:
     has to close it.
     """
 
-    def __init__(self, sockets: Sockets, ledger: Ledger, *, ready: str, metrics: str) -> None:
-        self._sockets = sockets
+    def __init__(self, lines: Lines, ledger: Ledger, *, ready: str, metrics: str) -> None:
+        self._lines = lines
         self._ledger = ledger
         self._ready = ready
         self._metrics = metrics
@@ -43,9 +45,12 @@ class WorkerFleet:
 
     async def unready(self) -> str:
         """Return why one of the workers should get no traffic, or an empty text."""
-        present = self._sockets.present()
-        answers = await asyncio.gather(*(self._ask(path, self._ready) for path in present))
-        for number, (why, is_up) in enumerate(answers):
+        present = self._lines.present()
+        answers = await asyncio.gather(*(self._ask(line, self._ready) for line in present))
+        excuses = self._lines.excuses()
+        for number, ((why, is_up), excuse) in enumerate(zip(answers, excuses, strict=True)):
+            if why == NOT_BEGUN and excuse:
+                return f"worker {number}: cannot begin: {excuse}"
             if why or not is_up:
                 return f"worker {number}: {why}"
         return ""
@@ -53,7 +58,7 @@ class WorkerFleet:
     async def metrics(self) -> str:
         """Return what all workers have counted; `rmv_workers_up` says how many answer now."""
         sizes = await self._read()
-        up = len(sizes.keys() & {path.name for path in self._sockets.present()})
+        up = len(sizes.keys() & {line.name for line in self._lines.present()})
         return f"{self._ledger.exposition(sizes)}# TYPE rmv_workers_up gauge\nrmv_workers_up {up}\n"
 
     async def keep_reading(self) -> None:
@@ -65,19 +70,21 @@ class WorkerFleet:
     async def _read(self) -> dict[str, int]:
         """Note what every worker has counted; return the sizes of the answers that came."""
         async with self._reading:
-            paths = self._sockets.running()
-            sizes = await asyncio.gather(*map(self._note, paths))
-        return {path.name: size for path, size in zip(paths, sizes, strict=True) if size}
+            lines = self._lines.running()
+            sizes = await asyncio.gather(*map(self._note, lines))
+        return {line.name: size for line, size in zip(lines, sizes, strict=True) if size}
 
-    async def _note(self, path: Path) -> int:
-        text, is_up = await self._ask(path, self._metrics)
-        if not is_up or path not in self._sockets.running():  # its account is closed
+    async def _note(self, line: Line) -> int:
+        text, is_up = await self._ask(line, self._metrics)
+        if not is_up or line not in self._lines.running():  # its account is closed
             return 0
-        self._ledger.note(path.name, text)
+        self._ledger.note(line.name, text)
         return len(text)
 
-    async def _ask(self, path: Path, question: str) -> tuple[str, bool]:
+    async def _ask(self, line: Line, question: str) -> tuple[str, bool]:
+        if not line.has_begun:
+            return NOT_BEGUN, False
         try:
-            return await ask(path, question), True
+            return await line.ask(question), True
         except OSError as error:  # TimeoutError is one
             return f"does not answer: {str(error) or 'too late'}", False

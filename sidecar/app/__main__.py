@@ -12,6 +12,7 @@ import uvloop
 from sidecar.app.spec import LISTENING_VARIABLE, WORKER_VARIABLE
 from sidecar.config import take_over
 from sidecar.errors import SidecarError
+from sidecar.runtime.questions import excuse
 from sidecar.telemetry import logs
 
 
@@ -36,7 +37,12 @@ def _serve() -> None:
         from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
 
         listening = socket.socket(fileno=int(os.environ[LISTENING_VARIABLE]))
-        uvloop.run(run_worker(spec.config, listening, os.environ[WORKER_VARIABLE]))
+        answering = socket.socket(fileno=int(os.environ[WORKER_VARIABLE]))
+        try:
+            uvloop.run(run_worker(spec.config, listening, answering))
+        except (SidecarError, OSError) as error:
+            excuse(answering, str(error))
+            raise
     else:
         from sidecar.app.control import run_control  # noqa: PLC0415
 

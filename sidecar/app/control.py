@@ -7,10 +7,8 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,8 +21,7 @@ from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
-from sidecar.runtime.processes import Patience, Workers
-from sidecar.runtime.questions import ask, take_last_word
+from sidecar.runtime.processes import Patience, Workers, allow_files
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
 from sidecar.runtime.tasks import spawn, stop
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
 
     from sidecar.config import Config
     from sidecar.model.policy import Policy
+    from sidecar.runtime.questions import Line
     from sidecar.store.base import Store, StoredPolicy
 
 SEED_ACTOR: Final = "flags"
@@ -47,6 +45,7 @@ ALLOCATOR: Final = {"MALLOC_TRIM_THRESHOLD_": "2097152", "MALLOC_MMAP_THRESHOLD_
 """mallopt(3) of workers, in bytes. By its defaults glibc gives the buffers that bodies pass through
 back to the kernel, to fault them in again at once: a fifth of what an upload of 64 KiB costs."""
 READY_WAIT_S: Final = 10.0
+SPARE_FILES: Final = 1024  # of a worker, for mirrors, the store, logs and libraries
 _log = logging.getLogger("sidecar.control")
 
 
@@ -57,10 +56,21 @@ async def run_control(spec: ServeSpec) -> None:
         _log.warning("AUTH IS OFF: every caller is believed to be whom its X-Tenant names")
     if not spec.config.upstream_tls.verify:
         _log.warning("UPSTREAM TLS IS NOT VERIFIED: any certificate of any endpoint is believed")
+    _allow_files(spec.config)
     async with _store_for(spec.config) as config:
         if spec.seed_policy is not None:
             await _seed(config, spec.seed_policy)
         await _serve(config, ending)
+
+
+def _allow_files(config: Config) -> None:
+    """Raise the limit of open files, which workers inherit; tell if clients may meet it."""
+    needed = 2 * config.limits.connections  # each client may need an upstream
+    if (allowed := allow_files(needed + SPARE_FILES)) < needed:
+        _log.warning(
+            "the limit of open files is low for limits.connections",
+            extra={"allowed": allowed, "needed": needed},
+        )
 
 
 @asynccontextmanager
@@ -80,38 +90,36 @@ async def _store_for(config: Config) -> AsyncIterator[Config]:
 
 
 async def _serve(config: Config, ending: Ending) -> None:
-    with tempfile.TemporaryDirectory(prefix="rmv-") as folder:
-        # Bound here and held: a port that is taken is told once, and not by every worker.
-        held = HeldPort(config.listen)
-        bound = msgspec.structs.replace(config, listen=held.address)
-        admin_socket = None if config.admin is None else bind(config.admin)
-        if admin_socket is not None:
-            bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
-        ledger = Ledger(SHARED_GAUGES)
-        workers = Workers(
-            WorkerCrew(bound, ledger),
-            held.sockets(config.workers),
-            Path(folder),
-            _patience(config),
-            on_hopeless=ending.ask,
-        )
-        fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS)
-        admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
-        if admin_socket is not None:
-            await admin.start(admin_socket)
-        _log.info("starting", extra=_summary(bound))
-        workers.start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
-        helpers = [spawn(_announce(bound, fleet), name="announce")]
-        if admin_socket is not None:
-            helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
-        await ending.asked()
-        await stop(*helpers)
-        await _stop(workers, _patience(config).drain_s, ending)
-        await admin.stop()
-        held.close()
-        if workers.is_hopeless:
-            raise SidecarError("a worker could not begin; what it said stands above")
+    # Bound here and held: a port that is taken is told once, and not by every worker.
+    held = HeldPort(config.listen)
+    bound = msgspec.structs.replace(config, listen=held.address)
+    admin_socket = None if config.admin is None else bind(config.admin)
+    if admin_socket is not None:
+        bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
+    ledger = Ledger(SHARED_GAUGES)
+    workers = Workers(
+        WorkerCrew(bound, ledger),
+        held.sockets(config.workers),
+        _patience(config),
+        on_hopeless=ending.ask,
+    )
+    fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS)
+    admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
+    if admin_socket is not None:
+        await admin.start(admin_socket)
+    _log.info("starting", extra=_summary(bound))
+    workers.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
+    helpers = [spawn(_announce(bound, fleet), name="announce")]
+    if admin_socket is not None:
+        helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
+    await ending.asked()
+    await stop(*helpers)
+    await _stop(workers, _patience(config).kill_s, ending)
+    await admin.stop()
+    held.close()
+    if workers.is_hopeless:
+        raise SidecarError("a worker could not begin; what it said stands above")
 
 
 class WorkerCrew:
@@ -124,31 +132,33 @@ class WorkerCrew:
         self._spec = ServeSpec(config)
         self._ledger = ledger
 
-    def environment(self, listening: socket.socket, questions: Path) -> dict[str, str]:
+    def environment(self, listening: socket.socket, answering: socket.socket) -> dict[str, str]:
         """Return what `sidecar.app` reads in a worker."""
-        own = {WORKER_VARIABLE: str(questions), LISTENING_VARIABLE: str(listening.fileno())}
+        own = {
+            WORKER_VARIABLE: str(answering.fileno()),
+            LISTENING_VARIABLE: str(listening.fileno()),
+        }
         allocator = {name: size for name, size in ALLOCATOR.items() if name not in os.environ}
         return hand_over(self._spec, own | allocator)
 
-    async def is_ready(self, questions: Path) -> bool:
+    async def is_ready(self, line: Line) -> bool:
         """Return whether a worker says that it takes traffic."""
         try:
-            return await ask(questions, READY) == ""
+            return await line.ask(READY) == ""
         except OSError:  # it does not answer yet; TimeoutError is one
             return False
 
-    async def answers(self, questions: Path) -> bool:
+    async def answers(self, line: Line) -> bool:
         """Return whether a worker answers, be it that it is not ready."""
         try:
-            await ask(questions, READY)
+            await line.ask(READY)
         except OSError:
             return False
         return True
 
-    def on_gone(self, questions: Path) -> None:
+    def on_gone(self, line: Line) -> None:
         """Keep what a worker has counted."""
-        self._ledger.close(questions.name, take_last_word(questions))
-        questions.unlink(missing_ok=True)
+        self._ledger.close(line.name, line.last_word)
 
 
 async def _unready(fleet: WorkerFleet, ending: Ending) -> str:
@@ -162,7 +172,7 @@ def _patience(config: Config) -> Patience:
     return Patience(drain_s, timeouts.worker_start_s, timeouts.worker_hang_s)
 
 
-async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
+async def _stop(workers: Workers, kill_s: float, ending: Ending) -> None:
     """End the workers: when asked again without waiting for what they have in hand."""
 
     async def hurry() -> None:
@@ -170,7 +180,7 @@ async def _stop(workers: Workers, drain_s: float, ending: Ending) -> None:
         _log.warning("asked again: stopping at once")
         workers.kill()
 
-    _log.info("stopping", extra={"drain_s": drain_s})
+    _log.info("stopping", extra={"kills_after_s": kill_s})
     hurrying = spawn(hurry(), name="hurry")
     await workers.stop()
     await stop(hurrying)

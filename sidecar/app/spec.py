@@ -6,8 +6,8 @@ from typing import Final
 
 from sidecar.upstream.health import ENDPOINT_HEALTHY
 
-WORKER_VARIABLE: Final = "RMV_WORKER_SOCKET"
-"""Set in a worker: the path of the unix socket on which it answers the control process."""
+WORKER_VARIABLE: Final = "RMV_WORKER_ANSWERING"
+"""Set in a worker: the descriptor, inherited, on which it answers the control process."""
 
 LISTENING_VARIABLE: Final = "RMV_WORKER_LISTENING"
 """Set in a worker: the descriptor of the listening socket that it has inherited."""

@@ -22,8 +22,7 @@ from sidecar.errors import ConfigError
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
-from sidecar.runtime.processes import allow_files
-from sidecar.runtime.questions import leave_last_word, serve_questions
+from sidecar.runtime.questions import serve_questions
 from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
@@ -34,6 +33,7 @@ from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.upstream.dial import Dialer
+from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
 
@@ -43,12 +43,11 @@ if TYPE_CHECKING:
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
 
-SPARE_FILES: Final = 1024  # for mirrors, the store, logs and libraries
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
 _log = logging.getLogger("sidecar.worker")
 
 
-async def run_worker(config: Config, listening: socket.socket, question_socket: str) -> None:
+async def run_worker(config: Config, listening: socket.socket, answering: socket.socket) -> None:
     """Serve on a bound socket until a signal comes, then drain.
 
     What waits in the queue of the socket is taken too, unless RETIRE says that another worker
@@ -56,31 +55,22 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     """
     ending = Ending(RETIRE)
     listening.set_inheritable(False)
-    wanted = 2 * config.limits.connections + SPARE_FILES  # each client may need an upstream
-    if (allowed := allow_files(wanted)) < wanted:
-        _log.warning(
-            "the limit of open files is low for limits.connections",
-            extra={"allowed": allowed, "wanted": wanted},
-        )
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
     await worker.wait_for_policies()
     await worker.listener.start(listening)
-    questions = await serve_questions(
-        Path(question_socket), {READY: worker.unready, METRICS: worker.exposition}
-    )
+    answers = await serve_questions(answering, {READY: worker.unready, METRICS: worker.exposition})
     watchdog = Watchdog(worker.note_stall)
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again
     keeps_socket = await ending.asked() is RETIRE
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
     watchdog.close()
-    questions.close()
     await stop(watch)
     await store.close()
     worker.close()
-    leave_last_word(Path(question_socket), worker.exposition())
+    await answers.end(worker.exposition())
     _log.info("worker stopped", extra={"cut": cut})
 
 
@@ -99,7 +89,7 @@ class Worker:
             hides_decisions=config.decision_headers,
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
-            dialer=Dialer(config.upstream, config.upstream_tls),
+            dialer=Dialer(config.upstream, config.upstream_tls, users=self._users_of),
         )
         mirror = Mirror(
             live=self.live,
@@ -177,6 +167,15 @@ class Worker:
         self._plane.mirror.close()
         self._plane.upstreams.close()
         self._recorder.flush()
+
+    def _users_of(self, url: str) -> str:
+        """Return the versions that have an endpoint, as the log tells them."""
+        return spelled(
+            (model, name)
+            for model, snapshot in self.live.snapshots.items()
+            for name, version in snapshot.policy.versions.items()
+            if url in version.endpoints
+        )
 
     def _on_policy_change(self, model: str) -> None:
         snapshot = self.live.snapshots.get(model)

@@ -11,7 +11,6 @@ import typer
 from sidecar import config as configuration
 from sidecar.cli.options import ConfigFile, Prefix, Redis, StateDir, StoreOptions, commands, given
 from sidecar.cli.seed import seed_policy
-from sidecar.store.connect import open_store
 
 app = commands()
 
@@ -68,7 +67,6 @@ def serve(
         "no_auth": no_auth,
     }
     settings = configuration.load(options.file(), os.environ, flags)
-    open_store(settings.redis, settings.prefix, settings.state_dir)  # a URL that means none ends it
     policy = seed_policy(settings.model, version or (), default, shadow or ())
     become_server(configuration.ServeSpec(settings, policy))
 

@@ -64,6 +64,10 @@ class Client:
         """Enforce the timeout of whatever is being waited for."""
 
     @abstractmethod
+    def on_drain_over(self) -> None:
+        """End what is in hand: the sidecar stops, and waits no longer."""
+
+    @abstractmethod
     def cut(self) -> None:
         """End the connection so that the client sees a failure and not the end of a body."""
 

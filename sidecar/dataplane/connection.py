@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 MIN_VIEW_BYTES: Final = 16 * 1024
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
+MAX_REQUESTS: Final = 32  # begun in one turn of the loop
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
 
@@ -44,11 +45,14 @@ class ClientConnection(Client):
         self._peer = peer
         self._current: Exchange | None = None
         self._pending = b""  # bytes that are not parsed: a part of a head, or pipelined requests
+        self._judged = 0  # of those, how many may begin a head
         self._is_head_begun = False  # a part of a head is here, and its time runs
+        self._is_tired = False  # what is left of a read waits for its turn
         self._is_parsing = False
         self._is_deaf = False  # nothing more is parsed: the last answer is on its way
         self._is_body_due = False  # of the exchange in hand
         self._left = 0  # bytes of a body with a length
+        self._paced = 0  # bytes of a body since its deadline was put off
         self._chunks: ChunkedBody | None = None
         self._tunnel: Taker | None = None
         self.is_full = False
@@ -124,6 +128,13 @@ class ClientConnection(Client):
         else:
             self._close(lingers=True)  # its next request may be on its way
 
+    def on_drain_over(self) -> None:
+        """End what is in hand: the sidecar stops, and waits no longer."""
+        if self._current is not None and self._tunnel is None:
+            self._current.fail(Code.DRAINED, "the sidecar stopped before the answer was whole")
+        else:
+            self.transport.abort()
+
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: object) -> None:
@@ -198,16 +209,16 @@ class ClientConnection(Client):
         No request begins while the client does not take what it was sent: answers would pile up.
         """
         self._is_parsing = True
-        pos, size = 0, len(data)
-        while not self._is_deaf:
+        pos, size, begun = 0, len(data), 0
+        while not self._is_deaf and begun < MAX_REQUESTS:
             current = self._current
             if current is None:
-                while pos < size and data[pos] == CR and data[pos + 1 : pos + 2] == b"\n":
-                    pos += 2  # RFC 9112 section 2.2
+                pos = _after_blank_lines(data, pos)
                 end = -1 if self.is_full else data.find(HEAD_END, pos)
                 if end < 0 or end + 4 - pos > self._max_head_bytes:
                     break
                 current = self._begin(data[pos : end + 2])
+                begun += 1
                 pos = end + 4
             if self._is_body_due and pos < size:
                 pos = self._take_body(current, data, pos)
@@ -215,8 +226,32 @@ class ClientConnection(Client):
             if self._current is not None:
                 break
         self._is_parsing = False
-        if not self._is_deaf:
+        if self._is_deaf or pos >= size:
+            return
+        if self._is_body_due or (self._current is None and begun >= MAX_REQUESTS):
+            self._tire(data[pos:])
+        else:
             self._rest(data[pos:])
+
+    def _tire(self, rest: bytes) -> None:
+        """Leave the rest for a turn of its own."""
+        self._pending = rest
+        self.reading.hold(PIPELINED)
+        if not self._is_tired:
+            self._is_tired = True
+            self._plane.turns.ask(self)
+
+    def on_turn(self) -> None:
+        """Go on with what was too much for one turn of the loop."""
+        self._is_tired = False
+        if self._is_deaf or not self._pending or self._is_parsing:
+            return
+        if self._is_body_due:
+            data, self._pending = self._pending, b""
+            self.reading.release(PIPELINED)
+            self._parse(data)
+        elif self._current is None:
+            self._go_on(self._plane.monotonic_s())
 
     def _go_on(self, now_s: float) -> None:
         """Parse what has waited."""
@@ -231,6 +266,7 @@ class ClientConnection(Client):
         """Give a request its exchange, which begins or is refused."""
         plane = self._plane
         self._is_head_begun = False
+        self._judged = 0
         fault: tuple[Code, str] | None = None
         try:
             head = read_request(block, plane.limits.headers)
@@ -243,6 +279,7 @@ class ClientConnection(Client):
             head.request_id = plane.make_id()
         exchange = self._current = Exchange(self, plane, head)
         self._left = head.framing
+        self._paced = 0
         self._chunks = None
         self._is_body_due = head.framing != 0
         if head.framing == CHUNKED:
@@ -263,7 +300,8 @@ class ClientConnection(Client):
         limit = self._plane.max_body_bytes
         if limit is not None and head.framing > limit:
             return Code.BODY_TOO_LARGE, f"the body is over {limit} bytes"
-        if head.upgrade and not wire.tokens(head.upgrade).isdisjoint(_NOT_TUNNELED):
+        names = {token.partition(b"/")[0] for token in wire.tokens(head.upgrade)}
+        if not names.isdisjoint(_NOT_TUNNELED):
             return Code.NOT_IMPLEMENTED, "HTTP/2 is not supported: speak HTTP/1.1"
         return None
 
@@ -295,8 +333,15 @@ class ClientConnection(Client):
             self._is_body_due = False
             exchange.on_request_end([] if chunks is None else chunks.trailers)
         elif not exchange.is_ended:
-            self.deadline_s = self.read_s + exchange.body_idle_s
+            self._keep_pace(exchange, end - pos)
         return end
+
+    def _keep_pace(self, exchange: Exchange, got: int) -> None:
+        """Put the deadline off once enough has come: a trickle is no sign of life."""
+        self._paced += got
+        if self._paced >= self._plane.limits.body_pace_bytes:
+            self._paced = 0
+            self.deadline_s = self.read_s + exchange.body_idle_s
 
     def _rest(self, part: bytes) -> None:
         """Keep what cannot be parsed yet; refuse the beginning of a head that can never be."""
@@ -311,11 +356,12 @@ class ClientConnection(Client):
             self._refuse(Code.HEAD_TOO_LARGE, f"the head is over {limit} bytes")
             return
         try:
-            judge_beginning(part)
+            judge_beginning(part, self._judged)
         except HeadError as error:
             self._refuse(error.code, str(error))
             return
         self._pending = part
+        self._judged = len(part)
         if not self._is_head_begun:
             self._is_head_begun = True
             self.deadline_s = self.read_s + self._plane.timeouts.head_s
@@ -349,6 +395,13 @@ class ClientConnection(Client):
         self.transport.write_eof()
         self.reading.release_all()
         self.deadline_s = now_s + LINGER_S
+
+
+def _after_blank_lines(data: bytes, pos: int) -> int:
+    """Return where a head may begin (RFC 9112 section 2.2)."""
+    while pos < len(data) and data[pos] == CR and data[pos + 1 : pos + 2] == b"\n":
+        pos += 2
+    return pos
 
 
 def _address(transport: Transport) -> str:

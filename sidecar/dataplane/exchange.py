@@ -203,10 +203,11 @@ class Exchange(ResponseSink):
         self.client.reading.release(UNCONNECTED)
 
     def _on_connect_failed(self, reason: str) -> None:
-        """Try one other connection: no byte of the request has been sent."""
+        """Try one other endpoint, if there is one: no byte of the request has been sent."""
         if self.is_ended:
             return
-        if self.is_retried or not self._retry("connect"):
+        is_lone = len(self.lane.group.pools) == 1
+        if is_lone or self.is_retried or not self._retry("connect"):
             self._fail_over(Code.UPSTREAM_FAILED, reason)
 
     def _retry(self, cause: str) -> bool:
@@ -379,6 +380,8 @@ class Exchange(ResponseSink):
         upstream, asked, head = self.upstream, self.head.upgrade, response.head
         protocols = wire.tokens(head.upgrade)
         if upstream is None or not asked or not protocols <= wire.tokens(asked):
+            return None
+        if not self.is_request_done:  # what is left of the body would be taken for the protocol's
             return None
         self.first_byte_s = response.read_s - self.began_s
         self.status, self.keeps_client, self.replay = head.status, False, None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
-from sidecar.dataplane.acceptor import Acceptor, introduce
+from sidecar.dataplane.acceptor import LOG_EVERY_S, Acceptor, introduce
 from sidecar.dataplane.client import PARTS, Clients
 from sidecar.dataplane.connection import LINGER_S, ClientConnection
 from sidecar.dataplane.respond import problem_response
@@ -38,6 +39,8 @@ class Listener:
         self._reads_proxy_header = reads_proxy_header
         self._has_preamble = reads_proxy_header or tls is not None
         self._tls_due_s = 0.0
+        self._complaint_due_s = float("-inf")
+        self._failures = 0  # of clients that did not get to HTTP, since the last complaint
         self._clients = Clients(plane.limits.connections)
         self._acceptor: Acceptor | None = None
         self._joining: set[asyncio.Task[None]] = set()  # accepted, and no clients yet
@@ -59,34 +62,34 @@ class Listener:
 
         With `keeps_socket` another process accepts on the same socket, and what waits in its
         queue is left to that. Idle clients may have a request on its way: each has `drain_idle_s`
-        for it to come. Ends within `drain_s`, or `drain_tunnel_s` where there are tunnels.
+        for it to come. Ends within `drain_s`, or `drain_tunnel_s` where there are tunnels, and
+        `LINGER_S` for those that are told so to hear it.
         """
         plane, clients = self.plane, self._clients
         plane.is_draining = True
         began_s, timeouts = plane.monotonic_s(), plane.timeouts
+        cut: set[Client] = set()
         try:
             async with asyncio.timeout(timeouts.drain_s):
                 await self._stop_accepting(keeps_socket=keeps_socket)
                 await clients.emptied.wait()
         except TimeoutError:
-            left = self._cut([client for client in clients if not client.is_tunnel])
-        else:
-            left = 0
+            cut |= _give_up({client for client in clients if not client.is_tunnel})
         with suppress(TimeoutError):
             spent_s = plane.monotonic_s() - began_s
             async with asyncio.timeout(max(timeouts.drain_tunnel_s - spent_s, 0)):
                 await clients.emptied.wait()
-        left += self._cut(list(clients))
-        if left:
-            _log.warning("drain time is over", extra={"cut": left})
-        if self._sweeper is not None:
-            await stop(self._sweeper)
-        return left
-
-    def _cut(self, clients: list[Client]) -> int:
+        cut |= _give_up(set(clients) - cut)
+        if cut:
+            _log.warning("drain time is over", extra={"cut": len(cut)})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await clients.emptied.wait()
         for client in clients:
             client.transport.abort()
-        return len(clients)
+        if self._sweeper is not None:
+            await stop(self._sweeper)
+        return len(cut)
 
     async def _stop_accepting(self, *, keeps_socket: bool) -> None:
         for client in self._clients:
@@ -120,34 +123,55 @@ class Listener:
         return len(self._clients) + len(self._joining)
 
     async def _join(self, accepted: socket.socket) -> None:
-        """Make a client of an accepted socket; one that fails before that is just gone."""
+        """Make a client of an accepted socket; one that fails before that is gone, and told of."""
         peer = None
+        came_from = _address(accepted) if self._has_preamble else ""
         if self._reads_proxy_header:
             try:
                 async with asyncio.timeout(self.plane.timeouts.head_s):
                     peer = await introduce(accepted)
-            except (OSError, EOFError, ValueError):  # TimeoutError is an OSError
+            except (OSError, EOFError, ValueError) as error:  # TimeoutError is an OSError
                 self.plane.metrics.count("rmv_proxy_protocol_failures_total")
+                if (extra := self._complaint(came_from, error)) is not None:
+                    _log.warning("connection refused: no PROXY header", extra=extra)
                 return
-        await self._serve(accepted, peer)
+        try:
+            await self._serve(accepted, peer)
+        except OSError as error:  # ssl.SSLError is one
+            accepted.close()
+            if self._tls is None:
+                return
+            self.plane.metrics.count("rmv_tls_handshake_failures_total")
+            if (extra := self._complaint(peer or came_from, error)) is not None:
+                _log.warning("connection refused: no TLS handshake", extra=extra)
+
+    def _complaint(self, peer: str, error: Exception) -> dict[str, object] | None:
+        """Return what to say of a client that did not get to HTTP; None to say nothing.
+
+        Whoever just leaves is no news: load balancers look at ports so. And one in `LOG_EVERY_S`
+        is told, for anybody can fail as often as he likes.
+        """
+        if isinstance(error, (ConnectionResetError, BrokenPipeError, EOFError)):
+            return None
+        self._failures += 1
+        now_s = self.plane.monotonic_s()
+        if now_s < self._complaint_due_s:
+            return None
+        self._complaint_due_s = now_s + LOG_EVERY_S
+        failures, self._failures = self._failures, 0
+        return {"peer": peer, "reason": _reason(error), "failures": failures}
 
     async def _serve(self, accepted: socket.socket, peer: str | None) -> None:
-        """Begin HTTP with `peer`; None is for who is at the other end of the socket."""
+        """Begin HTTP with `peer`; None is for who is at the other end. Raises OSError."""
         plane, tls = self.plane, self._tls
         client = ClientConnection(plane, self._clients, peer)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: cast("asyncio.Protocol", client),
-                sock=accepted,
-                ssl=None if tls is None else tls.context,
-                ssl_handshake_timeout=None if tls is None else plane.timeouts.head_s,
-                ssl_shutdown_timeout=None if tls is None else LINGER_S,
-            )
-        except OSError:  # ssl.SSLError is one
-            accepted.close()
-            if tls is not None:
-                plane.metrics.count("rmv_tls_handshake_failures_total")
-            return
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: cast("asyncio.Protocol", client),
+            sock=accepted,
+            ssl=None if tls is None else tls.context,
+            ssl_handshake_timeout=None if tls is None else plane.timeouts.head_s,
+            ssl_shutdown_timeout=None if tls is None else LINGER_S,
+        )
         if plane.is_draining:
             self._hasten(client)
 
@@ -184,3 +208,26 @@ class Listener:
             plane.upstreams.sweep(now_s)
             plane.recorder.flush()
             plane.metrics.gauges["rmv_connections"] = self._connections()
+
+
+def _give_up(clients: set[Client]) -> set[Client]:
+    """End what clients have in hand; return them."""
+    for client in clients:
+        client.on_drain_over()
+    return clients
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(error) or "too late"
+
+
+def _address(accepted: socket.socket) -> str:
+    try:
+        peer = accepted.getpeername()
+    except OSError:  # it has left
+        return "unknown"
+    return str(peer[0]) if isinstance(peer, tuple) else "unix"

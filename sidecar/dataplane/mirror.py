@@ -47,8 +47,9 @@ class Copy:
         self.forwarded_lines = forwarded_lines
         self.has_body = has_body  # announced, if of no bytes
         self.versions = tuple([shadow.version for shadow in verdict.shadows])
-        self.body: list[bytes | memoryview] = []
-        self.body_bytes = 0
+        # One buffer: an object a piece would cost many times its bytes where pieces are small, and
+        # a view would hold the whole of what was read with it. It grows by an eighth ahead.
+        self.body = bytearray()
         self._mirror = mirror
         self._is_over = False
 
@@ -56,22 +57,21 @@ class Copy:
         """Keep a piece of the body, unless the copy has grown too large."""
         if self._is_over:
             return
-        if self.body_bytes + len(data) > self._mirror.max_body_bytes:
+        if len(self.body) + len(data) > self._mirror.max_body_bytes:
             self.drop("size")
         elif not self._mirror.reserve(len(data)):
             self.drop("memory")
         else:
-            self.body_bytes += len(data)
-            self.body.append(data)
+            self.body += data
 
     def send(self) -> None:
         """Send the copy; the request is whole. Later calls do nothing."""
         if self._is_over:
             return
         self._is_over = True
-        self._mirror.give_back(self.body_bytes)  # a delivery reserves for itself
+        self._mirror.give_back(len(self.body))  # a delivery reserves for itself
         self._mirror.send(self)
-        self.body = []
+        self.body.clear()
 
     def drop(self, cause: str) -> None:
         """Give the copy up, if it is not on its way."""
@@ -81,8 +81,8 @@ class Copy:
         model = self.verdict.decision.model
         for version in self.versions:
             self._mirror.count(model, version, f"dropped-{cause}")
-        self._mirror.give_back(self.body_bytes)
-        self.body = []
+        self._mirror.give_back(len(self.body))
+        self.body.clear()
 
 
 class Delivery(ResponseSink):
@@ -249,11 +249,10 @@ class ShadowLane:
         target, spelling = copy.head.target, self._spelling
         if spelling.rewrite is not None:
             target = spelling.rewrite(target, copy.verdict.rest)
-        out: list[bytes | memoryview] = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out: list[bytes | bytearray] = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += without(fields, spelling.replaced) if spelling.replaced else fields
         out += lines
-        out += (spelling.lines, b"\r\n")
-        out += copy.body
+        out += (spelling.lines, b"\r\n", copy.body)
         return b"".join(out)
 
     def _start(self, delivery: Delivery) -> None:
@@ -331,7 +330,7 @@ class Mirror:
             self._tenant_lines[copy.verdict.identity.tenant],
         ]
         if copy.has_body:
-            lines.append(b"Content-Length: %d\r\n" % copy.body_bytes)
+            lines.append(b"Content-Length: %d\r\n" % len(copy.body))
         return lines
 
     def sweep(self, now_s: float) -> None:

@@ -74,6 +74,7 @@ class Plane:
         self.instead = decider.instead
         self.live = live
         self.upstreams = upstreams
+        self.turns = upstreams.turns
         self.mirror = mirror
         self.recorder = recorder
         self.record = recorder.add

@@ -9,6 +9,7 @@ from sidecar.upstream.contract import ResponseSink
 
 if TYPE_CHECKING:
     from sidecar.dataplane.client import Client
+    from sidecar.runtime.transport import Transport
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
 
@@ -25,7 +26,10 @@ class Upgraded(Protocol):
 
 
 class Tunnel(ResponseSink):
-    """Joins a client and an upstream. Either side may close its half before the other."""
+    """Joins a client and an upstream. Either side may close its half before the other.
+
+    Only where both are plain sockets: an end of TLS is the end of both halves.
+    """
 
     def __init__(
         self, client: Client, upstream: UpstreamConnection, upgraded: Upgraded, idle_s: float
@@ -45,12 +49,7 @@ class Tunnel(ResponseSink):
 
     def on_client_half_close(self) -> bool:
         """Close the half towards the upstream; return whether the tunnel is kept."""
-        transport = self._upstream.transport
-        if self._is_half_closed or not transport.can_write_eof():
-            return False
-        self._is_half_closed = True
-        transport.write_eof()
-        return True
+        return self._close_half(self._upstream.transport, self._client.transport)
 
     def on_response_data(self, data: bytes, body_bytes: int) -> None:
         """Pass bytes on to the client."""
@@ -61,11 +60,16 @@ class Tunnel(ResponseSink):
 
     def on_half_close(self) -> bool:
         """Close the half towards the client; return whether the tunnel is kept."""
-        transport = self._client.transport
-        if self._is_half_closed or not transport.can_write_eof():
+        return self._close_half(self._client.transport, self._upstream.transport)
+
+    def _close_half(self, other: Transport, ended: Transport) -> bool:
+        """Tell the other side that `ended` sends no more, unless both are at their end with it."""
+        if self._is_half_closed or other.is_closing():
+            return False
+        if not (other.can_write_eof() and ended.can_write_eof()):
             return False
         self._is_half_closed = True
-        transport.write_eof()
+        other.write_eof()
         return True
 
     def on_response_end(self) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Seconds = Annotated[float, Meta(gt=0)]
+MAX_S = 604_800  # a week: what is meant to last longer is a mistake, and `inf` is no number in JSON
+Seconds = Annotated[float, Meta(ge=0.01, le=MAX_S)]
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +23,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     queue_s: Seconds = 1.0  # for a request of a version that is busy, see `max_concurrency`
     drain_s: Seconds = 30.0
     drain_tunnel_s: Seconds = 60.0  # the same for upgraded connections, if it is longer
-    drain_idle_s: Annotated[float, Meta(ge=0)] = 1.0  # for a request on its way as it stops
+    drain_idle_s: Annotated[float, Meta(ge=0, le=MAX_S)] = 1.0  # for requests on their way
     worker_start_s: Seconds = 30.0  # for a new worker to get ready, before the old one is kept
     worker_hang_s: Seconds = 30.0  # for a worker that answers no more, before it is killed
     mirror_s: Seconds = 10.0  # a copy in line; its answer to begin; and that to end
@@ -36,6 +37,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     token_bytes: Annotated[int, Meta(ge=64)] = 8 * 1024
     body_bytes: Annotated[int, Meta(ge=0)] | None = None  # unlimited unless set
     connections: Annotated[int, Meta(ge=1)] = 10_000
+    body_pace_bytes: Annotated[int, Meta(ge=1)] = 1024  # of a body, in each `body_idle_s`
     idle_upstreams: Annotated[int, Meta(ge=0)] = 256  # pooled connections per endpoint
     mirror_body_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
     mirror_queue: Annotated[int, Meta(ge=1)] = 1_000  # copies in flight per shadow version

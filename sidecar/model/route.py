@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from sidecar.model.policy import Name
+
 
 class RouteRule(Struct, frozen=True, forbid_unknown_fields=True):
     """Requests of this host and path prefix (both, where both are given) are for `model`."""
 
-    model: str
+    model: Name
     host: str = ""
     prefix: str = ""
 

@@ -11,13 +11,31 @@ from sidecar.model.route import Route
 from sidecar.policy import target as targets
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from sidecar.model.request import RequestHead
     from sidecar.model.route import RouteRule
 
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")  # a port is not compared
 MAX_REMEMBERED = 4096
 MAX_REMEMBERED_BYTES = 512  # a longer target is parsed anew: memory stays under 4 MiB
+
+
+def faults(routes: Sequence[RouteRule]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with configured routes: where (`[1].prefix`), and the reason."""
+    taken: dict[tuple[bytes, bytes], int] = {}
+    for number, route in enumerate(routes):
+        rule = _Rule(route)
+        if not route.host and not route.prefix:
+            yield f"[{number}]", "has neither host nor prefix: every request would be its model's"
+            continue
+        if route.host and _HOST.fullmatch(route.host) is None:
+            yield f"[{number}].host", f"`{route.host}` is not the name or address of a host"
+        if route.prefix and not route.prefix.startswith("/"):
+            yield f"[{number}].prefix", f"`{route.prefix}` does not begin with /: no path fits"
+        first = taken.setdefault((rule.host, rule.prefix), number)
+        if first != number:
+            yield f"[{number}]", f"is for the same requests as [{first}], which comes first"
 
 
 class RouteTable:

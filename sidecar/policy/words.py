@@ -49,6 +49,13 @@ def plain(message: str, value: object) -> str:
     return f"{wanted} is expected, {_shown(value)}"
 
 
+def one_of(allowed: Iterable[str], value: object) -> str:
+    """Say that a value is none of the words that are allowed: `off` or `required`."""
+    *others, last = (f"`{word}`" for word in allowed)
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    return f"{wanted} is expected, {_shown(value)}"
+
+
 def _either(kinds: Iterable[str]) -> str:
     """Join kinds by `or`. Null, which leaving a field out says better, is left out."""
     given = [kind for kind in kinds if kind != "null"]

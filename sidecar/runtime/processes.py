@@ -13,14 +13,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from sidecar.runtime.questions import Line
 from sidecar.runtime.signals import RETIRE
-from sidecar.runtime.sockets import ignore_new_clients
+from sidecar.runtime.sockets import ignore_new_clients, stop_listening
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 PR_SET_PDEATHSIG: Final = 1
 FIRST_BACKOFF_S: Final = 0.1
@@ -67,17 +67,17 @@ class Crew(Protocol):
     def argv(self) -> Sequence[str]:
         """The command of every worker."""
 
-    def environment(self, listening: socket.socket, questions: Path) -> Mapping[str, str]:
-        """Return what is told to the worker that accepts on `listening`, which it inherits."""
+    def environment(self, listening: socket.socket, answering: socket.socket) -> Mapping[str, str]:
+        """Return what is told to the worker that inherits these, to accept and to answer on."""
 
-    async def is_ready(self, questions: Path) -> bool:
-        """Return whether the worker that answers at `questions` takes traffic."""
+    async def is_ready(self, line: Line) -> bool:
+        """Return whether the worker at the other end takes traffic."""
 
-    async def answers(self, questions: Path) -> bool:
-        """Return whether a worker answers at `questions` at all."""
+    async def answers(self, line: Line) -> bool:
+        """Return whether a worker answers at all."""
 
-    def on_gone(self, questions: Path) -> None:
-        """Learn that the worker that answered at `questions` has ended."""
+    def on_gone(self, line: Line) -> None:
+        """Learn that a worker has ended."""
 
 
 class Patience(NamedTuple):
@@ -87,13 +87,19 @@ class Patience(NamedTuple):
     start_s: float  # for a new one to get ready, before the old one is kept
     hang_s: float  # for one that answers no more
 
+    @property
+    def kill_s(self) -> float:
+        """After how long one that was told to end is killed."""
+        return self.drain_s + KILL_GRACE_S
+
 
 class Worker:
-    """One worker process, and where it answers questions."""
+    """One worker process, and the line on which it answers questions."""
 
-    def __init__(self, process: asyncio.subprocess.Process, questions: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, line: Line) -> None:
         self.process = process
-        self.questions = questions
+        self.line = line
+        self.is_gone = asyncio.Event()
         self._silent_since_s: float | None = None
 
     def silence_s(self, *, answers: bool, now_s: float) -> float:
@@ -115,7 +121,8 @@ class Workers:
     """A fixed number of places, and in each a worker process, started again when it dies.
 
     A place has one listening socket, which is open here too: what waits in its queue when a
-    worker dies or is replaced is accepted by the next one.
+    worker dies or is replaced is accepted by the next one. If that one cannot begin, the socket
+    listens no more until one can: nobody waits for a place that may stay empty.
 
     A worker that cannot even begin is not started again: what keeps it from it is a setting, and
     will not go away. Then `is_hopeless` is true, and `on_hopeless` is called once.
@@ -127,28 +134,29 @@ class Workers:
         self,
         crew: Crew,
         sockets: Sequence[socket.socket],
-        folder: Path,
         patience: Patience,
         on_hopeless: Callable[[], None],
     ) -> None:
-        """Have a worker for each of `sockets`; their question sockets are made in `folder`."""
+        """Have a worker for each of `sockets`."""
         self.is_hopeless = False
-        self._places = [
-            Place(number, listening, crew, folder) for number, listening in enumerate(sockets)
-        ]
+        self._places = [Place(number, listening, crew) for number, listening in enumerate(sockets)]
         self._crew = crew
         self._patience = patience
         self._on_hopeless = on_hopeless
         self._keepers: list[asyncio.Task[None]] = []
         self._is_replacement_due = asyncio.Event()
 
-    def present(self) -> list[Path]:
-        """Return where the present worker of each place answers questions."""
-        return [place.questions for place in self._places]
+    def present(self) -> list[Line]:
+        """Return the line to the present worker of each place, or to the last one it had."""
+        return [place.line for place in self._places]
 
-    def running(self) -> list[Path]:
-        """Return where every worker answers questions, those that begin or retire included."""
-        return [worker.questions for place in self._places for worker in place.running]
+    def excuses(self) -> list[str]:
+        """Return why the last worker of each place could not begin; empty where one could."""
+        return [place.excuse for place in self._places]
+
+    def running(self) -> list[Line]:
+        """Return the line to every worker, those that begin or retire included."""
+        return [worker.line for place in self._places for worker in place.running]
 
     def start(self) -> None:
         """Start every worker, each with a task that keeps it alive."""
@@ -168,9 +176,7 @@ class Workers:
             place.end()
         await stop(self._replacer, self._watcher)
         places = [spawn(place.emptied(), name="emptied") for place in self._places]
-        _, late = await asyncio.wait(
-            [*self._keepers, *places], timeout=self._patience.drain_s + KILL_GRACE_S
-        )
+        _, late = await asyncio.wait([*self._keepers, *places], timeout=self._patience.kill_s)
         if late:
             number = sum(len(place.running) for place in self._places)
             _log.error("workers killed: they did not drain", extra={"workers": number})
@@ -193,18 +199,22 @@ class Workers:
             self._is_replacement_due.clear()
             _log.info("replacing workers")
             replaced = [await place.replace(self._patience) for place in self._places]
-            _log.info("workers replaced", extra={"workers": sum(replaced)})
+            if all(replaced):
+                _log.info("workers replaced", extra={"workers": len(replaced)})
+            else:
+                extra = {"replaced": sum(replaced), "workers": len(replaced)}
+                _log.error("not every worker was replaced", extra=extra)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
             workers = [worker for place in self._places for worker in place.running]
-            begun = [worker for worker in workers if worker.questions.exists()]
+            begun = [worker for worker in workers if worker.line.has_begun]
             await asyncio.gather(*map(self._look_at, begun))
 
     async def _look_at(self, worker: Worker) -> None:
         """Kill a worker that has not answered for too long; its place starts another one."""
-        answers = await self._crew.answers(worker.questions)
+        answers = await self._crew.answers(worker.line)
         now_s = asyncio.get_running_loop().time()
         if worker.silence_s(answers=answers, now_s=now_s) >= self._patience.hang_s:
             _log.error("worker killed: it does not answer", extra={"pid": worker.process.pid})
@@ -214,13 +224,13 @@ class Workers:
 class Place:
     """One listening socket, and the worker that accepts on it."""
 
-    def __init__(self, number: int, listening: socket.socket, crew: Crew, folder: Path) -> None:
+    def __init__(self, number: int, listening: socket.socket, crew: Crew) -> None:
         self.number = number
-        self.questions = folder / f"worker-{number}"
+        self.line = Line(f"worker {number}")  # to nobody, at first
+        self.excuse = ""  # why the last worker could not begin
         self.running: set[Worker] = set()
         self._listening = listening
         self._crew = crew
-        self._folder = folder
         self._started = 0
         self._present: Worker | None = None
         self._is_ending = asyncio.Event()
@@ -235,7 +245,8 @@ class Place:
         while not self._is_ending.is_set():
             began_s = clock()
             self._take_in(await self._start())
-            status = await self._end_of_present()
+            former = await self._end_of_present()
+            status = former.process.returncode
             if self._is_ending.is_set():
                 break
             is_healthy = clock() - began_s > HEALTHY_S
@@ -245,6 +256,11 @@ class Place:
             backoff_s = FIRST_BACKOFF_S if is_healthy else min(backoff_s * 2, MAX_BACKOFF_S)
             _log.error("worker died", extra={"worker": self.number, "status": status})
             self._present = None
+            self.excuse = ""
+            if not former.line.has_begun:
+                self.excuse = former.line.excuse or f"ended with status {status}"
+                # Not before it is gone: of a worker that begins it would take the socket away.
+                stop_listening(self._listening)
             await self._pause(backoff_s)
         return True
 
@@ -265,7 +281,7 @@ class Place:
             return False
         self._take_in(successor)
         former.signal(RETIRE)
-        spawn(_end_in_time(former, patience.drain_s + KILL_GRACE_S), name="retirement")
+        spawn(_end_in_time(former, patience.kill_s), name="retirement")
         return True
 
     def end(self) -> None:
@@ -286,19 +302,20 @@ class Place:
         await self._is_empty.wait()
 
     def _take_in(self, worker: Worker) -> None:
-        self._present, self.questions = worker, worker.questions
+        self._present, self.line = worker, worker.line
 
     async def _start(self) -> Worker:
-        questions = self._folder / f"worker-{self.number}.{self._started}"
+        line = Line(f"worker {self.number}.{self._started}")
         self._started += 1
-        process = await asyncio.create_subprocess_exec(
-            *self._crew.argv,
-            env={**os.environ, **self._crew.environment(self._listening, questions)},
-            pass_fds=(self._listening.fileno(),),
-            start_new_session=True,  # Ctrl-C at a terminal is for the control process alone
-            preexec_fn=partial(die_with_parent, os.getpid()),
-        )
-        worker = Worker(process, questions)
+        with await line.open() as answering:
+            process = await asyncio.create_subprocess_exec(
+                *self._crew.argv,
+                env={**os.environ, **self._crew.environment(self._listening, answering)},
+                pass_fds=(self._listening.fileno(), answering.fileno()),
+                start_new_session=True,  # Ctrl-C at a terminal is for the control process alone
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )
+        worker = Worker(process, line)
         self.running.add(worker)
         self._is_empty.clear()
         spawn(self._reap(worker), name="reap")
@@ -308,26 +325,28 @@ class Place:
 
     async def _reap(self, worker: Worker) -> None:
         await worker.process.wait()
+        await worker.line.ended()
         self.running.discard(worker)
-        self._crew.on_gone(worker.questions)
+        self._crew.on_gone(worker.line)
+        worker.is_gone.set()
         if not self.running:
             self._is_empty.set()
 
-    async def _end_of_present(self) -> int:
-        """Wait until a worker ends that none has replaced; return its status, -N for signal N."""
+    async def _end_of_present(self) -> Worker:
+        """Wait until a worker is gone that none has replaced; return it."""
         while True:
             worker = self._present
             if worker is None:
                 raise RuntimeError("nobody to wait for")
-            status = await worker.process.wait()
+            await worker.is_gone.wait()
             if worker is self._present:
-                return status
+                return worker
 
     async def _becomes_ready(self, worker: Worker, within_s: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while worker.process.returncode is None:
-                    if await self._crew.is_ready(worker.questions):
+                    if await self._crew.is_ready(worker.line):
                         return True
                     await asyncio.sleep(SUCCESSOR_POLL_S)
         return False

@@ -1,69 +1,135 @@
-"""Questions between processes of one sidecar, over a unix socket: a line in, size and text out.
+"""Questions to a process that was started here, over a pair of sockets that both keep.
 
-A process that ends may leave a last word beside its socket, for whom it can no longer answer.
+The pair is older than the process: a question needs no file descriptor, of which whoever is asked
+may have none left. A question is a line; what comes back are lines, too, each a JSON array of a
+kind and a text: that it has begun, an answer for each question in its turn, and when the process
+ends a last word, or an excuse if it could not begin.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-ASK_TIMEOUT_S = 2.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+ASK_TIMEOUT_S: Final = 2.0
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+MAX_WAITING: Final = 1_000  # questions to a process that hangs: more would only pile up
+_BEGUN, _ANSWER, _LAST_WORD, _EXCUSE = "begun", "answer", "last word", "excuse"
 
 
-async def serve_questions(path: Path, answers: Mapping[str, Callable[[], str]]) -> asyncio.Server:
-    """Answer on a unix socket at `path`, which is replaced; unknown questions get nothing."""
+class Line:
+    """The asking end, one for each process."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.has_begun = False
+        self.last_word = ""
+        self.excuse = ""
+        self._waiting: deque[asyncio.Future[str]] = deque()
+        self._writer: asyncio.StreamWriter | None = None
+        self._has_ended = asyncio.Event()
+
+    async def open(self) -> socket.socket:
+        """Return the other end, for the process to inherit and for the caller to close."""
+        ours, theirs = socket.socketpair()
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_ANSWER_BYTES)
+        spawn(self._listen(reader, self._writer), name=f"answers of {self.name}")
+        return theirs
+
+    async def ask(self, question: str) -> str:
+        """Return the answer; raises OSError, also when it is late."""
+        if self._writer is None or self._writer.is_closing():
+            raise ConnectionError("it has ended")
+        if len(self._waiting) >= MAX_WAITING:
+            raise TimeoutError
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._writer.write(f"{question}\n".encode())
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            return await answer
+
+    async def ended(self) -> None:
+        """Wait until the process has closed its end: all that it has said is known then."""
+        await self._has_ended.wait()
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            question = (await reader.readline()).decode("ascii", "replace").strip()
-            if question in answers:
-                text = answers[question]().encode()
-                writer.write(b"%d\n" % len(text) + text)
-                await writer.drain()
-        except ConnectionError:
-            return  # whoever asked has left
+            with suppress(OSError, asyncio.IncompleteReadError):
+                while True:
+                    self._take(await reader.readuntil(b"\n"))
         finally:
             writer.close()
+            for answer in self._waiting:
+                if not answer.done():
+                    answer.set_exception(ConnectionError("it has ended"))
+            self._has_ended.set()
 
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 -- once, at the start
-    return await asyncio.start_unix_server(answer, path)
+    def _take(self, line: bytes) -> None:
+        kind, text = msgspec.json.decode(line, type=tuple[str, str])
+        if kind == _ANSWER:
+            answer = self._waiting.popleft()
+            if not answer.done():  # else it is late, and nobody waits for it any more
+                answer.set_result(text)
+        elif kind == _LAST_WORD:
+            self.last_word = text
+        elif kind == _EXCUSE:
+            self.excuse = text
+        else:
+            self.has_begun = True
 
 
-async def ask(path: Path, question: str) -> str:
-    """Return the answer of the process behind `path`; raises OSError, also when it is late."""
-    async with asyncio.timeout(ASK_TIMEOUT_S):
-        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
-        try:
-            writer.write(f"{question}\n".encode())
-            size = int(await reader.readline())
-            return (await reader.readexactly(size)).decode()
-        except (asyncio.IncompleteReadError, ValueError) as error:
-            raise ConnectionError("it ended in mid-answer") from error
-        finally:
-            writer.close()
+class Answers:
+    """The answering end of a process that has begun."""
+
+    def __init__(self, writer: asyncio.StreamWriter, serving: asyncio.Task[None]) -> None:
+        self._writer = writer
+        self._serving = serving
+
+    async def end(self, last_word: str) -> None:
+        """Answer no more, and say a last word to whoever has asked."""
+        await stop(self._serving)
+        with suppress(OSError):  # who is gone
+            self._writer.write(_spelled(_LAST_WORD, last_word))
+            self._writer.close()
+            await self._writer.wait_closed()
 
 
-def leave_last_word(path: Path, word: str) -> None:
-    """Leave a text for whoever asked at `path`; where it cannot be written there is none."""
-    written = path.with_name(f"{path.name}.part")
+async def serve_questions(
+    inherited: socket.socket, answers: Mapping[str, Callable[[], str]]
+) -> Answers:
+    """Say that this process has begun, and answer questions of these names."""
+    inherited.set_inheritable(False)
+    reader, writer = await asyncio.open_unix_connection(sock=inherited)
+    writer.write(_spelled(_BEGUN, ""))
+    return Answers(writer, spawn(_serve(reader, writer, answers), name="answers"))
+
+
+def excuse(inherited: socket.socket, why: str) -> None:
+    """Say why this process cannot begin; once it serves questions, nothing."""
     with suppress(OSError):
-        written.write_text(word, encoding="utf-8")
-        written.replace(path.with_name(f"{path.name}.last"))
+        inherited.sendall(_spelled(_EXCUSE, why))
 
 
-def take_last_word(path: Path) -> str:
-    """Return and remove what the process that answered at `path` has left, if anything."""
-    last = path.with_name(f"{path.name}.last")
-    try:
-        word = last.read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    last.unlink(missing_ok=True)
-    return word
+async def _serve(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    answers: Mapping[str, Callable[[], str]],
+) -> None:
+    with suppress(OSError):  # whoever asked is gone
+        while question := (await reader.readline()).decode().strip():
+            writer.write(_spelled(_ANSWER, answers[question]()))
+            await writer.drain()
+
+
+def _spelled(kind: str, text: str) -> bytes:
+    return msgspec.json.encode((kind, text)) + b"\n"

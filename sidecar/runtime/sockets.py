@@ -104,6 +104,19 @@ def ignore_new_clients(listening: socket.socket) -> None:
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(program))
 
 
+def stop_listening(listening: socket.socket) -> None:
+    """Turn away who waits in the queue of a socket, and whoever comes, until it listens again.
+
+    It holds for every process that has this socket, so nobody may be accepting on it. Where others
+    share the port (SO_REUSEPORT) the kernel gives them the new connections; where nobody does, it
+    refuses them. As HAProxy pauses a listener; not of a unix socket, which could not listen again,
+    nor elsewhere than on Linux.
+    """
+    if sys.platform == "linux" and listening.family != socket.AF_UNIX:
+        with suppress(OSError):  # it does not listen
+            listening.shutdown(socket.SHUT_RD)
+
+
 class HeldPort:
     """A port that is this sidecar's alone, for its workers to share.
 

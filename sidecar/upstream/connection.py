@@ -12,7 +12,14 @@ from sidecar.runtime.tcp import Socket, bytes_acked
 from sidecar.upstream.contract import Response
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.fields import passable_trailers
-from sidecar.wire.framing import CHUNKED, LAST_CHUNK, NO_BODY, UNTIL_CLOSE, is_bodiless
+from sidecar.wire.framing import (
+    CHUNKED,
+    FIRST_FINAL_STATUS,
+    LAST_CHUNK,
+    NO_BODY,
+    UNTIL_CLOSE,
+    is_bodiless,
+)
 from sidecar.wire.head import HEAD_END, HeadError, is_lost
 from sidecar.wire.response import KINDS, ResponseHead, read_response
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from sidecar.runtime.transport import Transport
     from sidecar.upstream.contract import Keeper, ResponseSink
 
-FIRST_FINAL_STATUS: Final = 200
 SWITCHING_PROTOCOLS: Final = 101
 MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
 
@@ -46,7 +52,9 @@ class UpstreamConnection(Response):
         self.is_sent = False  # the sink says so when the request is written whole
         self._keeper = keeper
         self._monotonic_s = monotonic_s
-        self._held = b""  # the beginning of a head
+        self._held = b""  # bytes that are not parsed: the beginning of a head, or too much for now
+        self._judged = 0  # of those, how many may begin a head
+        self._is_tired = False  # the rest waits for its turn
         self._is_begun = False  # a byte of the response is here
         self._has_head = False  # its final head is here
         self._is_bodiless = False  # it has no body, whatever its head says
@@ -81,13 +89,15 @@ class UpstreamConnection(Response):
         """Stop reading the response: whoever takes it is full."""
         if self.is_reading:
             self.is_reading = False
-            self.transport.pause_reading()
+            if not self._is_tired:
+                self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
         if not self.is_reading:
             self.is_reading = True
-            self.transport.resume_reading()
+            if not self._is_tired:
+                self.transport.resume_reading()
 
     def give_back(self) -> None:
         """Go back to the keeper unused."""
@@ -128,6 +138,9 @@ class UpstreamConnection(Response):
             sink.on_response_data(data, len(data))
             return
         self._is_begun = True
+        self._read(sink, data)
+
+    def _read(self, sink: ResponseSink, data: bytes) -> None:
         try:
             self._parse(sink, self._held + data if self._held else data)
         except HeadError as error:
@@ -146,6 +159,15 @@ class UpstreamConnection(Response):
                 return
         if self._is_done:
             self._end(sink)
+
+    def on_turn(self) -> None:
+        """Go on with what was too much for one turn of the loop."""
+        self._is_tired = False
+        sink = self.sink
+        if sink is not None and self._held:
+            self._read(sink, b"")
+        if self.is_reading and not self._is_tired and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Let the transport close; `connection_lost` follows. A tunnel may be half-closed."""
@@ -185,10 +207,21 @@ class UpstreamConnection(Response):
         pos = 0 if self._has_head else self._read_heads(sink, data)
         if self._has_head and not self._is_done:
             pos = self._take_body(data, pos)
-        if self._is_done and pos < len(data):
+        if not self._is_done and pos < len(data):
+            self._tire(data[pos:])
+        elif self._is_done and pos < len(data):
             if not self._is_bodiless:
                 raise HeadError("bytes follow its end")
             self._is_keepable = False  # a body where none may be: nobody needs to hear of it
+
+    def _tire(self, rest: bytes) -> None:
+        """Leave the rest for a turn of its own."""
+        self._held = rest
+        if not self._is_tired:
+            self._is_tired = True
+            self._keeper.turns.ask(self)
+            if self.is_reading:
+                self.transport.pause_reading()
 
     def _read_heads(self, sink: ResponseSink, data: bytes) -> int:
         """Read interim heads and the final one, as far as they are here; return how far."""
@@ -216,11 +249,13 @@ class UpstreamConnection(Response):
         """Keep the beginning of a head."""
         if len(part) > MAX_HEAD_BYTES:
             raise HeadError(f"a head over {MAX_HEAD_BYTES} bytes")
-        if is_lost(part):
+        if is_lost(part, self._judged):
             raise HeadError("a control character, or a bare CR or LF, in its head")
+        self._judged = len(part)
         self._held = part
 
     def _take_head(self, sink: ResponseSink, head: ResponseHead) -> None:
+        self._judged = 0
         self.head = head
         status = head.status
         if status < FIRST_FINAL_STATUS:
@@ -230,10 +265,14 @@ class UpstreamConnection(Response):
                 sink.on_interim_head(self, self._out)
             return
         self._has_head = True
-        self._is_keepable = head.keeps_alive
+        # What HEAD and the like are told of is no body, but some servers send one all the same,
+        # after a while: the next to use the connection would take it for his answer.
         framing = self.framing = head.framing
         self.writes_chunks = framing == CHUNKED
         self._is_bodiless = is_bodiless(self.method, status)
+        self._is_keepable = head.keeps_alive and not (
+            self._is_bodiless and (framing > NO_BODY or framing == CHUNKED)
+        )
         if self._is_bodiless:
             framing = self.framing = NO_BODY
             self.writes_chunks &= self.method == b"HEAD"  # where it tells what GET would get

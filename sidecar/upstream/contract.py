@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sidecar.wire.framing import UNTIL_CLOSE
 
 if TYPE_CHECKING:
+    from sidecar.runtime.turns import Turns
     from sidecar.wire.response import ResponseHead
 
 
@@ -72,6 +73,7 @@ class Keeper:
     """Who owns a connection while nobody uses it. The connections it is told of are its own."""
 
     hides_decisions: bool  # of the upstream: X-Model-* are the sidecar's own
+    turns: Turns
 
     @abstractmethod
     def release(self, connection: Response) -> None:

@@ -47,7 +47,10 @@ class Dialer:
         settings: UpstreamSettings | None = None,
         tls: UpstreamTls | None = None,
         resolve: Resolve = ask_system,
+        users: Callable[[str], str] = lambda _url: "",
     ) -> None:
+        """Tell in the log whose an endpoint is, by `users`: the versions that have its URL."""
+        self.users = users
         folders = settings.sockets if settings is not None else ()
         self._folders = tuple(folder.rstrip("/") for folder in folders)
         self._tls = TlsContext(tls or UpstreamTls())
@@ -193,7 +196,8 @@ class Dial:
         now_s = self._monotonic_s()
         if reason != self._told or now_s - self._told_s >= REPEAT_S:
             self._told, self._told_s = reason, now_s
-            extra = {"endpoint": self._endpoint.url, "reason": reason}
+            url = self._endpoint.url
+            extra = {"endpoint": url, "versions": self._dialer.users(url), "reason": reason}
             _log.warning("endpoint cannot be used", extra=extra)
 
 

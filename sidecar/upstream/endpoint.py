@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from sidecar.policy.address import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -24,6 +28,11 @@ class Endpoint(Struct, frozen=True):
     path: str = ""
     is_tls: bool = False
     authority: bytes = b"localhost"
+
+
+def spelled(versions: Iterable[tuple[str, str]]) -> str:
+    """Return versions, each by model and name, as the log tells whose an endpoint is."""
+    return ",".join(sorted(f"{model}:{version}" for model, version in versions))
 
 
 def parse_endpoint(url: str) -> Endpoint:

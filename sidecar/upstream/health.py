@@ -13,10 +13,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from sidecar.runtime.tasks import spawn
+from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.probe import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sidecar.model.policy import Health, Policy
     from sidecar.telemetry.metrics import Metrics
@@ -148,7 +149,12 @@ class HealthChecks:
             await asyncio.sleep(health.interval_s * (1 + _JITTER * (2 * self._draw() - 1)))
 
     def _changed(self, url: str, health: Health, standing: Standing, outcome: int | str) -> None:
-        told = {"endpoint": url, "path": health.path, "answer": outcome}
+        told = {
+            "endpoint": url,
+            "versions": spelled(self._users_of((url, health))),
+            "path": health.path,
+            "answer": outcome,
+        }
         if standing.is_healthy:
             _log.warning("endpoint healthy", extra=told)
         else:
@@ -157,6 +163,12 @@ class HealthChecks:
         for model in self._versions:
             if (url, health) in self._keys(model):
                 self._judge(model)
+
+    def _users_of(self, key: Key) -> Iterator[tuple[str, str]]:
+        for model, versions in self._versions.items():
+            for version, keys in versions.items():
+                if key in keys:
+                    yield model, version
 
     def _mark(self, url: str) -> None:
         """Tell pools and metrics: an endpoint is healthy while one of its checks says so.

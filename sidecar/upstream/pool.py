@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from sidecar.runtime.tasks import spawn
+from sidecar.runtime.turns import Turns
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.breaker import Breaker
 from sidecar.upstream.connection import UpstreamConnection
 from sidecar.upstream.contract import Keeper
 from sidecar.upstream.dial import Dialer, DialError
 from sidecar.upstream.ejection import MAX_FAILURES, Ejection
-from sidecar.upstream.endpoint import Endpoint, parse_endpoint
+from sidecar.upstream.endpoint import Endpoint, parse_endpoint, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,6 +43,7 @@ class PoolSettings(Struct, frozen=True):
     workers: int = 1  # that share the concurrency of a version
     traffic: str = "requests"  # what is sent, as metrics and log tell it: these, or their "copies"
     dialer: Dialer = field(default_factory=Dialer)
+    turns: Turns = field(default_factory=Turns)
 
 
 class Pool(Keeper):
@@ -62,6 +64,7 @@ class Pool(Keeper):
         self.url = endpoint.url
         self.authority = endpoint.authority
         self.hides_decisions = settings.hides_decisions
+        self.turns = settings.turns
         self.is_closed = False
         self.is_healthy = True  # what health checks say
         self.is_ejected = False
@@ -222,6 +225,7 @@ class Upstreams:
         metrics: Metrics | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self.turns = settings.turns
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._metrics = metrics or Metrics()
@@ -310,7 +314,8 @@ class Upstreams:
                 "rmv_ejections_total", "model", model, "version", version,
                 "endpoint", pool.url, "traffic", traffic,
             )  # fmt: skip
-        extra = {"endpoint": pool.url, "for_s": for_s, "traffic": traffic}
+        versions = spelled(groups)
+        extra = {"endpoint": pool.url, "versions": versions, "for_s": for_s, "traffic": traffic}
         _log.warning("endpoint ejected", extra=extra)
 
 

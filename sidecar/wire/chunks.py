@@ -10,6 +10,7 @@ from sidecar.wire.fields import is_token
 from sidecar.wire.head import HeadError, bad_name, split_lines
 
 MAX_SIZE_DIGITS: Final = 15
+MAX_PIECES: Final = 256  # of data that one call decodes: a fraction of a millisecond
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _BEGINNING: Final = re.compile(rb"[0-9A-Fa-f]{0,15}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?)?\r?")
 
@@ -39,10 +40,11 @@ class ChunkedBody:
     def feed(self, data: bytes, pos: int, out: list[bytes]) -> int:
         """Decode `data` from `pos` on into `out`; return how far it got.
 
-        Raises HeadError for what is not exactly the coding, or for framing over the limit.
+        That is not to its end where `MAX_PIECES` have come of it. Raises HeadError for what is not
+        exactly the coding, or for framing over the limit.
         """
         size = len(data)
-        while pos < size and not self.is_done:
+        while pos < size and not self.is_done and len(out) < MAX_PIECES:
             if self._left:
                 end = min(size, pos + self._left)
                 out.append(data[pos:end] if pos or end < size else data)

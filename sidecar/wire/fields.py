@@ -64,7 +64,9 @@ class FieldKinds:
         kind = self._known.get(name.lower().replace(b"_", b"-"), PASS)
         if b"_" in name and kind not in {PASS, SECRET}:
             kind = DROP
-        if len(self._spellings) < MAX_SPELLINGS and len(name) <= MAX_SPELLING_BYTES:
+        if len(name) <= MAX_SPELLING_BYTES:
+            if len(self._spellings) >= MAX_SPELLINGS:
+                self._spellings = dict(self._known)  # somebody makes them up
             self._spellings[name] = kind
         return kind
 
@@ -152,7 +154,9 @@ def value_of(line: bytes) -> bytes:
 
 def value_at(line: bytes, at: int) -> bytes:
     """Return the value of a whole header line whose colon is at `at`, as `value_of` does."""
-    value = line[at + 2 : -2]
+    end = len(line) - 2
+    # Compiled, a slice that ends before it begins raises SystemError.
+    value = line[at + 2 : end] if end > at + 2 else b""
     # Nearly always it stands between one space and the CRLF: to strip it would be a copy more.
     if value and line[at + 1] == SPACE and value[0] > SPACE and value[-1] > SPACE:
         return value

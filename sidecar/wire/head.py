@@ -39,9 +39,12 @@ def split_lines(block: bytes) -> list[bytes]:
     return lines
 
 
-def is_lost(part: bytes) -> bool:
-    """Return whether the beginning of a head can never become one, so that none is waited for."""
-    return _LOST.search(part) is not None
+def is_lost(part: bytes, judged: int = 0) -> bool:
+    """Return whether the beginning of a head can never become one, so that none is waited for.
+
+    The first `judged` bytes were found good before; the last of them may be half of a line end.
+    """
+    return _LOST.search(part, max(judged - 1, 0)) is not None
 
 
 def bad_name(line: bytes) -> HeadError:

@@ -14,7 +14,9 @@ MAX_LINE_BYTES: Final = 107  # of version 1, with its CRLF (section 2.1)
 MAX_BLOCK_BYTES: Final = 4096  # of version 2 after its fixed part: addresses and TLVs
 _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"  # section 2.2
 _FIXED: Final = struct.Struct(">12sBBH")  # signature, version and command, family, length
-_LINE: Final = re.compile(rb"PROXY TCP([46]) (\S+) (\S+) (\d{1,5}) (\d{1,5})")
+# Hex digits alone: `ipaddress` takes a zone of any bytes, "%" and what follows, which section 2.1
+# does not know and which would go into X-Forwarded-For as it is.
+_LINE: Final = re.compile(rb"PROXY TCP([46]) ([\dA-Fa-f:.]+) ([\dA-Fa-f:.]+) (\d{1,5}) (\d{1,5})")
 _UNKNOWN: Final = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?")
 _LOCAL, _PROXY = 0x20, 0x21
 _ADDRESS_BYTES: Final = {0: 0, 1: 12, 2: 36, 3: 216}  # by family: none, IPv4, IPv6, unix

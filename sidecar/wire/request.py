@@ -57,15 +57,15 @@ def read_request(block: bytes, max_fields: int) -> RequestHead:
     return head
 
 
-def judge_beginning(part: bytes) -> None:
+def judge_beginning(part: bytes, judged: int = 0) -> None:
     """Refuse at once the beginning of a head that can never become one: HTTP/0.9 sends no more.
 
-    Raises HeadError.
+    Of `part` the first `judged` bytes were found good before. Raises HeadError.
     """
-    if is_lost(part):
+    if is_lost(part, judged):
         raise HeadError("a control character, or a bare CR or LF")
     end = part.find(b"\r\n")
-    if end >= 0:
+    if end >= 0 and end + 2 > judged:
         _read_line(part[: end + 2])
 
 
@@ -83,7 +83,9 @@ def _read_line(line: bytes) -> _RequestLine:
     if version not in _VERSIONS:
         raise HeadError("the version is neither HTTP/1.1 nor HTTP/1.0")
     parsed = method, target, version == b"HTTP/1.0\r\n"
-    if len(_request_lines) < MAX_LINES and len(line) <= MAX_LINE_BYTES:
+    if len(line) <= MAX_LINE_BYTES:
+        if len(_request_lines) >= MAX_LINES:
+            _request_lines.clear()
         _request_lines[line] = parsed
     return parsed
 
@@ -210,7 +212,9 @@ def _judge_host(host: bytes, *, has_host: bool) -> None:
         raise HeadError("Host is empty" if has_host else "Host is missing")
     if not _HOST.fullmatch(host):
         raise HeadError("Host is not a host and a port")
-    if len(_hosts) < MAX_HOSTS and len(host) <= MAX_HOST_BYTES:
+    if len(host) <= MAX_HOST_BYTES:
+        if len(_hosts) >= MAX_HOSTS:
+            _hosts.clear()  # somebody makes them up: it must not be for good
         _hosts.add(host)
 
 

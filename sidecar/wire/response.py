@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import RESPONSE_FIELDS, FieldKinds
-from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, is_chunked_alone
+from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, is_chunked_alone, is_lengthless
 from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
 
 MAX_STATUS_LINES: Final = 256  # remembered
@@ -69,7 +69,7 @@ def _read(block: bytes, *, hides_decisions: bool) -> ResponseHead:
     del lines[0]
     head = ResponseHead(status, reason)
     reader = _Fields(head, hides_decisions=hides_decisions)
-    kept: list[bytes] = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
+    kept: list[bytes] = []
     kinds = KINDS
     for line in lines:
         at = line.find(b":")
@@ -79,7 +79,7 @@ def _read(block: bytes, *, hides_decisions: bool) -> ResponseHead:
         if kind == wire.PASS or reader.take(kind, line, at):
             kept.append(line)
     reader.finish(kept, is_http10=is_http10)
-    head.passed = b"".join(kept)
+    head.passed = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, b"".join(kept))
     return head
 
 
@@ -88,7 +88,9 @@ def _read_line(line: bytes) -> _StatusLine:
     if found is None:
         raise HeadError("the status line is not that of HTTP/1.1 or HTTP/1.0")
     parsed = int(found[2]), found[3] or b"", found[1] == b"0"
-    if len(_status_lines) < MAX_STATUS_LINES and len(line) <= MAX_STATUS_LINE_BYTES:
+    if len(line) <= MAX_STATUS_LINE_BYTES:
+        if len(_status_lines) >= MAX_STATUS_LINES:
+            _status_lines.clear()
         _status_lines[line] = parsed
     return parsed
 
@@ -112,7 +114,7 @@ class _Fields:
                 raise HeadError("its length is given twice")
             self._has_length = True
             head.framing = read_length(value)
-            return True
+            return not is_lengthless(head.status)
         if kind == wire.CONNECTION:
             self._connection += b"," + value if self._connection else value
             return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.admin.fleet import WorkerFleet
-from sidecar.runtime.questions import ask, leave_last_word, serve_questions, take_last_word
+from sidecar.runtime.questions import Line, serve_questions
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.telemetry.merge import Ledger
 from sidecar.telemetry.metrics import Metrics
@@ -17,36 +17,39 @@ from tests.telemetry.prometheus import Exposition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 
 class Team:
     """Workers in this process, each with a counter and a gauge."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.metrics = Metrics()
         self.reads = 0
-        self._folder = folder
-        self._running: list[Path] = []
+        self._running: list[Line] = []
 
-    def present(self) -> list[Path]:
+    def present(self) -> list[Line]:
         return self._running[-1:]
 
-    def running(self) -> list[Path]:
+    def excuses(self) -> list[str]:
+        return [""] * len(self.present())
+
+    def running(self) -> list[Line]:
         return self._running
 
     @asynccontextmanager
     async def worker(self, name: str) -> AsyncIterator[None]:
-        path = self._folder / name
-        self._running.append(path)
-        server = await serve_questions(path, {"metrics": self._expose})
+        line = Line(name)
+        self._running.append(line)
+        answers = await serve_questions(await line.open(), {"metrics": self._expose})
+        await eventually(lambda: line.has_begun)
         try:
             yield
         finally:
-            server.close()
+            await answers.end("")
+            await line.ended()
 
     def forget(self, name: str) -> None:
-        self._running.remove(self._folder / name)
+        self._running = [line for line in self._running if line.name != name]
 
     def _expose(self) -> str:
         self.reads += 1
@@ -54,8 +57,8 @@ class Team:
 
 
 @pytest.fixture
-def team(tmp_path: Path) -> Team:
-    team = Team(tmp_path)
+def team() -> Team:
+    team = Team()
     team.metrics.count("rmv_connections_total")
     team.metrics.gauges["rmv_connections"] = 1
     return team
@@ -89,24 +92,3 @@ async def test_a_worker_that_retires_still_counts_and_is_not_up(team: Team) -> N
     assert told.value("rmv_connections_total") == 2
     assert told.value("rmv_connections") == 2
     assert told.value("rmv_workers_up") == 1
-
-
-async def test_an_answer_that_breaks_off_is_none(tmp_path: Path) -> None:
-    server = await serve_questions(tmp_path / "one", {})
-    with pytest.raises(ConnectionError):
-        await ask(tmp_path / "one", "metrics")
-    server.close()
-
-
-def test_a_last_word_is_taken_once(tmp_path: Path) -> None:
-    leave_last_word(tmp_path / "one", "so long\n")
-
-    assert take_last_word(tmp_path / "one") == "so long\n"
-    assert take_last_word(tmp_path / "one") == ""
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_last_word_that_cannot_be_written_is_none(tmp_path: Path) -> None:
-    leave_last_word(tmp_path / "missing" / "one", "so long\n")
-
-    assert take_last_word(tmp_path / "missing" / "one") == ""

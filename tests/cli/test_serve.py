@@ -124,7 +124,7 @@ def test_without_a_word_on_auth_nothing_is_served(rmv: Rmv) -> None:
         (("--version", V1), "--version needs the name of the model"),
         (("--model", "m", "--version", "v1"), "--version v1: write NAME=URL"),
         (("--model", "m", "--version", V1, "--version", V2), "--default is needed"),
-        (("--redis", "localhost:6379"), "redis: the URL must begin with redis://"),
+        (("--redis", "localhost:6379"), "--redis: the URL must begin with redis://"),
         (("--model", "m", "--default", "v1"), "--default and --shadow need versions"),
         (("--model", "m", "--version", V1, "--shadow", "v1=x"), "--shadow v1=x: write NAME"),
     ],

@@ -12,7 +12,7 @@ from sidecar.model.limits import Limits, Timeouts
 from tests.support.clock import HandClock
 from tests.support.messages import Feed
 from tests.support.proxy import chain, policy, proxy
-from tests.support.upstream import ANSWER, eventually, receive, scripted_upstream
+from tests.support.upstream import ANSWER, answering, eventually, receive, scripted_upstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,9 +66,10 @@ async def test_what_follows_a_request_to_close_is_not_served(log: Path) -> None:
         assert len(upstream.received) == 1
 
 
-async def test_http_1_0_is_answered_and_closed(log: Path) -> None:
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_http_1_0_is_answered_and_closed(log: Path, how: Feed) -> None:
     async with chain(log) as (proxy, upstream), proxy.client() as client:
-        answer = await client.ask(OLD_GET)
+        answer = await client.ask(OLD_GET, how)
 
         assert (answer.status, answer.body) == (200, b"ok")
         assert answer.get(b"Connection") == b"close"
@@ -76,19 +77,21 @@ async def test_http_1_0_is_answered_and_closed(log: Path) -> None:
         assert upstream.received[0].line == b"GET / HTTP/1.1"
 
 
-async def test_http_1_0_is_kept_when_it_asks(log: Path) -> None:
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
+async def test_http_1_0_is_kept_when_it_asks(log: Path, how: Feed) -> None:
     async with chain(log) as (proxy, _), proxy.client() as client:
-        first = await client.ask(OLD_KEPT)
-        second = await client.ask(OLD_KEPT)
+        first = await client.ask(OLD_KEPT, how)
+        second = await client.ask(OLD_KEPT, how)
 
     assert first.get(b"Connection") == b"keep-alive"
     assert (second.status, second.body) == (200, b"ok")
 
 
+@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])
 @pytest.mark.parametrize("request_", [OLD_GET, OLD_KEPT])
-async def test_http_1_0_gets_no_chunks(log: Path, request_: bytes) -> None:
-    async with chain(log, CHUNKED) as (proxy, _), proxy.client() as client:
-        answer = await client.ask(request_)
+async def test_http_1_0_gets_no_chunks(log: Path, request_: bytes, how: Feed) -> None:
+    async with chain(log, answering(CHUNKED, how)) as (proxy, _), proxy.client() as client:
+        answer = await client.ask(request_, how)
 
         assert answer.get(b"Transfer-Encoding") is None
         assert answer.get(b"Connection") == b"close"

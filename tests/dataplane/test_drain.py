@@ -181,10 +181,47 @@ async def test_a_drain_ends_in_its_time_and_counts_what_it_cut(log: Path) -> Non
         await upstream.until(2)
 
         assert await proxy.listener.drain() == 2
-        assert await first.rest() == b""
-        assert await second.rest() == b""
+        for client in (first, second):
+            answer = await client.answer()
+            assert (answer.status, answer.code) == (503, "drained")
+            assert answer.get(b"Connection") == b"close"
+            assert await client.rest() == b""
         records = await proxy.recorded(2)
-        assert {one["code"] for one in records} == {"client-gone"}
+        assert {(one["status"], one["code"]) for one in records} == {(503, "drained")}
+
+
+async def test_an_answer_that_a_drain_cuts_short_is_no_clients_doing(log: Path) -> None:
+    async def endless(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await asyncio.Event().wait()
+
+    timeouts = Timeouts(drain_s=0.1)
+    async with (
+        chain(log, endless, timeouts=timeouts) as (proxy, _),
+        proxy.client() as client,
+    ):
+        await client.send(GET)
+        await client.until(b"data: 1")
+
+        assert await proxy.listener.drain() == 1
+        assert await client.reset()
+        record = (await proxy.recorded())[0]
+        assert (record["status"], record["code"]) == (200, "drained")
+
+
+async def test_who_is_still_sending_when_a_drain_is_over_hears_of_it(log: Path) -> None:
+    timeouts = Timeouts(drain_s=0.1)
+    async with (
+        chain(log, never, timeouts=timeouts) as (proxy, upstream),
+        proxy.client() as client,
+    ):
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab")
+        await eventually(lambda: upstream.connections == 1)
+        draining = asyncio.ensure_future(proxy.listener.drain())
+
+        assert (await client.answer()).code == "drained"
+        client.close()
+        assert await draining == 1
 
 
 async def test_a_tunnel_has_longer_to_end_than_a_request(log: Path) -> None:

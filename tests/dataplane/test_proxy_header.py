@@ -58,6 +58,20 @@ async def test_a_connection_without_the_header_is_closed_and_counted(
             await eventually(lambda: proxy.counted("rmv_proxy_protocol_failures_total") == 1)
 
         assert not upstream.received
+    [told] = [vars(record) for record in caplog.records]
+    assert told["msg"] == "connection refused: no PROXY header"
+    assert (told["peer"], told["failures"]) == ("127.0.0.1", 1)
+    assert told["reason"]
+
+
+async def test_who_only_looks_at_the_port_is_no_news(
+    log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with chain(log, reads_proxy_header=True) as (proxy, _):
+        async with proxy.client():
+            pass
+        await eventually(lambda: proxy.counted("rmv_proxy_protocol_failures_total") == 1)
+
     assert not caplog.records
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.dataplane.acceptor import LOG_EVERY_S
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.tls import TlsSettings
 from sidecar.runtime.tls import ServerTls
 from tests.support.certificates import write_certificate
+from tests.support.clock import HandClock
 from tests.support.messages import Answer, read_answer
 from tests.support.proxy import chain
 from tests.support.upstream import eventually
@@ -88,8 +90,34 @@ async def test_a_required_client_certificate_is_checked(log: Path, tmp_path: Pat
         assert answer.status == 200
 
 
-@pytest.mark.parametrize("said", [GET, b"", b"\x16\x03\x01\x02\x00"])
-async def test_a_failed_handshake_is_counted_and_no_error_of_ours(
+async def test_failed_handshakes_are_told_with_peer_and_reason_but_not_each(
+    log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = HandClock()
+    async with chain(log, tls=served(tmp_path), clock=clock) as (proxy, _):
+
+        async def fail(times: int) -> None:
+            failed = proxy.counted("rmv_tls_handshake_failures_total")
+            for _ in range(times):
+                async with proxy.client() as client:
+                    await client.send(GET)
+                    await client.rest()
+            await eventually(
+                lambda: proxy.counted("rmv_tls_handshake_failures_total") == failed + times
+            )
+
+        await fail(3)
+        clock.advance(LOG_EVERY_S)
+        await fail(1)
+
+    told = [vars(record) for record in caplog.records]
+    assert {one["msg"] for one in told} == {"connection refused: no TLS handshake"}
+    assert {(one["peer"], one["reason"]) for one in told} == {("127.0.0.1", "http request")}
+    assert [one["failures"] for one in told] == [1, 3]
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00"])
+async def test_who_leaves_in_a_handshake_is_counted_and_no_news(
     said: bytes, log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with chain(log, tls=served(tmp_path)) as (proxy, _):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.model.limits import Timeouts
+from sidecar.model.tls import TlsSettings
+from sidecar.runtime.tls import ServerTls
+from tests.support.certificates import write_certificate
 from tests.support.clock import HandClock
-from tests.support.messages import Feed, feed
-from tests.support.proxy import chain
+from tests.support.messages import PATIENCE_S, Feed, feed
+from tests.support.proxy import chain, policy, proxy
 from tests.support.upstream import ANSWER, answering, eventually
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
@@ -117,3 +121,48 @@ async def test_a_tunnel_in_which_nobody_speaks_ends(log: Path) -> None:
 
         assert await client.reset()
         await eventually(lambda: upstream.lost == 1)
+
+
+async def test_a_tunnel_by_tls_whose_upstream_leaves_ends_without_a_complaint(
+    log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(AGREED + b"bye")
+        writer.close()
+
+    cert_file, key_file = write_certificate(tmp_path)
+    tls = ServerTls(TlsSettings(str(cert_file), str(key_file)))
+    async with chain(log, leave, tls=tls) as (running, _):
+        trusting = ssl.create_default_context(cafile=str(cert_file))
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting)
+            writer.write(ASK)
+            assert (await reader.read()).endswith(b"bye")
+            writer.close()
+            await writer.wait_closed()
+        assert (await running.recorded())[0]["code"] == ""
+
+    assert not caplog.records
+
+
+async def test_a_tunnel_to_an_upstream_by_tls_that_leaves_ends_without_a_complaint(
+    log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(AGREED + b"bye")
+        writer.close()
+
+    cert_file, key_file = write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))  # whom the system trusts
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    async with await asyncio.start_server(leave, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with proxy(policy({"v1": url}), log) as running, running.client() as client:
+            await client.send(ASK)
+            await client.head()
+            assert await client.rest() == b"bye"
+            assert (await running.recorded())[0]["code"] == ""
+
+    assert not caplog.records

@@ -13,6 +13,7 @@ import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
@@ -176,7 +177,9 @@ async def test_a_folder_to_keep_must_be_new_or_empty(temporary: Path) -> None:
         await show(exits=True, listen="127.0.0.1:0", keep=temporary)
 
 
-async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_alone(temporary: Path) -> None:
+async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_and_web_sockets_pass(
+    temporary: Path,
+) -> None:
     async with running(temporary, *ANY_PORT) as demo:
         await demo.until("/metrics")
         folder = folder_in(temporary)
@@ -188,10 +191,12 @@ async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_alone(tempora
             after = before
             while after == before:
                 after = await decisions(demo, folder)
+        echo = await echoed(demo)
         status = await demo.end(signal.SIGINT)
 
     assert before == {"acme": ("v1", "SPLIT:canary"), "globex": ("v2", "RULE:globex")}
     assert after == {**before, "acme": ("v2", "PINNED")}
+    assert echo == ("ünïcode", b"\0\xff")
     assert status == 0
     assert not any(map(is_alive, demo.pids()))
     assert names_in(temporary) == []
@@ -211,6 +216,20 @@ async def decisions(demo: Demo, folder: Path) -> dict[str, tuple[str, str]]:
                 named = answer.headers["X-Model-Version"], answer.headers["X-Model-Decision"]
             found[headers_file.name] = named
     return found
+
+
+async def echoed(demo: Demo) -> tuple[str, bytes]:
+    """Open a web socket as a real client does, through the sidecar; return what it echoes."""
+    [(url, headers_file)] = re.findall(r"curl -i (\S+) \\\n +-H @(\S+acme) ", demo.text)
+    headers = {**read_headers(Path(headers_file)), "X-Model": "tumor"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(urljoin(url, "/ws"), headers=headers) as web_socket,
+    ):
+        await web_socket.send_str("ünïcode")
+        await web_socket.send_bytes(b"\0\xff")
+        text = await web_socket.receive_str(timeout=PATIENCE_S)
+        return text, await web_socket.receive_bytes(timeout=PATIENCE_S)
 
 
 def read_headers(file: Path) -> dict[str, str]:

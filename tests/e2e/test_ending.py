@@ -121,7 +121,7 @@ async def test_told_again_it_ends_at_once(number: signal.Signals) -> None:
     ):
         processes = running.children()
         running.signal(number)
-        await running.says("msg=stopping")
+        await running.says("msg=stopping kills_after_s=65.0")
 
         running.signal(number)
 

@@ -34,7 +34,7 @@ async def test_a_version_whose_endpoint_says_no_serves_nobody_until_it_says_yes(
         await editor.set("policy:m", document.decode())
 
         health[0] = BAD
-        await running.says("endpoint unhealthy")
+        await running.says(f'msg="endpoint unhealthy" endpoint={up.url} versions=m:v1')
         await running.until(lambda: refuses(running), "not ready")
         assert await running.counted("rmv_endpoint_healthy", endpoint=up.url) == 0
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.support.memory import MIB, BigBody, passage
+from tests.support.memory import MIB, BigBody, passage, resident_bytes
+from tests.support.sidecar import flags, sidecar
+from tests.support.upstream import eventually, scripted_upstream
 
+if TYPE_CHECKING:
+    from tests.support.sidecar import Sidecar
+
+PIECE = b"2\r\nxx\r\n"
+PIECES = 400_000
+PIECES_GROWTH_AT_MOST = 20 * MIB  # of two copies of 800 kB: 8 measured; 46 with an object a piece
 GROWTH_AT_MOST = 4 * MIB
 SIZE = 64 * MIB
 STOPS = 3
@@ -23,3 +34,42 @@ async def test_a_worker_does_not_grow_with_the_bodies_that_pass(shadow_hangs: bo
     assert up.held_back
     assert down.held_back
     assert unread.held_back
+
+
+async def test_copies_of_requests_in_small_pieces_take_no_more_than_their_bytes() -> None:
+    taken = 0
+    clients: list[asyncio.StreamWriter] = []
+
+    async def take(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        while data := await reader.read(MIB):
+            taken += len(data)
+
+    def is_taken() -> bool:
+        return taken > len(clients) * PIECES * len(PIECE)
+
+    async with (
+        scripted_upstream(conversation=take) as primary,
+        scripted_upstream() as shadow,
+        sidecar(
+            *flags(v1=primary.url, v2=shadow.url), "--shadow", "v2", "--workers", "1"
+        ) as running,
+    ):
+        (worker,) = running.workers()
+        before = resident_bytes(worker)
+        for _ in range(2):
+            _, writer = await asyncio.open_connection(*running.listen)
+            clients.append(writer)
+            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(PIECE * PIECES)
+            await eventually(is_taken)
+        growth = resident_bytes(worker) - before
+        for writer in clients:
+            writer.transport.abort()
+        await running.until(lambda: is_copied(running, 2), "copies that ended")
+
+    assert growth < PIECES_GROWTH_AT_MOST
+
+
+async def is_copied(running: Sidecar, copies: int) -> bool:
+    return await running.counted("rmv_mirrors_total", outcome="dropped-aborted") == copies

@@ -97,6 +97,7 @@ async def test_what_is_not_believed_is_a_502_that_tells_the_client_nothing(tmp_p
         assert all(b"sockets" not in answer.body for answer in answers)
         assert "self-signed certificate" in running.said()
         assert "upstream.sockets" in running.said()
+        assert "endpoint=unix:/run/docker.sock versions=m:v2" in running.said()
 
 
 async def test_endpoints_whose_certificates_are_not_verified_are_told_of(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Mutated messages against the real data plane, from either side, for a bounded time.
 
-What passes is compared with the plain grammar of `tests.wire`. The seed is printed;
-`RMV_FUZZ_SEED` repeats it, as far as sockets repeat.
+What passes is compared with the plain grammar of `tests.wire`. The seed is printed:
+`RMV_FUZZ_SEED` repeats it, as far as sockets repeat; `RMV_FUZZ_S` is how long either side takes.
 """
 
 from __future__ import annotations

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
 
 from sidecar.runtime.processes import Worker
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from sidecar.runtime.questions import Line
 
 
-async def test_silence_lasts_from_the_first_question_without_an_answer(tmp_path: Path) -> None:
+async def test_silence_lasts_from_the_first_question_without_an_answer() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
-    worker = Worker(process, tmp_path)
+    worker = Worker(process, Line("worker"))
 
     assert worker.silence_s(answers=True, now_s=0.0) == 0
     # Nobody has asked for an hour: that says nothing of the worker.

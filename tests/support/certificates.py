@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+DAY = datetime.timedelta(days=1)
+
+
+def write_certificate(
+    folder: Path, name: str = "localhost", *, valid_for: datetime.timedelta = DAY
+) -> tuple[Path, Path]:
     """Write a new certificate and its key, PEM; return both files."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     today = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
     alternatives = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     certificate = (
         x509.CertificateBuilder()
@@ -28,8 +32,8 @@ def write_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(today - day)
-        .not_valid_after(today + day)
+        .not_valid_before(today - 2 * DAY)
+        .not_valid_after(today + valid_for)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

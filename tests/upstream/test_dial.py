@@ -292,6 +292,23 @@ async def test_files_that_change_are_read_again_and_bad_ones_left(
             await dialing.connect(first)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    context = tls_server(ca.issue("model.test"))
+    context.set_ciphers("ALL:@SECLEVEL=0")  # or OpenSSL itself would not speak TLS 1.1
+    for version, is_reached in ((ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_1, False)):
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+        context.maximum_version = version
+        async with serving(context) as server, hands(UpstreamTls(ca_file=str(ca.file))) as dialing:
+            url = f"https://model.test:{server.port}"
+            if is_reached:
+                (await dialing.connect(url)).give_back()
+            else:
+                with pytest.raises(ConnectionError):
+                    await dialing.connect(url)
+
+
 async def test_without_its_files_no_endpoint_is_reached_by_tls(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

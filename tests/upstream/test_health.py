@@ -58,15 +58,20 @@ class Checking:
     """Health checks, and all that they tell."""
 
     def __init__(self, traffic: tuple[Upstreams, ...] = ()) -> None:
+        self.draws = 0
         self.metrics = Metrics()
         self.unready: dict[str, frozenset[str]] = {}
         self.traffic = traffic or (upstreams(),)
         self.checks = HealthChecks(
-            upstreams(max_idle=0), self.traffic, self.metrics, self._note, lambda: 0.5
+            upstreams(max_idle=0), self.traffic, self.metrics, self._note, self._draw
         )
 
     def _note(self, model: str, versions: frozenset[str]) -> None:
         self.unready[model] = versions
+
+    def _draw(self) -> float:
+        self.draws += 1
+        return 0.5
 
     def is_healthy(self, url: str) -> bool:
         (found,) = {one.group((url,)).pick().is_healthy for one in self.traffic}
@@ -214,6 +219,17 @@ async def test_each_check_is_a_get_on_a_fresh_connection(checking: Checking) -> 
         assert [one.connection for one in server.checks[:3]] == [1, 2, 3]
         assert server.checks[0].line == b"GET /ready?deep=1 HTTP/1.1"
         assert server.checks[0].get(b"Host") == upstream.url.removeprefix("http://").encode()
+
+
+async def test_each_wait_for_a_check_is_drawn_so_that_workers_do_not_keep_step(
+    checking: Checking,
+) -> None:
+    server = Server()
+    async with scripted_upstream(server.script) as upstream:
+        checking.checks.update("m", one_version(upstream.url))
+        await server.asked(4)
+
+    assert checking.draws >= 4
 
 
 async def test_a_check_ends_with_the_policy_that_asked_for_it(checking: Checking) -> None:

@@ -97,6 +97,9 @@ def test_a_block_of_the_balancers_own_is_skipped_whatever_it_holds(
         b"PROXY TCP4 ::1 ::1 1 2\r\n",
         b"PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n",
         b"PROXY TCP6 fe80::1%0\xff ::1 1 2\r\n",
+        b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+        b"PROXY TCP6 ::1 fe80::1%eth0 1 2\r\n",
+        b"PROXY TCP6 ::1%\x00\x01\x7f,127.0.0.1 ::1 1 2\r\n",
         b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n",
         b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n\r\n",
         b"PROXY " + b"x" * (MAX_LINE_BYTES - 6),
@@ -121,3 +124,14 @@ def test_any_bytes_are_a_header_or_refused_or_the_beginning_of_one(data: bytes) 
         return
 
     assert header is None or header.size_bytes <= len(data)
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=30))
+def test_what_a_line_names_is_one_address_and_no_list(name: str) -> None:
+    try:
+        header = parse(f"PROXY TCP6 ::1{name} ::1 1 2\r\n".encode())
+    except ValueError:
+        return
+
+    if header is not None and header.source is not None:
+        assert set(header.source) <= set("0123456789abcdef:.")

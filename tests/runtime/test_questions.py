@@ -1,0 +1,85 @@
+"""Questions to another process, whatever becomes of it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from sidecar.runtime import questions
+from sidecar.runtime.questions import Line, excuse, serve_questions
+
+
+async def test_answers_come_in_turn_and_a_last_word_at_the_end() -> None:
+    line, numbers = Line("one"), iter(range(100))
+    answers = await serve_questions(
+        await line.open(), {"next": lambda: str(next(numbers)), "long": lambda: "\n\x00ü" * 100_000}
+    )
+
+    asked = [line.ask("next"), line.ask("long"), line.ask("next")]
+    assert await asyncio.gather(*asked) == ["0", "\n\x00ü" * 100_000, "1"]
+    assert line.has_begun
+    await answers.end("so long\n")
+    await line.ended()
+
+    assert line.last_word == "so long\n"
+    with pytest.raises(ConnectionError):
+        await line.ask("next")
+
+
+async def test_an_answer_that_is_late_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line("one")
+    inherited = await line.open()
+    monkeypatch.setattr(questions, "ASK_TIMEOUT_S", 0.01)
+    with pytest.raises(TimeoutError):
+        await line.ask("first")
+    monkeypatch.undo()
+
+    answers = await serve_questions(inherited, {"first": lambda: "1", "second": lambda: "2"})
+
+    assert await line.ask("second") == "2"
+    await answers.end("")
+    await line.ended()
+
+
+async def test_who_hangs_is_not_asked_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line("one")
+    monkeypatch.setattr(questions, "MAX_WAITING", 1)
+    monkeypatch.setattr(questions, "ASK_TIMEOUT_S", 0.01)
+    with await line.open() as hanging:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await line.ask("anything")
+        assert hanging.recv(100) == b"anything\n"
+    await line.ended()
+
+
+async def test_who_ends_in_mid_answer_has_given_none() -> None:
+    line = Line("one")
+    with await line.open() as dying:
+        asking = asyncio.ensure_future(line.ask("anything"))
+        await asyncio.get_running_loop().run_in_executor(None, dying.recv, 100)
+        dying.sendall(b'["answer","it is')
+
+    with pytest.raises(ConnectionError):
+        await asking
+    await line.ended()
+
+
+async def test_who_cannot_begin_says_why() -> None:
+    line = Line("one")
+    with await line.open() as inherited:
+        excuse(inherited, "no keys")
+    await line.ended()
+
+    assert line.excuse == "no keys"
+    assert not line.has_begun
+
+
+def test_an_excuse_that_nobody_hears_is_none() -> None:
+    gone, own = socket.socketpair()
+    gone.close()
+    excuse(own, "no keys")
+    own.close()
+    excuse(own, "no keys")
