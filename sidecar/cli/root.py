@@ -19,9 +19,11 @@ from sidecar.errors import ConfigError, SidecarError
 COMMANDS = {
     "serve": "sidecar.cli.serve",
     "validate": "sidecar.cli.validate",
+    "diff": "sidecar.cli.apply",
     "apply": "sidecar.cli.apply",
     "get": "sidecar.cli.get",
     "history": "sidecar.cli.get",
+    "rollback": "sidecar.cli.rollback",
     "status": "sidecar.cli.status",
     "explain": "sidecar.cli.explain",
     "pin": "sidecar.cli.pin",

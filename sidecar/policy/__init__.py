@@ -8,4 +8,5 @@ match     conditions on a caller      (target: the parts of a request target)
 bucket    sticky weighted choice
 route     which model a request is for
 rewrite   how a request is spelled for one version
+diff      what changes between two policies
 """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from sidecar.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sidecar.store.live import LivePolicies
 
@@ -54,6 +54,33 @@ class HistoryEntry(Struct, frozen=True):
 
 
 class Store(Protocol):
+class Instance(Struct, frozen=True):
+    """One live sidecar, as its last heartbeat told.
+
+    `revisions` are those that all of its workers decide by, by model; `faults` say why a newer
+    document of a model was refused. `age_s` is how old the heartbeat is.
+    """
+
+    name: str
+    revisions: dict[str, int]
+    is_stale: bool = False
+    faults: dict[str, str] = {}
+    age_s: float = 0.0
+
+
+@runtime_checkable
+class Fleet(Protocol):
+    """Which sidecars live by a store."""
+
+    async def fleet(self) -> list[Instance]:
+        """Return the sidecars whose heartbeat has not expired, by name.
+
+        Raises:
+            StoreUnavailableError: the store did not answer.
+        """
+        ...
+
+
     """Where policies, pins and kills are kept, in words of the model.
 
     Every method may raise `StoreUnavailableError`, after seconds at most, and `BadNameError` for

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from msgspec import structs
-from redis import Redis
 
 from sidecar.cli.apply import apply_policy
 from sidecar.errors import StoreConflictError
@@ -107,7 +104,13 @@ def test_an_apply_creates_then_leaves_then_configures(store: Rmv, tmp_path: Path
     assert created == (0, "tumor created (revision 1)\n", "")
     assert unchanged == (0, "tumor unchanged (revision 1)\n", "")
     assert json.loads(configured.out) == [
-        {"model": "tumor", "outcome": "configured", "revision": 2, "replaced": ""}
+        {
+            "model": "tumor",
+            "outcome": "configured",
+            "revision": 2,
+            "replaced": "",
+            "changes": [{"path": "default", "before": "v1", "after": "v2"}],
+        }
     ]
 
 
@@ -192,28 +195,3 @@ def test_a_good_document_from_standard_input_is_named_as_such(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(POLICY.encode())))
 
     assert rmv("validate", "-f", "-").out == "stdin: policy of tumor is valid\n"
-
-
-async def test_an_apply_tells_that_it_replaces_a_direct_edit() -> None:
-    store = MemoryStore()
-    policy = codec.decode(POLICY.encode(), source="")
-    await apply_policy(store, policy, "ann", "")
-    await store.edit("tumor", POLICY.replace("default: v1", "default: v2").encode())
-
-    outcome = await apply_policy(store, policy, "ann", "")
-    again = await apply_policy(store, structs.replace(policy, default="v2"), "ann", "")
-
-    assert (outcome.revision, outcome.replaced) == (3, "revision 2 by direct")
-    assert again.replaced == ""
-
-
-def test_an_apply_tells_of_a_direct_edit_that_no_sidecar_has_seen(
-    tumor: Rmv, valkey_url: str, tmp_path: Path
-) -> None:
-    edited = POLICY.replace("default: v1", "default: v2")
-    with Redis.from_url(valkey_url) as client:
-        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", edited)
-
-    ran = tumor("apply", "-f", tmp_path / "tumor.yaml")
-
-    assert ran.out == "tumor configured (revision 2, replaces a direct edit)\n"
