@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
     from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
+    from sidecar.model.route import Route
     from sidecar.policy.route import RouteTable
+    from sidecar.policy.snapshot import Snapshot
     from sidecar.store.live import LivePolicies
 
 MAX_TENANTS = 10_000  # remembered without auth; any client can name new ones
@@ -61,20 +63,24 @@ class ClaimedTenants:
         return identity
 
 
-def _ask(head: RequestHead, version: str | None, label: str | None) -> Decision | None:
+def _ask(head: RequestHead, route: Route, snapshot: Snapshot) -> Decision | None:
     """Make a version named in the path the one that is asked for; return what is wrong with it."""
-    denied = Reason.DENIED.value
-    if label is not None:
-        detail = "labels are not supported yet; name a version"
-        return Decision("", "", f"{denied}:label", 0, refusal=Code.NO_SUCH_VERSION, detail=detail)
-    asked = (version or "").encode("utf-8", "surrogateescape")
-    if head.asked_version is not None and head.asked_version != asked:
+    labels = snapshot.policy.labels
+    name = labels.get(route.label, "") if route.label is not None else route.version or ""
+    asked = name.encode("utf-8", "surrogateescape")
+    if head.asked_version not in {None, asked} and not _is_same(snapshot, head, name):
         detail = "the path and X-Model-Version name different versions"
-        return Decision(
-            "", "", f"{denied}:conflict", 0, refusal=Code.MALFORMED_REQUEST, detail=detail
-        )
+        reason = f"{Reason.DENIED.value}:conflict"
+        return Decision("", "", reason, 0, refusal=Code.MALFORMED_REQUEST, detail=detail)
     head.asked_version = asked
     return None
+
+
+def _is_same(snapshot: Snapshot, head: RequestHead, name: str) -> bool:
+    """Return whether a label and a name, or two labels, are of one version."""
+    named = snapshot.named(name)
+    asked = head.asked_version or b""
+    return named is not None and named is snapshot.named(asked.decode("utf-8", "replace"))
 
 
 class Decider:
@@ -97,13 +103,14 @@ class Decider:
             reason = f"{Reason.DENIED.value}:{refused.code.slug}"
             decision = Decision("", "", reason, 0, refusal=refused.code, detail=refused.detail)
             return Verdict(ANONYMOUS, decision)
+        head.at_s = now_s
         snapshots = self._live.snapshots
         route = self._routes.find(head, snapshots)
         snapshot = snapshots.get(route.model) if route.model else None
         if snapshot is None:
             return Verdict(identity, self._no_snapshot())
         if route.version is not None or route.label is not None:
-            conflict = _ask(head, route.version, route.label)
+            conflict = _ask(head, route, snapshot)
             if conflict is not None:
                 return Verdict(identity, conflict)
         decision = resolve(snapshot, identity, head)

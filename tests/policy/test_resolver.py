@@ -11,13 +11,13 @@ from msgspec.structs import replace
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Rejected
-from sidecar.model.policy import Policy, Rule, Shadow, Split, Version
+from sidecar.model.policy import Policy, Rule, Shadow, Split, State, Version
 from sidecar.policy.bucket import choose, sampled
 from sidecar.policy.resolver import resolve, shadows_for
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from tests.policy.examples import caller, make_head, make_policy, version
 from tests.policy.plain import PlainReading
-from tests.policy.policies import TENANTS, VERSIONS, callers, heads, policies
+from tests.policy.policies import LABELS, TENANTS, VERSIONS, callers, heads, policies
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
@@ -46,7 +46,7 @@ def outcome(decision: Decision) -> tuple[str, str, Code | None]:
 
 
 PINS = st.dictionaries(
-    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, "gone")), max_size=2
+    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, *LABELS, "gone")), max_size=2
 )
 KILLS = st.dictionaries(st.sampled_from((*VERSIONS, *VERSIONS, "")), st.just("why"), max_size=2)
 UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
@@ -69,10 +69,13 @@ def test_the_resolver_is_a_plain_reading_of_the_document(
         decision = resolve(snapshot, identity, head)
         assert replace(decision, detail="") == reading.decide(identity, head)
         assert bool(decision.detail) == (decision.refusal is not None)
+        if decision.version:
+            by_name = decision.reason in {"EXPLICIT", "PINNED"}
+            assert reading.cause(decision.version, identity, head, by_name=by_name) is None
 
 
 @given(policies(), KILLS, UNREADY, st.tuples(callers(), heads()))
-def test_shadows_are_all_but_the_serving_the_killed_and_the_unready(
+def test_shadows_are_all_but_the_serving_the_killed_the_unready_and_the_retired(
     policy: Policy,
     kills: dict[str, str],
     unready: frozenset[str],
@@ -83,13 +86,19 @@ def test_shadows_are_all_but_the_serving_the_killed_and_the_unready(
 
     taken = shadows_for(snapshot, identity, head, decision)
 
-    assert taken == tuple(
-        shadow
-        for shadow in policy.shadows
-        if decision.version
-        and shadow.version not in {decision.version, *kills, *unready}
-        and sampled(f"tumor/{shadow.version}", head.request_id, shadow.percent)
-    )
+    reading = PlainReading(policy, {}, kills, unready)
+    wanted = []
+    for shadow in policy.shadows:
+        name = reading.name(shadow.version)
+        version = policy.versions[name]
+        is_idle = name in {decision.version, *kills, *unready} or version.state is State.RETIRED
+        if not decision.version or is_idle:
+            continue
+        if version.accepts is not None and not reading.fits(version.accepts, identity, head):
+            continue
+        if sampled(f"tumor/{name}", head.request_id, shadow.percent):
+            wanted.append(replace(shadow, version=name))
+    assert taken == tuple(wanted)
 
 
 def test_the_default_serves_whom_nothing_else_concerns() -> None:
