@@ -53,7 +53,6 @@ class HistoryEntry(Struct, frozen=True):
     document: bytes
 
 
-class Store(Protocol):
 class Instance(Struct, frozen=True):
     """One live sidecar, as its last heartbeat told.
 
@@ -81,6 +80,7 @@ class Fleet(Protocol):
         ...
 
 
+class Store(Protocol):
     """Where policies, pins and kills are kept, in words of the model.
 
     Every method may raise `StoreUnavailableError`, after seconds at most, and `BadNameError` for
