@@ -22,8 +22,9 @@ from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Policy
 from sidecar.model.route import RouteRule
 from sidecar.model.tls import TlsSettings
-from sidecar.model.upstream import UpstreamSettings, UpstreamTls
+from sidecar.model.upstream import EndpointSettings, UpstreamSettings, UpstreamTls
 from sidecar.policy import words
+from sidecar.policy.address import AllowList
 from sidecar.runtime import tls
 from sidecar.runtime.sockets import MAX_PATH_BYTES, UNIX
 
@@ -67,6 +68,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     proxy_protocol: bool = False  # every connection to `listen` has to begin with it
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    endpoints: EndpointSettings = EndpointSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     upstream_tls: UpstreamTls = UpstreamTls()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
@@ -134,6 +136,14 @@ def read(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag
     Raises ConfigError on unknown settings and wrong types.
     """
     return _Settings(file, environ, flags).decode()
+
+
+def allow_list(config: Config) -> AllowList:
+    """Return where endpoints may be; ConfigError names every entry that cannot be read."""
+    faults = [f"{path}: {why}" for path, why in _allow_faults(config)]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return AllowList(config.endpoints.allow)
 
 
 def parse_address(text: str) -> Address:
@@ -216,7 +226,16 @@ def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
         yield "tls", str(error)
 
 
+def _allow_faults(config: Config) -> Iterator[tuple[str, str]]:
+    for n, entry in enumerate(config.endpoints.allow):
+        try:
+            AllowList([entry])
+        except ValueError as error:
+            yield f"endpoints.allow[{n}]", f"`{entry}`: {error}"
+
+
 def _upstream_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    yield from _allow_faults(config)
     for n, folder in enumerate(config.upstream.sockets):
         if not folder.startswith("/") or ".." in folder.split("/"):
             yield f"upstream.sockets[{n}]", f"`{folder}` is not an absolute path without `..`"

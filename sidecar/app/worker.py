@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from sidecar.app.spec import LONGEST_STALL, METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
+from sidecar.config import allow_list
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
@@ -87,7 +88,8 @@ class Worker:
     """The parts of a data plane, each built once and given what it needs."""
 
     def __init__(self, config: Config) -> None:
-        self.live = LivePolicies(Keys(config.prefix), on_change=self._on_policy_change)
+        allowed = allow_list(config)
+        self.live = LivePolicies(Keys(config.prefix), self._on_policy_change, allowed)
         self._metrics = Metrics()
         self._recorder = Recorder(self._metrics, _open_log(config.exchange_log))
         clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
@@ -98,7 +100,7 @@ class Worker:
             hides_decisions=config.decision_headers,
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
-            dialer=Dialer(config.upstream, config.upstream_tls),
+            dialer=Dialer(config.upstream, config.upstream_tls, allowed=allowed),
         )
         mirror = Mirror(
             live=self.live,

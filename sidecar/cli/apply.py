@@ -15,6 +15,7 @@ from sidecar.cli.options import Actor, Comment, commands, user
 from sidecar.cli.review import Review, as_json, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.validate import Files
+from sidecar.config import allow_list
 from sidecar.errors import SidecarError, StoreConflictError
 from sidecar.model.identity import JSON
 from sidecar.model.policy import Policy
@@ -74,7 +75,7 @@ async def apply(
     and the documents do not say the same: look, then --force, or bring the edit into the files.
     """
     _check(file, prune=prune, force=force, keep_edits=keep_edits)
-    reviews = await _reviews(session.store, _read(file), prune=prune)
+    reviews = await _reviews(session.store, _read(file, session), prune=prune)
     edited = [] if force else [one for one in reviews if one.undone]
     if edited and not keep_edits:
         raise _refusal(session, edited)
@@ -97,7 +98,7 @@ async def apply(
 @with_store
 async def diff(session: Session, file: Files) -> None:
     """Tell what `rmv apply` would change. Exit status: 0 nothing, 1 something, 2 trouble."""
-    reviews = await _reviews(session.store, _read(file), prune=False)
+    reviews = await _reviews(session.store, _read(file, session), prune=False)
     different = [one for one in reviews if one.changes]
     if session.as_json:
         output.emit([_planned(one) for one in different])
@@ -132,8 +133,8 @@ def _check(file: Sequence[Path], *, prune: bool, force: bool, keep_edits: bool) 
         raise typer.BadParameter(msg)
 
 
-def _read(file: Sequence[Path]) -> tuple[Policy, ...]:
-    found = documents.read(file)
+def _read(file: Sequence[Path], session: Session) -> tuple[Policy, ...]:
+    found = documents.read(file, allow_list(session.config))
     if found.problems:
         raise PolicyError(found.problems)
     for warning in documents.warnings(found):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.policy.validate import warnings as odd
 
@@ -22,8 +23,11 @@ class Read(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def read(paths: Iterable[Path]) -> Read:
-    """Read the documents in files and folders; `-` is standard input. Problems are returned."""
+def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
+    """Read the documents in files and folders; `-` is standard input. Problems are returned.
+
+    `allowed` is where endpoints may be.
+    """
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
     for path in paths:
@@ -34,7 +38,7 @@ def read(paths: Iterable[Path]) -> Read:
             )
         for file in found:
             try:
-                policy = _load(file)
+                policy = codec.load(_bytes(file), source=_name(file), allowed=allowed)
             except PolicyError as error:
                 problems += error.problems
             else:
@@ -59,15 +63,16 @@ def _name(file: Path) -> str:
     return "stdin" if str(file) == "-" else str(file)
 
 
-def _load(file: Path) -> Policy:
+def _bytes(file: Path) -> bytes:
+    """Read a document, and no more of a larger file than shows that it is too large."""
     if str(file) == "-":
-        return codec.load(sys.stdin.buffer.read(), source=_name(file))
+        return sys.stdin.buffer.read(codec.MAX_DOCUMENT_BYTES + 1)
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(codec.MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         problem = Problem(str(file), "", f"cannot be read: {error.strerror}")
         raise PolicyError([problem]) from error
-    return codec.load(raw, source=str(file))
 
 
 def _repeats(policies: dict[str, Policy]) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError, SidecarError
 COMMANDS = {
     "serve": "sidecar.cli.serve",
     "validate": "sidecar.cli.validate",
+    "schema": "sidecar.cli.validate",
     "diff": "sidecar.cli.apply",
     "apply": "sidecar.cli.apply",
     "get": "sidecar.cli.get",

@@ -69,7 +69,8 @@ def serve(
     }
     settings = configuration.load(options.file(), os.environ, flags)
     open_store(settings.redis, settings.prefix, settings.state_dir)  # a URL that means none ends it
-    policy = seed_policy(settings.model, version or (), default, shadow or ())
+    allowed = configuration.allow_list(settings)
+    policy = seed_policy(settings.model, version or (), default, shadow or (), allowed)
     become_server(configuration.ServeSpec(settings, policy))
 
 

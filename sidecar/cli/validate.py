@@ -1,4 +1,4 @@
-"""`rmv validate`: what is wrong with policy documents, without any store."""
+"""`rmv validate`, `rmv schema`: what is wrong with policy documents, and how they look."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import documents, output
-from sidecar.cli.options import AsJson, StoreOptions, commands, given
+from sidecar.cli.options import AsJson, ConfigFile, StoreOptions, commands, given
+from sidecar.config import allow_list
+from sidecar.policy.schema import schema
 
 Files = Annotated[
     list[Path],
@@ -21,11 +23,18 @@ app = commands()
 
 
 @app.command("validate")
-def validate(ctx: typer.Context, file: Files, as_json: AsJson = False) -> None:
-    """Tell every problem of policy documents, each with its place."""
-    found = documents.read(file)
+def validate(
+    ctx: typer.Context, file: Files, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Tell every problem of policy documents, each with its place.
+
+    Exit status: 0 they are good, 1 they have problems, 2 the command was not understood. Warnings
+    go to standard error and change nothing about it.
+    """
+    options = given(ctx, StoreOptions(config=config, as_json=as_json))
+    found = documents.read(file, allow_list(options.read()))
     oddities = documents.warnings(found)
-    if given(ctx, StoreOptions(as_json=as_json)).as_json:
+    if options.as_json:
         output.emit({"valid": not found.problems, "problems": found.problems, "warnings": oddities})
     else:
         for problem in found.problems:
@@ -36,3 +45,9 @@ def validate(ctx: typer.Context, file: Files, as_json: AsJson = False) -> None:
             output.warn(str(one))
     if found.problems:
         raise typer.Exit(1)
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of policy documents, for editors."""
+    output.emit(schema())

@@ -15,18 +15,20 @@ from sidecar.config import Config
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.policy import (
+    Deprecation,
     Health,
     Operators,
     Policy,
     Rewrite,
     Rule,
+    Segment,
     Shadow,
     Split,
     Version,
     VersionTimeouts,
 )
 from sidecar.model.record import ExchangeRecord
-from sidecar.policy.validate import ATTRIBUTES
+from sidecar.policy.condition import ATTRIBUTES
 from sidecar.store.keys import Keys
 from sidecar.wire.fields import REQUEST_FIELDS, RESPONSE_FIELDS
 from tests.docs.markdown import DOCS, ROOT, coded, first_column, page, section, table
@@ -138,6 +140,8 @@ def test_every_message_that_asks_for_attention_has_a_row() -> None:
         ("A version", Version),
         ("Health", Health),
         ("Timeouts of a version", VersionTimeouts),
+        ("Deprecation of a version", Deprecation),
+        ("A segment", Segment),
         ("A rule", Rule),
         ("A split", Split),
         ("A rewrite", Rewrite),

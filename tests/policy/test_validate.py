@@ -8,6 +8,7 @@ from hypothesis import given
 from sidecar.model.policy import (
     Condition,
     Health,
+    Matcher,
     Operators,
     Policy,
     Rewrite,
@@ -128,11 +129,13 @@ def test_a_health_status_that_no_answer_ends_with_is_refused(status: int) -> Non
 
 
 def test_entitlements_are_checked_like_rules() -> None:
-    limited = Version(endpoints=ENDPOINTS, allow=({"x": 1},), deny=({}, {"tenant": ()}))
+    matchers: tuple[Matcher, ...] = ({"tenant": "a"}, {"tenant": ()})
+    limited = Version(endpoints=ENDPOINTS, allow=({"x": 1},), deny=matchers, accepts=matchers)
 
     assert [one.split(":")[0] for one in found(make_policy(versions={"v1": limited}))] == [
         "versions.v1.allow[0].x",
         "versions.v1.deny[1].tenant",
+        "versions.v1.accepts[1].tenant",
     ]
 
 
