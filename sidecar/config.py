@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
+from sidecar.model.context import ContextSettings
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Policy
 from sidecar.model.route import RouteRule
@@ -71,6 +72,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     endpoints: EndpointSettings = EndpointSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     upstream_tls: UpstreamTls = UpstreamTls()
+    contexts: ContextSettings = ContextSettings()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import platform
 import random
 import stat
 from pathlib import Path
@@ -30,10 +31,12 @@ from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
 from sidecar.runtime.watchdog import Watchdog
 from sidecar.store.connect import open_store
+from sidecar.store.contexts import ContextWriter
 from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
+from sidecar.telemetry.sampler import Sampler
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.pool import PoolSettings, Upstreams
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
+    from sidecar.store.base import Store
 
 SPARE_FILES: Final = 1024  # for mirrors, the store, logs and libraries
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
@@ -66,6 +70,8 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
+    contexts = worker.context_writer(store)
+    writing = spawn(contexts.run(), name="contexts")
     await worker.wait_for_policies()
     await worker.listener.start(listening)
     questions = await serve_questions(
@@ -78,7 +84,8 @@ async def run_worker(config: Config, listening: socket.socket, question_socket: 
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
     watchdog.close()
     questions.close()
-    await stop(watch)
+    await stop(watch, writing)
+    await contexts.flush()
     await store.close()
     worker.close()
     _log.info("worker stopped", extra={"cut": cut})
@@ -92,6 +99,10 @@ class Worker:
         self.live = LivePolicies(Keys(config.prefix), self._on_policy_change, allowed)
         self._metrics = Metrics()
         self._recorder = Recorder(self._metrics, _open_log(config.exchange_log))
+        self._contexts = config.contexts
+        # The control process tells sidecars of one host apart; its workers are one sidecar.
+        instance = f"{platform.node()}-{os.getppid()}"
+        self._sampler = Sampler(config.contexts.per_second, random.random, instance)
         clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
         settings = PoolSettings(
             connect_timeout_s=timeouts.connect_s,
@@ -120,6 +131,7 @@ class Worker:
             upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             mirror=mirror,
             recorder=self._recorder,
+            sampler=self._sampler,
             metrics=self._metrics,
             ids=RequestIds(os.urandom(10)),
             clock=clock,
@@ -140,6 +152,10 @@ class Worker:
             None if config.tls is None else ServerTls(config.tls),
             reads_proxy_header=config.proxy_protocol,
         )
+
+    def context_writer(self, store: Store) -> ContextWriter:
+        """Return what moves contexts of this worker's requests into the store."""
+        return ContextWriter(store, self._sampler, self._contexts, self._metrics)
 
     async def wait_for_policies(self) -> None:
         """Give the first load a moment: without it every request would be refused."""

@@ -27,6 +27,7 @@ COMMANDS = {
     "rollback": "sidecar.cli.rollback",
     "status": "sidecar.cli.status",
     "explain": "sidecar.cli.explain",
+    "plan": "sidecar.cli.plan",
     "pin": "sidecar.cli.pin",
     "unpin": "sidecar.cli.pin",
     "pins": "sidecar.cli.pin",

@@ -480,6 +480,11 @@ class Exchange(ResponseSink):
                 self.copy.versions if self.copy is not None else (),
             )
         )
+        decision = verdict.decision
+        is_served = decision.refusal is None
+        tally = self.lane.tally if is_served else plane.sampler.tally(decision.model)
+        if tally is not None and tally.is_due():
+            tally.take(identity, head, decision, self.at_s, now_s - self.began_s)
         if self.is_entered:
             self.lane.group.leave()
         elif self.turn is not None:

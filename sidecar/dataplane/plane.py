@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sidecar.store.live import LivePolicies
     from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.recorder import Recorder
+    from sidecar.telemetry.sampler import Sampler, Tally
     from sidecar.upstream.pool import Group, Upstreams
 
 MAX_LANES: Final = 4096  # decisions are few; those that list rejected candidates may be many
@@ -31,7 +32,12 @@ class Lane:
     """
 
     def __init__(
-        self, spelling: Spelling, response_lines: bytes, group: Group, first_byte_s: float
+        self,
+        spelling: Spelling,
+        response_lines: bytes,
+        group: Group,
+        first_byte_s: float,
+        tally: Tally | None,
     ) -> None:
         self.request_lines = spelling.lines
         self.rewrite = spelling.rewrite
@@ -39,6 +45,7 @@ class Lane:
         self.response_lines = response_lines
         self.group = group
         self.first_byte_s = first_byte_s  # of the version, else of the settings
+        self.tally = tally
 
 
 class Plane:
@@ -52,6 +59,7 @@ class Plane:
         upstreams: Upstreams,
         mirror: Mirror,
         recorder: Recorder,
+        sampler: Sampler,
         metrics: Metrics,
         ids: RequestIds,
         clock: Clock,
@@ -65,6 +73,7 @@ class Plane:
         self.mirror = mirror
         self.recorder = recorder
         self.record = recorder.add
+        self.sampler = sampler
         self.metrics = metrics
         self.make_id = ids.make
         self.now_s = clock.now_s
@@ -98,12 +107,15 @@ class Plane:
         first_byte_s = self.first_byte_s if own is None else own.first_byte_s
         if len(self.lanes) >= MAX_LANES:
             self.lanes.clear()
-        lane = Lane(Spelling(policy, version), shown, group, first_byte_s)
+        tally = self.sampler.tally(decision.model)
+        lane = Lane(Spelling(policy, version), shown, group, first_byte_s, tally)
         self.lanes[decision] = lane
         return lane
 
-    def on_policy_change(self, _model: str) -> None:
+    def on_policy_change(self, model: str) -> None:
         """Forget what was rendered from the policies before, and endpoints that none names."""
+        changed = self.live.snapshots.get(model)
+        self.sampler.follow(model, None if changed is None else changed.policy)
         self.lanes.clear()
         self.mirror.forget_lanes()
         named = {

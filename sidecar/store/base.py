@@ -11,6 +11,7 @@ from sidecar.model.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from sidecar.model.context import Context, ContextSettings
     from sidecar.store.live import LivePolicies
 
 
@@ -159,6 +160,16 @@ class Store(Protocol):
 
     async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
         """Return the newest committed revisions of a model, newest first."""
+        ...
+
+    async def add_contexts(
+        self, model: str, contexts: Sequence[Context], settings: ContextSettings
+    ) -> None:
+        """Keep contexts of a model's requests, about `per_model` of them and for `keep_s`."""
+        ...
+
+    def contexts(self, model: str) -> AsyncIterator[Context]:
+        """Iterate over the contexts that are kept of a model, the last added first."""
         ...
 
     async def watch(self, live: LivePolicies) -> None:
