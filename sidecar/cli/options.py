@@ -43,7 +43,6 @@ Ttl = Annotated[
     float | None,
     typer.Option(parser=_seconds, help="End by itself after: 30s, 15m, 1h, 2d.", metavar="TIME"),
 ]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Do it although the policy lacks the version.")

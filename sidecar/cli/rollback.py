@@ -10,7 +10,8 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.lookup import NotFoundError, expect_model
-from sidecar.cli.options import Actor, Comment, Model, Timeout, Wait, commands, user
+from sidecar.cli.names import Model
+from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
 from sidecar.cli.review import as_json, decoded, show
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.waiting import wait_for
@@ -60,13 +61,18 @@ async def rollback(
         wanted = msgspec.structs.replace(said, applied=stored.applied if stored else "")
         now = await _commit(store, wanted, raw, actor or user(), why)
     if not session.as_json:
-        outcome = "rolled back" if changes else "unchanged"
-        print(f"{model} {outcome} to revision {entry.revision} (revision {now})")
+        print(_outcome(model, entry.revision, now, is_changed=bool(changes)))
         show(changes, sys.stdout)
     waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
     if session.as_json:
         told = {"model": model, "revision": now, "rolled_back_to": entry.revision}
         output.emit({**told, "changes": as_json(changes), "waited": waited})
+
+
+def _outcome(model: str, earlier: int, now: int, *, is_changed: bool) -> str:
+    if is_changed:
+        return f"{model} rolled back to revision {earlier} (revision {now})"
+    return f"{model} unchanged: it says what revision {earlier} says (revision {now})"
 
 
 async def _earlier(
@@ -81,8 +87,7 @@ async def _earlier(
             is_meant = entry.revision == revision
         else:
             policy = decoded(entry.document)
-            is_older = stored is None or entry.revision < stored.revision
-            is_meant = policy is not None and is_older and bool(diff(stored, policy))
+            is_meant = policy is not None and bool(diff(stored, policy))
         if is_meant:
             return entry
     which = (

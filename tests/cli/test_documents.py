@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from sidecar.cli.apply import apply_policy
 from sidecar.errors import StoreConflictError
@@ -195,3 +196,18 @@ def test_a_good_document_from_standard_input_is_named_as_such(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(POLICY.encode())))
 
     assert rmv("validate", "-f", "-").out == "stdin: policy of tumor is valid\n"
+
+
+def test_documents_are_printed_as_yaml_or_json(tumor: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "fraud.yaml"
+    file.write_text(POLICY.replace("model: tumor", "model: fraud"))
+    tumor("apply", "-f", file)
+
+    one = json.loads(tumor("get", "tumor", "-o", "json").out)
+    two = json.loads(tumor("get", "tumor", "fraud", "-o", "json").out)
+    all_of_them = tumor("get", "-o", "yaml").out
+
+    assert one["model"] == "tumor"
+    assert [each["model"] for each in two] == ["tumor", "fraud"]
+    assert [each["model"] for each in yaml.safe_load_all(all_of_them)] == ["fraud", "tumor"]
+    assert tumor("get", "tumor", "-o", "xml").code == 2

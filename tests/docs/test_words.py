@@ -192,6 +192,7 @@ def test_no_section_is_of_a_command_that_is_not_there() -> None:
 def test_the_pages_name_no_option_that_is_not_there() -> None:
     known = set().union(*(flags_of(command) for command in COMMANDS))
     known |= {"--redis", "--prefix", "--state-dir", "--config", "--json", "--version", "--help"}
+    known |= {"--install-completion", "--show-completion"}
 
     for name in ("cli.md", "policy.md", "redis.md", "identity.md", "configuration.md"):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page(name))) - known <= {"--raw"}
