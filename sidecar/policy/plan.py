@@ -17,7 +17,7 @@ from sidecar.policy.gaps import Gaps
 from sidecar.policy.resolver import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from sidecar.model.context import Context
     from sidecar.model.decision import Decision
@@ -129,7 +129,7 @@ def plan(model: str, contexts: Sequence[Context], before: Snapshot, after: Snaps
         requests=_requests(contexts),
         from_s=min((one.at_s for one in contexts), default=0.0),
         until_s=max((one.at_s for one in contexts), default=0.0),
-        versions=_versions(known, before, after),
+        versions=_versions(known, _Loads(contexts), before, after),
         moves=_moves(known),
         unknown=tuple(
             Unknown(attribute, len(found), _requests(found))
@@ -175,11 +175,12 @@ def _moves(known: Iterable[Replayed]) -> tuple[Move, ...]:
     return tuple(sorted(moves, key=lambda move: (-move.requests, move.tenant, move.after)))
 
 
-def _versions(known: Sequence[Replayed], before: Snapshot, after: Snapshot) -> tuple[Change, ...]:
-    latency = _Latency(one.context for one in known)
+def _versions(
+    known: Sequence[Replayed], loads: _Loads, before: Snapshot, after: Snapshot
+) -> tuple[Change, ...]:
     sides = (
-        _sides([(one.context, one.before.version) for one in known], before, latency),
-        _sides([(one.context, one.after.version) for one in known], after, latency),
+        _sides([(one.context, one.before.version) for one in known], loads, before),
+        _sides([(one.context, one.after.version) for one in known], loads, after),
     )
     names = sorted(sides[0].keys() | sides[1].keys(), key=lambda name: (not name, name))
     return tuple(
@@ -188,58 +189,54 @@ def _versions(known: Sequence[Replayed], before: Snapshot, after: Snapshot) -> t
 
 
 def _sides(
-    served: Sequence[tuple[Context, str]], snapshot: Snapshot, latency: _Latency
+    served: Sequence[tuple[Context, str]], loads: _Loads, snapshot: Snapshot
 ) -> dict[str, Side]:
     """Return what each version of a policy gets, and under "" what is refused."""
-    requests: dict[str, float] = defaultdict(float)
-    tenants: dict[str, set[str]] = defaultdict(set)
-    busy_s: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    by_version: dict[str, list[Context]] = {name: [] for name in snapshot.policy.versions}
     for context, version in served:
-        requests[version] += context.stands_for
-        tenants[version].add(context.tenant)
-        if version:
-            busy_s[version][context.instance] += context.stands_for * latency.of(context, version)
-    spans = _spans(context for context, _ in served)
-    whole = sum(requests.values())
+        by_version.setdefault(version, []).append(context)
+    whole = _requests(context for context, _ in served)
     versions = snapshot.policy.versions
     return {
         name: Side(
-            requests=requests[name],
-            share=requests[name] / whole if whole else 0.0,
-            tenants=len(tenants[name]),
-            concurrency=max((s / spans[at] for at, s in busy_s[name].items()), default=0.0),
+            requests=_requests(found),
+            share=_requests(found) / whole if whole else 0.0,
+            tenants=len({one.tenant for one in found}),
+            concurrency=loads.concurrency(name, found) if name else 0.0,
             max_concurrency=versions[name].max_concurrency if name in versions else None,
         )
-        for name in {*versions, *requests}
+        for name, found in by_version.items()
     }
 
 
-def _spans(contexts: Iterable[Context]) -> Mapping[str, float]:
-    """Return over how many seconds the contexts of each sidecar came."""
-    times: dict[str, list[float]] = defaultdict(list)
-    for one in contexts:
-        times[one.instance].append(one.at_s)
-    return {at: max(max(found) - min(found), MIN_SPAN_S) for at, found in times.items()}
+class _Loads:
+    """How long sidecars were watched, and how long versions took for a request."""
 
+    def __init__(self, contexts: Sequence[Context]) -> None:
+        times: dict[str, list[float]] = defaultdict(list)
+        served: dict[str, list[Context]] = defaultdict(list)
+        for one in contexts:
+            times[one.instance].append(one.at_s)
+            if one.version:
+                served[one.version].append(one)
+        self._spans_s = {
+            instance: max(max(found) - min(found), MIN_SPAN_S) for instance, found in times.items()
+        }
+        self._means_s = {version: _mean_s(found) for version, found in served.items()}
+        self._mean_s = _mean_s([one for found in served.values() for one in found])
 
-class _Latency:
-    """How long versions take for a request: as measured, else as long as the request took.
+    def concurrency(self, version: str, contexts: Iterable[Context]) -> float:
+        """Return how many of these requests a version would have at a time, where it has most."""
+        busy: dict[str, float] = defaultdict(float)
+        for one in contexts:
+            seconds = one.stands_for * self._latency_s(version, one)
+            busy[one.instance] += seconds / self._spans_s[one.instance]
+        return max(busy.values(), default=0.0)
 
-    Where it was refused, and so took nothing, the mean of all that were served.
-    """
-
-    def __init__(self, contexts: Iterable[Context]) -> None:
-        served = [one for one in contexts if one.version]
-        by_version: dict[str, list[Context]] = defaultdict(list)
-        for one in served:
-            by_version[one.version].append(one)
-        self._means = {version: _mean_s(found) for version, found in by_version.items()}
-        self._mean_s = _mean_s(served)
-
-    def of(self, context: Context, version: str) -> float:
-        measured = self._means.get(version)
-        if measured is not None:
-            return measured
+    def _latency_s(self, version: str, context: Context) -> float:
+        """Return the version's own latency; else the request's, or of one refused the mean."""
+        if version in self._means_s:
+            return self._means_s[version]
         return context.duration_s if context.version else self._mean_s
 
 

@@ -168,7 +168,11 @@ def test_every_kind_of_key_has_a_row() -> None:
 
     named = first_column(page("redis.md"), "key")
 
-    assert {_filled(name) for name in named} == {*spelled, keys.history("m")}
+    assert {_filled(name) for name in named} == {
+        *spelled,
+        keys.history("m"),
+        keys.contexts("m"),
+    }
 
 
 def _filled(name: str) -> str:

@@ -89,8 +89,7 @@ def moved(found: Plan) -> dict[str, tuple[str, str]]:
     return {move.tenant: (move.before, move.after) for move in found.moves}
 
 
-@settings(max_examples=60)
-@settings(max_examples=40)
+@settings(max_examples=60, deadline=None)
 @given(policies(), st.dictionaries(st.sampled_from(TENANTS[1:]), st.sampled_from(VERSIONS)),
        REQUESTS, SUBSETS)  # fmt: skip
 def test_a_decision_without_gaps_is_that_of_the_whole_request(
@@ -115,7 +114,7 @@ def test_a_decision_without_gaps_is_that_of_the_whole_request(
                 assert not missing
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(policies(), REQUESTS)
 def test_the_same_policy_moves_nobody(
     policy: Policy, requests: list[tuple[Identity, RequestHead]]
@@ -128,7 +127,7 @@ def test_the_same_policy_moves_nobody(
     assert all(one.before == one.after for one in found.versions)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(policies(), st.sampled_from(TENANTS[1:]), st.sampled_from(VERSIONS), REQUESTS)
 def test_a_pin_moves_its_tenant_alone(
     policy: Policy, tenant: str, pinned: str, requests: list[tuple[Identity, RequestHead]]
@@ -143,7 +142,7 @@ def test_a_pin_moves_its_tenant_alone(
         assert all(move.after in {pinned, ""} for move in found.moves)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(policies(), policies(), REQUESTS, st.lists(st.floats(0.5, 100), min_size=8, max_size=8))
 def test_totals_add_up(
     before: Policy,
@@ -283,3 +282,14 @@ def test_no_contexts_plan_nothing() -> None:
     found = planned([], make_policy(), make_policy(default="v2"))
 
     assert (found.contexts, found.requests, found.moves, found.unknown) == (0, 0, (), ())
+
+
+def test_what_is_unknown_still_tells_how_long_was_watched_and_how_fast_versions_are() -> None:
+    rule = Rule(id="trial", when={"tenant": "x", "header.x-trial": "yes"}, serve="v1")
+    contexts = [of("acme", at_s=100, stands_for=50), of("x", at_s=0, duration_s=1.0, served="v2")]
+
+    found = planned(contexts, make_policy(), make_policy(rule, default="v2"))
+
+    v2 = next(one for one in found.versions if one.version == "v2")
+    assert found.unknown_contexts == 1
+    assert v2.after.concurrency == pytest.approx(50 * 1.0 / 100)

@@ -119,7 +119,10 @@ async def test_an_entry_is_plain_json_without_what_is_not_there(
 ) -> None:
     await redis_store.add_contexts("tumor", (context(1),), SETTINGS)
 
-    [(_, fields)] = await valkey.client.xrange(KEY)
+    entries = await valkey.client.xrange(KEY)
+    assert entries
+    fields = entries[0][1]
+    assert fields is not None
     told = msgspec.json.decode(fields[b"context"])
 
     assert told["attributes"] == {"claim.seats": [3, 2.5, True, "x"], "header.x-beta": []}
