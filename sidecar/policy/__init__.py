@@ -9,4 +9,5 @@ bucket    sticky weighted choice
 route     which model a request is for
 rewrite   how a request is spelled for one version
 diff      what changes between two policies
+trace     a decision told step by step
 """
