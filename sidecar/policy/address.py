@@ -129,7 +129,7 @@ def _entry(text: str) -> _Entry:
         except ValueError as error:
             raise ValueError(f"not a network: {error}") from error
     name = host.lower().removesuffix(".")
-    if name != "*" and (_host_fault(name.removeprefix("*.")) or not name):
+    if host != "*" and _host_fault(name.removeprefix("*.")):
         raise ValueError("neither a host, `*.` and a domain, an address nor a network")
     return _Entry(number, name=name)
 
