@@ -137,7 +137,7 @@ def _read(file: Sequence[Path], session: Session) -> tuple[Policy, ...]:
     found = documents.read(file, allow_list(session.config))
     if found.problems:
         raise PolicyError(found.problems)
-    for warning in documents.warnings(found):
+    for warning in found.warnings:
         output.warn(str(warning))
     return tuple(found.policies.values())
 

@@ -17,10 +17,14 @@ SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 class Read(NamedTuple):
-    """What was found: policies by the file that says them, and everything that is wrong."""
+    """What was found: policies by the file that says them, and everything that is wrong.
+
+    `warnings` are of what is odd about policies that are valid.
+    """
 
     policies: dict[str, Policy]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
 
 
 def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
@@ -30,6 +34,7 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
     """
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
+    warnings: list[Problem] = []
     for path in paths:
         found = list(_files(path))
         if not found:
@@ -38,18 +43,15 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
             )
         for file in found:
             try:
-                policy = codec.load(_bytes(file), source=_name(file), allowed=allowed)
+                raw, source = _bytes(file), _name(file)
+                policy = codec.load(raw, source=source, allowed=allowed)
             except PolicyError as error:
                 problems += error.problems
             else:
-                policies[_name(file)] = policy
+                policies[source] = policy
+                warnings += codec.locate(raw, odd(policy, source))
     problems += _repeats(policies)
-    return Read(policies, tuple(problems))
-
-
-def warnings(found: Read) -> tuple[Problem, ...]:
-    """Return what is odd about policies that are valid."""
-    return tuple(one for source, policy in found.policies.items() for one in odd(policy, source))
+    return Read(policies, tuple(problems), tuple(warnings))
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -33,15 +33,15 @@ def validate(
     """
     options = given(ctx, StoreOptions(config=config, as_json=as_json))
     found = documents.read(file, allow_list(options.read()))
-    oddities = documents.warnings(found)
     if options.as_json:
-        output.emit({"valid": not found.problems, "problems": found.problems, "warnings": oddities})
+        told = {"problems": found.problems, "warnings": found.warnings}
+        output.emit({"valid": not found.problems, **told})
     else:
         for problem in found.problems:
             print(problem)
         for source, policy in found.policies.items() if not found.problems else ():
             print(f"{source}: policy of {policy.model} is valid")
-        for one in oddities:
+        for one in found.warnings:
             output.warn(str(one))
     if found.problems:
         raise typer.Exit(1)

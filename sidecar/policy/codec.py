@@ -66,6 +66,8 @@ def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
 def locate(raw: bytes, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Give problems of a document that `decode` accepts their lines and columns."""
     text, given = _text(raw, ""), tuple(problems)
+    if not given:
+        return ()
     if not _is_json(text):
         return _placed(given, document.read(text, "").places)
     return _placed(given, places.in_json(text, [one.path for one in given]))
