@@ -18,12 +18,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
+from sidecar.model.context import ContextSettings
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Name, Policy
 from sidecar.model.route import RouteRule
 from sidecar.model.tls import TlsSettings
-from sidecar.model.upstream import UpstreamSettings, UpstreamTls
+from sidecar.model.upstream import EndpointSettings, UpstreamSettings, UpstreamTls
 from sidecar.policy import route, words
+from sidecar.policy.address import AllowList
 from sidecar.runtime import tls
 from sidecar.runtime.sockets import MAX_PATH_BYTES, UNIX
 
@@ -67,8 +69,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     proxy_protocol: bool = False  # every connection to `listen` has to begin with it
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    endpoints: EndpointSettings = EndpointSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     upstream_tls: UpstreamTls = UpstreamTls()
+    contexts: ContextSettings = ContextSettings()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
 
@@ -134,6 +138,14 @@ def read(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag
     Raises ConfigError on unknown settings and wrong types.
     """
     return _Settings(file, environ, flags).decode()
+
+
+def allow_list(config: Config) -> AllowList:
+    """Return where endpoints may be; ConfigError names every entry that cannot be read."""
+    faults = [f"{path}: {why}" for path, why in _allow_faults(config)]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return AllowList(config.endpoints.allow)
 
 
 def parse_address(text: str) -> Address:
@@ -227,7 +239,16 @@ def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
         yield f"tls.{error.setting}", str(error)
 
 
+def _allow_faults(config: Config) -> Iterator[tuple[str, str]]:
+    for n, entry in enumerate(config.endpoints.allow):
+        try:
+            AllowList([entry])
+        except ValueError as error:
+            yield f"endpoints.allow[{n}]", f"`{entry}`: {error}"
+
+
 def _upstream_contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    yield from _allow_faults(config)
     for n, folder in enumerate(config.upstream.sockets):
         if not folder.startswith("/") or ".." in folder.split("/"):
             yield f"upstream.sockets[{n}]", f"`{folder}` is not an absolute path without `..`"

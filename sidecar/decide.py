@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
     from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
+    from sidecar.model.route import Route
     from sidecar.policy.route import RouteTable
     from sidecar.policy.snapshot import Snapshot
     from sidecar.store.live import LivePolicies
@@ -68,20 +69,24 @@ class ClaimedTenants:
         return identity
 
 
-def _ask(head: RequestHead, version: str | None, label: str | None) -> Decision | None:
+def _ask(head: RequestHead, route: Route, snapshot: Snapshot) -> Decision | None:
     """Make a version named in the path the one that is asked for; return what is wrong with it."""
-    denied = Reason.DENIED.value
-    if label is not None:
-        detail = "labels are not supported yet; name a version"
-        return Decision("", "", f"{denied}:label", 0, refusal=Code.NO_SUCH_VERSION, detail=detail)
-    asked = (version or "").encode("utf-8", "surrogateescape")
-    if head.asked_version is not None and head.asked_version != asked:
+    labels = snapshot.policy.labels
+    name = labels.get(route.label, "") if route.label is not None else route.version or ""
+    asked = name.encode("utf-8", "surrogateescape")
+    if head.asked_version not in {None, asked} and not _is_same(snapshot, head, name):
         detail = "the path and X-Model-Version name different versions"
-        return Decision(
-            "", "", f"{denied}:conflict", 0, refusal=Code.MALFORMED_REQUEST, detail=detail
-        )
+        reason = f"{Reason.DENIED.value}:conflict"
+        return Decision("", "", reason, 0, refusal=Code.MALFORMED_REQUEST, detail=detail)
     head.asked_version = asked
     return None
+
+
+def _is_same(snapshot: Snapshot, head: RequestHead, name: str) -> bool:
+    """Return whether a label and a name, or two labels, are of one version."""
+    named = snapshot.named(name)
+    asked = head.asked_version or b""
+    return named is not None and named is snapshot.named(asked.decode("utf-8", "replace"))
 
 
 class Decider:
@@ -104,13 +109,14 @@ class Decider:
             reason = f"{Reason.DENIED.value}:{refused.code.slug}"
             decision = Decision("", "", reason, 0, refusal=refused.code, detail=refused.detail)
             return Verdict(ANONYMOUS, decision)
+        head.at_s = now_s
         snapshots = self._live.snapshots
         route = self._routes.find(head, snapshots)
         snapshot = snapshots.get(route.model) if route.model else None
         if snapshot is None:
             return Verdict(identity, self._no_snapshot())
         if route.version is not None or route.label is not None:
-            conflict = _ask(head, route.version, route.label)
+            conflict = _ask(head, route, snapshot)
             if conflict is not None:
                 return Verdict(identity, conflict)
         decision = resolve(snapshot, identity, head)
@@ -119,7 +125,7 @@ class Decider:
         shadows = shadows_for(snapshot, identity, head, decision)
         return Verdict(identity, decision, route.rest, shadows, snapshot)
 
-    def instead(self, verdict: Verdict, head: RequestHead, failed: Code) -> Decision | None:
+    def instead(self, verdict: Verdict, head: RequestHead, failed: Cause) -> Decision | None:
         """Return the decision for the fallback of a version that `failed`, or None.
 
         On the snapshot that the request was decided on, whatever has changed since.
@@ -127,7 +133,7 @@ class Decider:
         snapshot = verdict.snapshot
         if snapshot is None:
             return None
-        return fallback_of(snapshot, verdict.identity, head, verdict.decision, failed.slug)
+        return fallback_of(snapshot, verdict.identity, head, verdict.decision, failed)
 
     def _no_snapshot(self) -> Decision:
         # The model is left out: clients can make up any number of names, and metrics keep them.

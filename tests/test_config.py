@@ -11,6 +11,7 @@ from sidecar.config import (
     Config,
     IdentitySettings,
     ServeSpec,
+    allow_list,
     hand_over,
     load,
     parse_address,
@@ -216,6 +217,16 @@ def test_a_folder_of_sockets_is_absolute_and_plain() -> None:
         "RMV_UPSTREAM__SOCKETS: [1]: `models` is not an absolute path without `..`",
         "RMV_UPSTREAM__SOCKETS: [2]: `/run/../etc` is not an absolute path without `..`",
     ]
+
+
+def test_an_allowed_endpoint_that_cannot_be_read_is_told() -> None:
+    environ = {"RMV_ENDPOINTS__ALLOW": "*.svc,10.0.0.1/8,10.0.0.0/8"}
+
+    (told,) = refused(environ=environ, no_auth=True).splitlines()
+
+    assert told.startswith("RMV_ENDPOINTS__ALLOW: [1]: `10.0.0.1/8`: not a network: ")
+    with pytest.raises(ConfigError, match=r"^endpoints.allow\[1\]: `10.0.0.1/8`: not a network"):
+        allow_list(read(None, environ, {}))
 
 
 def test_a_client_certificate_comes_with_its_key_and_both_are_there(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from sidecar.decide import ClaimedTenants, Decider
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.identity import ANONYMOUS
+from sidecar.model.policy import Policy, Version
 from sidecar.model.request import RequestHead
 from sidecar.policy.route import RouteTable
+from sidecar.policy.snapshot import compile_snapshot
 from sidecar.store.live import Contents, LivePolicies
 
 POLICY = {
@@ -26,6 +28,14 @@ def decider(*, is_loaded: bool = True) -> Decider:
     live = LivePolicies()
     if is_loaded:
         live.replace(Contents(policies={"m": msgspec.json.encode(POLICY)}))
+    return Decider(live, RouteTable((), "m"), ClaimedTenants())
+
+
+def labelled() -> Decider:
+    versions = {name: Version(endpoints=("http://127.0.0.1:9001",)) for name in ("v1", "v2")}
+    policy = Policy(model="m", versions=versions, labels={"canary": "v2"}, default="v1")
+    live = LivePolicies()
+    live.snapshots["m"] = compile_snapshot(policy, {}, {})
     return Decider(live, RouteTable((), "m"), ClaimedTenants())
 
 
@@ -50,6 +60,51 @@ def test_a_version_in_the_path_is_the_one_asked_for_and_not_its_own_shadow() -> 
 
     assert (verdict.decision.version, verdict.decision.reason) == ("v2", "EXPLICIT")
     assert verdict.shadows == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "version"),
+    [
+        (b"/v1/models/m/labels/canary:predict", None, "v2"),
+        (b"/v1/models/m/versions/canary:predict", None, "v2"),
+        (b"/", b"canary", "v2"),
+        (b"/v1/models/m/labels/canary:predict", b"v2", "v2"),
+        (b"/v2/models/m/versions/v2/infer", b"canary", "v2"),
+    ],
+)
+def test_a_label_asks_for_its_version(target: bytes, asked: bytes | None, version: str) -> None:
+    made = head(target)
+    made.asked_version = asked
+
+    verdict = labelled().decide(made, 0.0)
+
+    assert (verdict.decision.version, verdict.decision.reason) == (version, "EXPLICIT")
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "code"),
+    [
+        (b"/v1/models/m/labels/gone:predict", None, Code.NO_SUCH_VERSION),
+        (b"/v1/models/m/labels/v2:predict", None, Code.NO_SUCH_VERSION),
+        (b"/v1/models/m/labels/canary:predict", b"v1", Code.MALFORMED_REQUEST),
+        (b"/v1/models/m/labels/gone:predict", b"also-gone", Code.MALFORMED_REQUEST),
+    ],
+)
+def test_a_label_that_is_none_or_of_another_version_is_refused(
+    target: bytes, asked: bytes | None, code: Code
+) -> None:
+    made = head(target)
+    made.asked_version = asked
+
+    assert labelled().decide(made, 0.0).decision.refusal is code
+
+
+def test_all_rules_of_a_request_see_the_time_at_which_it_was_decided() -> None:
+    made = head()
+
+    decider().decide(made, 1_234.5)
+
+    assert made.at_s == 1_234.5
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, 
 from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
+from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.processes import Patience, Workers, allow_files
 from sidecar.runtime.signals import Ending
@@ -205,12 +206,13 @@ def _summary(config: Config) -> dict[str, object]:
 
 async def _seed(config: Config, policy: Policy) -> None:
     """Commit the policy that the flags describe, unless someone has edited the stored one."""
+    policy = msgspec.structs.replace(policy, applied=fingerprint(policy))
     store = open_store(config.redis, config.prefix, config.state_dir)
     try:
         stored = await store.get_policy(policy.model)
         if stored is None:
             await store.commit(policy, expected=None, actor=SEED_ACTOR, comment="first start")
-        elif _same(stored.policy, policy):
+        elif fingerprint(stored.policy) == policy.applied:
             return
         elif await _is_seeded(store, stored):
             comment = "flags changed"
@@ -239,12 +241,3 @@ async def _is_seeded(store: Store, stored: StoredPolicy) -> bool:
     newest = await store.history(stored.policy.model, limit=1)
     digest = codec.digest(stored.raw)
     return any(entry.actor == SEED_ACTOR and entry.digest == digest for entry in newest)
-
-
-def _same(stored: Policy, wanted: Policy) -> bool:
-    """Return whether two policies differ at most in what a commit writes."""
-    stored, wanted = (
-        msgspec.structs.replace(policy, revision=0, actor="", comment="")
-        for policy in (stored, wanted)
-    )
-    return codec.encode(stored) == codec.encode(wanted)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import platform
 import random
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from sidecar.app.spec import LONGEST_STALL, METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
+from sidecar.config import allow_list
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
@@ -28,10 +30,12 @@ from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
 from sidecar.runtime.watchdog import Watchdog
 from sidecar.store.connect import open_store
+from sidecar.store.contexts import ContextWriter
 from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
+from sidecar.telemetry.sampler import Sampler
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
     from sidecar.config import Config, IdentitySettings
     from sidecar.identity.cache import IdentityCache
+    from sidecar.store.base import Store
 
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
 _log = logging.getLogger("sidecar.worker")
@@ -58,6 +63,8 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     worker = Worker(config)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
+    contexts = worker.context_writer(store)
+    writing = spawn(contexts.run(), name="contexts")
     await worker.wait_for_policies()
     await worker.listener.start(listening)
     answers = await serve_questions(answering, {READY: worker.unready, METRICS: worker.exposition})
@@ -67,7 +74,8 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     keeps_socket = await ending.asked() is RETIRE
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
     watchdog.close()
-    await stop(watch)
+    await stop(watch, writing)
+    await contexts.flush()
     await store.close()
     worker.close()
     await answers.end(worker.exposition())
@@ -78,9 +86,14 @@ class Worker:
     """The parts of a data plane, each built once and given what it needs."""
 
     def __init__(self, config: Config) -> None:
-        self.live = LivePolicies(Keys(config.prefix), on_change=self._on_policy_change)
+        allowed = allow_list(config)
+        self.live = LivePolicies(Keys(config.prefix), self._on_policy_change, allowed)
         self._metrics = Metrics()
         self._recorder = Recorder(self._metrics, _open_log(config.exchange_log))
+        self._contexts = config.contexts
+        # The control process tells sidecars of one host apart; its workers are one sidecar.
+        instance = f"{platform.node()}-{os.getppid()}"
+        self._sampler = Sampler(config.contexts.per_second, random.random, instance)
         clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
         settings = PoolSettings(
             connect_timeout_s=timeouts.connect_s,
@@ -89,7 +102,9 @@ class Worker:
             hides_decisions=config.decision_headers,
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
-            dialer=Dialer(config.upstream, config.upstream_tls, users=self._users_of),
+            dialer=Dialer(
+                config.upstream, config.upstream_tls, users=self._users_of, allowed=allowed
+            ),
         )
         mirror = Mirror(
             live=self.live,
@@ -109,6 +124,7 @@ class Worker:
             upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
             mirror=mirror,
             recorder=self._recorder,
+            sampler=self._sampler,
             metrics=self._metrics,
             ids=RequestIds(os.urandom(10)),
             clock=clock,
@@ -129,6 +145,10 @@ class Worker:
             None if config.tls is None else ServerTls(config.tls),
             reads_proxy_header=config.proxy_protocol,
         )
+
+    def context_writer(self, store: Store) -> ContextWriter:
+        """Return what moves contexts of this worker's requests into the store."""
+        return ContextWriter(store, self._sampler, self._contexts, self._metrics)
 
     async def wait_for_policies(self) -> None:
         """Give the first load a moment: without it every request would be refused."""

@@ -1,116 +1,217 @@
-"""`rmv apply`: bring the store to what policy documents say."""
+"""`rmv apply`, `rmv diff`: bring the store to what policy documents say; tell what would change."""
 
 from __future__ import annotations
 
-import getpass
-import platform
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
 from sidecar.cli import documents, output
-from sidecar.cli.options import commands
-from sidecar.cli.session import Session, with_store
+from sidecar.cli.options import Actor, Comment, commands, user
+from sidecar.cli.review import Review, as_json, review, show, spell
+from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.validate import Files
-from sidecar.errors import StoreConflictError
+from sidecar.config import allow_list
+from sidecar.errors import SidecarError, StoreConflictError
+from sidecar.model.identity import JSON
 from sidecar.model.policy import Policy
-from sidecar.policy import codec
+from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
-from sidecar.store.adoption import DIRECT, Adoption, judge
 from sidecar.store.base import Store
+
+DIFFERENT = 1
+TROUBLE = 2  # as diff(1): 1 is an answer
 
 app = commands()
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of one model's policy: `created`, `configured` or `unchanged`.
+class EditedError(SidecarError):
+    """Applying would undo what somebody changed in the store since files were last applied."""
 
-    `replaced` names a direct edit that is no longer in force: `revision 4 by direct`.
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of one model's policy, or would.
+
+    `created`, `configured`, `unchanged`, `taken over` (the files say now what an edit said before
+    them), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the edits that
+    are no longer in force: `revision 4 by direct`.
     """
 
     model: str
     outcome: str
     revision: int
     replaced: str = ""
+    changes: list[dict[str, JSON]] = []
 
 
 @app.command("apply")
 @with_store
 async def apply(
     session: Session,
+    *,
     file: Files,
-    comment: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
-    actor: Annotated[str | None, typer.Option(help="Who; default: user@host.")] = None,
+    comment: Comment = "",
+    actor: Actor = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete models that the folder does not have.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite edits that the files do not have.")
+    ] = False,
+    keep_edits: Annotated[
+        bool, typer.Option("--keep-edits", help="Leave models alone that were edited so.")
+    ] = False,
 ) -> None:
-    """Commit policy documents that differ from the store's; nothing if any of them is invalid."""
-    found = documents.read(file)
-    if found.problems:
-        raise PolicyError(found.problems)
-    for warning in documents.warnings(found):
-        output.warn(str(warning))
+    """Commit policy documents that differ from the store's; nothing if any of them is invalid.
+
+    Nothing is committed either if somebody has edited a model in the store since the last apply,
+    and the documents do not say the same: look, then --force, or bring the edit into the files.
+    """
+    _check(file, prune=prune, force=force, keep_edits=keep_edits)
+    reviews = await _reviews(session.store, _read(file, session), prune=prune)
+    edited = [] if force else [one for one in reviews if one.undone]
+    if edited and not keep_edits:
+        raise _refusal(session, edited)
     outcomes: list[Outcome] = []
     try:
-        for policy in found.policies.values():
-            one = await apply_policy(session.store, policy, actor or _user(), comment)
-            outcomes.append(one)
+        for one in reviews:
+            outcome = _planned(one, "kept" if one in edited else "")
+            if not dry_run and one not in edited:
+                outcome = await _carry_out(session.store, one, actor or user(), comment)
+            outcomes.append(outcome)
             if not session.as_json:
-                replaced = f", replaces {one.replaced}" if one.replaced else ""
-                print(f"{one.model} {one.outcome} (revision {one.revision}{replaced})")
+                _tell(one, outcome, is_planned=dry_run)
     finally:
         if session.as_json:
             output.emit(outcomes)
 
 
+@app.command("diff")
+@failing_with(TROUBLE)
+@with_store
+async def diff(session: Session, file: Files) -> None:
+    """Tell what `rmv apply` would change. Exit status: 0 nothing, 1 something, 2 trouble."""
+    reviews = await _reviews(session.store, _read(file, session), prune=False)
+    different = [one for one in reviews if one.changes]
+    if session.as_json:
+        output.emit([_planned(one) for one in different])
+    for one in different if not session.as_json else ():
+        print(f"{one.model} ({f'revision {one.stored.revision}' if one.stored else 'new'})")
+        show(one.changes, sys.stdout)
+        if one.undone:
+            output.warn(_edited(one))
+    if different:
+        raise typer.Exit(DIFFERENT)
+
+
 async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -> Outcome:
     """Commit a policy if it differs from the stored one.
 
-    A stored document that is not valid is replaced. Raises StoreConflictError when somebody else
-    changes it at the same time: what they meant must not be lost unseen.
+    A stored document that is not valid is replaced. Raises EditedError when an edit would be lost,
+    and StoreConflictError when somebody else changes it at the same time: what they meant must not
+    be lost unseen.
     """
-    raw = await store.get_document(policy.model)
-    stored = None if raw is None else _decoded(raw)
-    if stored is not None and _bare(stored) == _bare(policy):
-        return Outcome(policy.model, "unchanged", stored.revision)
-    replaced = "" if raw is None or stored is None else await _direct_edit(store, stored, raw)
+    found = await review(store, policy.model, policy)
+    if found.undone:
+        raise EditedError(_edited(found))
+    return await _carry_out(store, found, actor, comment)
+
+
+def _check(file: Sequence[Path], *, prune: bool, force: bool, keep_edits: bool) -> None:
+    if prune and not any(path.is_dir() for path in file):
+        msg = "--prune needs a folder: -f policies/ says that nothing else is wanted"
+        raise typer.BadParameter(msg)
+    if force and keep_edits:
+        msg = "--force overwrites edits, --keep-edits does not: give one of them"
+        raise typer.BadParameter(msg)
+
+
+def _read(file: Sequence[Path], session: Session) -> tuple[Policy, ...]:
+    found = documents.read(file, allow_list(session.config))
+    if found.problems:
+        raise PolicyError(found.problems)
+    for warning in found.warnings:
+        output.warn(str(warning))
+    return tuple(found.policies.values())
+
+
+async def _reviews(store: Store, wanted: Collection[Policy], *, prune: bool) -> list[Review]:
+    found = [await review(store, policy.model, policy) for policy in wanted]
+    if prune:
+        named = {policy.model for policy in wanted}
+        rest = [model for model in await store.models() if model not in named]
+        found += [await review(store, model, None) for model in rest]
+    return found
+
+
+async def _carry_out(store: Store, one: Review, actor: str, comment: str) -> Outcome:
+    """Make the store say what the files say of one model."""
+    planned = _planned(one)
+    if planned.outcome == "unchanged":
+        return planned
+    if one.wanted is None:
+        await store.delete_policy(one.model)
+        return planned
+    wanted = msgspec.structs.replace(one.wanted, applied=fingerprint(one.wanted))
     try:
-        committed = await store.commit(policy, expected=raw, actor=actor, comment=comment)
+        committed = await store.commit(wanted, expected=one.raw, actor=actor, comment=comment)
     except StoreConflictError as error:
-        msg = (
-            f"{policy.model}: somebody else changed it just now; look at `rmv get` and apply again"
-        )
+        msg = f"{one.model}: somebody else changed it just now; look at `rmv get` and apply again"
         raise StoreConflictError(msg) from error
-    outcome = "created" if raw is None else "configured"
-    return Outcome(policy.model, outcome, committed.revision, replaced)
+    return msgspec.structs.replace(planned, revision=committed.revision)
 
 
-async def _direct_edit(store: Store, stored: Policy, raw: bytes) -> str:
-    """Name the stored document if it was written past `rmv apply`, adopted already or not."""
-    if stored.actor == DIRECT:
-        return f"revision {stored.revision} by {DIRECT}"
-    newest = next(iter(await store.history(stored.model, limit=1)), None)
-    last = newest.revision if newest else 0
-    recorded = newest.digest if newest and newest.revision == stored.revision else None
-    verdict = judge(stored.revision, codec.digest(raw), last=last, recorded=recorded)
-    return "a direct edit" if verdict is Adoption.COMMIT else ""
+def _planned(one: Review, outcome: str = "") -> Outcome:
+    """Return what will become of a model; its revision is the one that is stored now."""
+    if one.is_settled:
+        outcome = "unchanged"
+    elif not outcome:
+        outcome = _verb(one)
+    revision = one.stored.revision if one.stored else 0
+    return Outcome(one.model, outcome, revision, ", ".join(one.editors), as_json(one.changes))
 
 
-def _decoded(raw: bytes) -> Policy | None:
-    """Return a stored policy; None for a broken one, which is what an apply repairs."""
-    try:
-        return codec.decode(raw, source="store")
-    except PolicyError:
-        return None
+def _verb(one: Review) -> str:
+    if one.wanted is None:
+        return "deleted"
+    if one.raw is None:
+        return "created"
+    return "configured" if one.changes or one.stored is None else "taken over"
 
 
-def _bare(policy: Policy) -> bytes:
-    """Encode a policy without what a commit adds."""
-    return codec.encode(msgspec.structs.replace(policy, revision=0, actor="", comment=""))
+def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:
+    if outcome.outcome == "kept":
+        output.warn(f"{_edited(one)}\nIt is left as it is.")
+    at = "dry run" if is_planned else f"revision {outcome.revision}"
+    is_lost = outcome.replaced and outcome.outcome != "kept"
+    replaced = f", replaces {outcome.replaced}" if is_lost else ""
+    print(f"{one.model} {outcome.outcome} ({at}{replaced})")
+    if is_planned and outcome.outcome != "kept":
+        show(one.changes, sys.stdout)
 
 
-def _user() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = "unknown"
-    return f"{user}@{platform.node()}"
+def _refusal(session: Session, edited: Sequence[Review]) -> EditedError:
+    """Return a failure that tells which edits would be lost."""
+    if session.as_json:
+        output.emit([_planned(one, "refused") for one in edited])
+    told = [_edited(one) for one in edited]
+    models = " ".join(one.model for one in edited)
+    told.append(
+        "Applying would undo this, so nothing was changed. Bring it into the files "
+        f"(`rmv get {models}` prints what is stored), or apply with --force."
+    )
+    return EditedError("\n".join(told))
+
+
+def _edited(one: Review) -> str:
+    """Say who edited a model since files last said what it is, and what they changed."""
+    how = "was edited since it was last applied" if one.was_applied else "was never applied"
+    lines = [f"{one.model} {how}: {', '.join(one.editors)}"]
+    return "\n".join([*lines, *(f"  {spell(change, sys.stderr)}" for change in one.undone)])

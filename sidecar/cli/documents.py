@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.policy.validate import warnings as odd
 
@@ -16,16 +17,24 @@ SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 class Read(NamedTuple):
-    """What was found: policies by the file that says them, and everything that is wrong."""
+    """What was found: policies by the file that says them, and everything that is wrong.
+
+    `warnings` are of what is odd about policies that are valid.
+    """
 
     policies: dict[str, Policy]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
 
 
-def read(paths: Iterable[Path]) -> Read:
-    """Read the documents in files and folders; `-` is standard input. Problems are returned."""
+def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
+    """Read the documents in files and folders; `-` is standard input. Problems are returned.
+
+    `allowed` is where endpoints may be.
+    """
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
+    warnings: list[Problem] = []
     for path in paths:
         found = list(_files(path))
         if not found:
@@ -34,18 +43,15 @@ def read(paths: Iterable[Path]) -> Read:
             )
         for file in found:
             try:
-                policy = _load(file)
+                raw, source = _bytes(file), _name(file)
+                policy = codec.load(raw, source=source, allowed=allowed)
             except PolicyError as error:
                 problems += error.problems
             else:
-                policies[_name(file)] = policy
+                policies[source] = policy
+                warnings += codec.locate(raw, odd(policy, source))
     problems += _repeats(policies)
-    return Read(policies, tuple(problems))
-
-
-def warnings(found: Read) -> tuple[Problem, ...]:
-    """Return what is odd about policies that are valid."""
-    return tuple(one for source, policy in found.policies.items() for one in odd(policy, source))
+    return Read(policies, tuple(problems), tuple(warnings))
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -59,15 +65,16 @@ def _name(file: Path) -> str:
     return "stdin" if str(file) == "-" else str(file)
 
 
-def _load(file: Path) -> Policy:
+def _bytes(file: Path) -> bytes:
+    """Read a document, and no more of a larger file than shows that it is too large."""
     if str(file) == "-":
-        return codec.load(sys.stdin.buffer.read(), source=_name(file))
+        return sys.stdin.buffer.read(codec.MAX_DOCUMENT_BYTES + 1)
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(codec.MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         problem = Problem(str(file), "", f"cannot be read: {error.strerror}")
         raise PolicyError([problem]) from error
-    return codec.load(raw, source=str(file))
 
 
 def _repeats(policies: dict[str, Policy]) -> Iterator[Problem]:

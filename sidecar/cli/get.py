@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Annotated
 
 import msgspec
@@ -11,7 +13,8 @@ import yaml
 
 from sidecar.cli import output
 from sidecar.cli.lookup import expect_model, policy_of
-from sidecar.cli.options import Model, commands
+from sidecar.cli.names import Model, complete_model
+from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
@@ -19,30 +22,43 @@ from sidecar.policy.problem import PolicyError
 app = commands()
 
 
+class Form(Enum):
+    """How documents are spelled."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
 @app.command("get")
 @with_store
 async def get(
     session: Session,
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...", help="Which models; default: all.", autocompletion=complete_model
+        ),
+    ] = None,
+    form: Annotated[
+        Form | None, typer.Option("--output", "-o", help="Print whole documents: yaml or json.")
+    ] = None,
 ) -> None:
-    """Print one policy as YAML that `rmv apply` takes, or list all."""
-    if model is not None:
-        _print_document(await policy_of(session.store, model), as_json=session.as_json)
-        return
-    policies: list[Policy] = []
-    for name in await session.store.models():
-        try:
-            policies.append(await policy_of(session.store, name))
-        except PolicyError:
-            output.warn(f"{name}: the stored document is not valid: see `rmv status`")
+    """List the policies, or print documents as YAML or JSON that `rmv apply` takes.
+
+    Of models that are named the whole documents are printed.
+    """
     if session.as_json:
-        output.emit(policies)
-        return
-    rows = [
-        (one.model, str(one.revision), ", ".join(one.versions), one.default or "", one.actor)
-        for one in policies
-    ]
-    output.table(("MODEL", "REVISION", "VERSIONS", "DEFAULT", "ACTOR"), rows)
+        form = Form.JSON
+    elif form is None and model:
+        form = Form.YAML
+    policies = await _named(session, model) if model else await _all(session)
+    match form:
+        case Form.YAML:
+            print("---\n".join(map(_as_yaml, policies)), end="")
+        case Form.JSON:
+            output.emit(policies[0] if model and len(model) == 1 else policies)
+        case None:
+            _list(policies)
 
 
 @app.command("history")
@@ -67,12 +83,31 @@ async def history(
     output.table(("REVISION", "AT", "ACTOR", "DIGEST", "COMMENT"), rows)
 
 
-def _print_document(policy: Policy, *, as_json: bool) -> None:
-    if as_json:
-        output.emit(policy)
-        return
+async def _named(session: Session, models: Sequence[str]) -> list[Policy]:
+    return [await policy_of(session.store, model) for model in dict.fromkeys(models)]
+
+
+async def _all(session: Session) -> list[Policy]:
+    policies: list[Policy] = []
+    for model in await session.store.models():
+        try:
+            policies += await _named(session, [model])
+        except PolicyError:
+            output.warn(f"{model}: the stored document is not valid: see `rmv status`")
+    return policies
+
+
+def _list(policies: Sequence[Policy]) -> None:
+    rows = [
+        (one.model, str(one.revision), ", ".join(one.versions), one.default or "", one.actor)
+        for one in policies
+    ]
+    output.table(("MODEL", "REVISION", "VERSIONS", "DEFAULT", "ACTOR"), rows)
+
+
+def _as_yaml(policy: Policy) -> str:
     document = msgspec.to_builtins(policy)
-    print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), end="")
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def _spell(at_s: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import platform
 from pathlib import Path
 from typing import Annotated
 
@@ -41,11 +43,23 @@ Ttl = Annotated[
     float | None,
     typer.Option(parser=_seconds, help="End by itself after: 30s, 15m, 1h, 2d.", metavar="TIME"),
 ]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Do it although the policy lacks the version.")
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", parser=_seconds, help="How long to wait; default: 30s.", metavar="TIME"
+    ),
+]
+Since = Annotated[
+    float | None,
+    typer.Option(parser=_seconds, help="No further back than: 15m, 1h, 2d.", metavar="TIME"),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when every live sidecar decides by it.")]
+Actor = Annotated[str | None, typer.Option(help="Who; default: user@host.")]
+Comment = Annotated[str, typer.Option(help="Why; kept in the history.")]
 
 
 class StoreOptions(Struct, frozen=True):
@@ -79,6 +93,15 @@ class StoreOptions(Struct, frozen=True):
     def read(self) -> configuration.Config:
         """Return the configuration a tool works by; raises ConfigError."""
         return configuration.read(self.file(), os.environ, self.flags())
+
+
+def user() -> str:
+    """Return who runs this, as a history names them: `user@host`."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        name = "unknown"
+    return f"{name}@{platform.node()}"
 
 
 def commands() -> typer.Typer:

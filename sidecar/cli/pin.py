@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from sidecar.cli import durations, output
 from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, versions_of
 from sidecar.cli.marks import marked_pins, spell
-from sidecar.cli.options import Force, Model, Tenant, Ttl, commands
+from sidecar.cli.names import Model, Version
+from sidecar.cli.options import Force, Tenant, Ttl, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
 
@@ -22,7 +21,7 @@ async def pin(
     session: Session,
     model: Model,
     tenant: Tenant,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version.")],
+    version: Version,
     ttl: Ttl = None,
     force: Force = False,
 ) -> None:

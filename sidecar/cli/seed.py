@@ -6,17 +6,23 @@ from collections.abc import Collection, Sequence
 
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Policy, Shadow, Version
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.validate import validate
 
 SOURCE = "flags"
 
 
 def seed_policy(
-    model: str | None, versions: Sequence[str], default: str | None, shadows: Sequence[str]
+    model: str | None,
+    versions: Sequence[str],
+    default: str | None,
+    shadows: Sequence[str],
+    allowed: AllowList = ANYWHERE,
 ) -> Policy | None:
     """Return the policy of `--version NAME=URL`, `--default` and `--shadow NAME[=PERCENT]`.
 
-    None when no version is given: then `model` only names the model that is fronted.
+    None when no version is given: then `model` only names the model that is fronted. `allowed` is
+    where endpoints may be.
 
     Raises:
         ConfigError: a flag cannot be read, one is missing, or the policy they make is not valid.
@@ -40,7 +46,7 @@ def seed_policy(
         default=default or _only(endpoints, mirrored),
         shadows=mirrored,
     )
-    if problems := validate(policy, SOURCE):
+    if problems := validate(policy, SOURCE, allowed):
         raise ConfigError("\n".join(str(problem) for problem in problems))
     return policy
 

@@ -67,7 +67,8 @@ def serve(
         "no_auth": no_auth,
     }
     settings = configuration.load(options.file(), os.environ, flags)
-    policy = seed_policy(settings.model, version or (), default, shadow or ())
+    allowed = configuration.allow_list(settings)
+    policy = seed_policy(settings.model, version or (), default, shadow or (), allowed)
     become_server(configuration.ServeSpec(settings, policy))
 
 

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
+from sidecar.cli import output
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions, given
 from sidecar.config import Config
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import SidecarError, StoreUnavailableError
 from sidecar.store.base import Store
 from sidecar.store.connect import open_store
 
@@ -70,6 +71,23 @@ def with_store(
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
     run.__dict__["__signature__"] = inspect.Signature([*parameters, _CONTEXT, *_OPTIONS])
     return run
+
+
+def failing_with(status: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Make a command exit with `status` where others exit with 1, which is an answer of its own."""
+
+    def decorate(command: Callable[P, None]) -> Callable[P, None]:
+        @functools.wraps(command)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                command(*args, **kwargs)
+            except SidecarError as error:
+                output.complain(str(error))
+                raise typer.Exit(status) from error
+
+        return run
+
+    return decorate
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""`rmv validate`: what is wrong with policy documents, without any store."""
+"""`rmv validate`, `rmv schema`: what is wrong with policy documents, and how they look."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import documents, output
-from sidecar.cli.options import AsJson, StoreOptions, commands, given
+from sidecar.cli.options import AsJson, ConfigFile, StoreOptions, commands, given
+from sidecar.config import allow_list
+from sidecar.policy.schema import schema
 
 Files = Annotated[
     list[Path],
@@ -21,18 +23,31 @@ app = commands()
 
 
 @app.command("validate")
-def validate(ctx: typer.Context, file: Files, as_json: AsJson = False) -> None:
-    """Tell every problem of policy documents, each with its place."""
-    found = documents.read(file)
-    oddities = documents.warnings(found)
-    if given(ctx, StoreOptions(as_json=as_json)).as_json:
-        output.emit({"valid": not found.problems, "problems": found.problems, "warnings": oddities})
+def validate(
+    ctx: typer.Context, file: Files, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Tell every problem of policy documents, each with its place.
+
+    Exit status: 0 they are good, 1 they have problems, 2 the command was not understood. Warnings
+    go to standard error and change nothing about it.
+    """
+    options = given(ctx, StoreOptions(config=config, as_json=as_json))
+    found = documents.read(file, allow_list(options.read()))
+    if options.as_json:
+        told = {"problems": found.problems, "warnings": found.warnings}
+        output.emit({"valid": not found.problems, **told})
     else:
         for problem in found.problems:
             print(problem)
         for source, policy in found.policies.items() if not found.problems else ():
             print(f"{source}: policy of {policy.model} is valid")
-        for one in oddities:
+        for one in found.warnings:
             output.warn(str(one))
     if found.problems:
         raise typer.Exit(1)
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of policy documents, for editors."""
+    output.emit(schema())

@@ -14,7 +14,7 @@ from sidecar.dataplane.respond import problem_response
 from sidecar.dataplane.tunnel import Tunnel
 from sidecar.decide import Verdict
 from sidecar.errors import Code
-from sidecar.model.decision import Decision
+from sidecar.model.decision import Cause, Decision
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
 from sidecar.upstream.breaker import Turn
@@ -41,6 +41,10 @@ CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
 _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be sent again when a connection dies unanswered (RFC 9110 section 9.2.2)."""
 
+_CAUSES: Final = {
+    Code.UPSTREAM_FAILED: Cause.UPSTREAM_FAILED,
+    Code.UPSTREAM_TIMEOUT: Cause.UPSTREAM_TIMEOUT,
+}
 _UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "", 0))
 _UNFIT: Final = {
     code: Verdict(ANONYMOUS, Decision("", "", f"DENIED:{code.slug}", 0, refusal=code))
@@ -132,7 +136,7 @@ class Exchange(ResponseSink):
             self.is_entered = lane.group.enter()
             if self.is_entered or self._line_up():
                 return True
-            if not lane.has_fallback or not self._decide_instead(Code.OVERLOADED):
+            if not lane.has_fallback or not self._decide_instead(Cause.OVERLOADED):
                 return False
             chosen = self.verdict.decision
 
@@ -180,7 +184,7 @@ class Exchange(ResponseSink):
     def _on_late(self) -> None:
         self.turn = None
         self._count("rmv_limits_hit_total", "limit", "concurrency")
-        if not self._fall_back(Code.OVERLOADED):
+        if not self._fall_back(Cause.OVERLOADED):
             self.fail(Code.OVERLOADED, "the version had no room in time")
 
     def _connect(self, pool: Pool) -> None:
@@ -221,7 +225,7 @@ class Exchange(ResponseSink):
         self._set_out(group.after(self.endpoint))
         return True
 
-    def _decide_instead(self, failed: Code) -> bool:
+    def _decide_instead(self, failed: Cause) -> bool:
         """Let the version's fallback serve, if there is one for this caller."""
         verdict = self.verdict
         decision = self.plane.instead(verdict, self.head, failed)
@@ -230,7 +234,7 @@ class Exchange(ResponseSink):
         self.verdict = verdict.but(decision)
         return True
 
-    def _fall_back(self, failed: Code) -> bool:
+    def _fall_back(self, failed: Cause) -> bool:
         """Start over with the version's fallback; `out` has all that has come of the request."""
         if not self.lane.has_fallback or not self._decide_instead(failed):
             return False
@@ -256,7 +260,7 @@ class Exchange(ResponseSink):
 
     def _fail_over(self, code: Code, reason: str) -> None:
         """Fall back; where there is nobody, answer with what befell the version."""
-        if not self._fall_back(code):
+        if not self._fall_back(_CAUSES[code]):
             self.fail(code, reason)
 
     def _count(self, name: str, label: str, value: str) -> None:
@@ -554,6 +558,11 @@ class Exchange(ResponseSink):
                 self.copy.versions if self.copy is not None else (),
             )
         )
+        decision = verdict.decision
+        is_served = decision.refusal is None
+        tally = self.lane.tally if is_served else plane.sampler.tally(decision.model)
+        if tally is not None and tally.is_due():
+            tally.take(identity, head, decision, self.at_s, now_s - self.began_s)
         if self.is_entered:
             self.lane.group.leave()
         elif self.turn is not None:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.spelling import Spelling, TenantLines
+from sidecar.model.policy import VersionTimeouts
 from sidecar.upstream.contract import ResponseSink
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, without
@@ -384,8 +385,8 @@ class Mirror:
         policy = self._live.snapshots[model].policy
         deployed = policy.versions[version]
         group = self.upstreams.group_of(model, version, deployed)
-        own = deployed.timeouts
-        first_byte_s = self.timeout_s if own is None else own.first_byte_s
+        own = deployed.timeouts or VersionTimeouts()
+        first_byte_s = own.first_byte_s or self.timeout_s
         spelling = Spelling(policy, version)
         lane = ShadowLane(self, (model, version), group, spelling, first_byte_s)
         self._lanes[model, version] = lane

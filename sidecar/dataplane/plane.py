@@ -8,7 +8,6 @@ from sidecar.dataplane.spelling import Spelling, TenantLines, deprecation_lines
 from sidecar.model.policy import VersionTimeouts
 
 if TYPE_CHECKING:
-
     from sidecar.dataplane.mirror import Mirror
     from sidecar.decide import Decider
     from sidecar.model.decision import Decision
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from sidecar.store.live import LivePolicies
     from sidecar.telemetry.metrics import Metrics
     from sidecar.telemetry.recorder import Recorder
+    from sidecar.telemetry.sampler import Sampler, Tally
     from sidecar.upstream.pool import Group, Upstreams
 
 MAX_LANES: Final = 4096  # decisions are few; those that list rejected candidates may be many
@@ -50,6 +50,7 @@ class Lane:
         self.max_body_bytes = min([limit for limit in limits if limit is not None], default=None)
         self.is_idempotent = version.idempotent
         self.has_fallback = version.fallback is not None
+        self.tally: Tally | None = None
 
 
 class Plane:
@@ -63,6 +64,7 @@ class Plane:
         upstreams: Upstreams,
         mirror: Mirror,
         recorder: Recorder,
+        sampler: Sampler,
         metrics: Metrics,
         ids: RequestIds,
         clock: Clock,
@@ -78,6 +80,7 @@ class Plane:
         self.mirror = mirror
         self.recorder = recorder
         self.record = recorder.add
+        self.sampler = sampler
         self.metrics = metrics
         self.make_id = ids.make
         self.now_s = clock.now_s
@@ -111,11 +114,14 @@ class Plane:
         if len(self.lanes) >= MAX_LANES:
             self.lanes.clear()
         lane = Lane(deployed, Spelling(policy, version), shown, group, self)
+        lane.tally = self.sampler.tally(decision.model)
         self.lanes[decision] = lane
         return lane
 
-    def on_policy_change(self, _model: str) -> None:
+    def on_policy_change(self, model: str) -> None:
         """Forget what was rendered from the policies before, and endpoints that none names."""
+        changed = self.live.snapshots.get(model)
+        self.sampler.follow(model, None if changed is None else changed.policy)
         self.lanes.clear()
         self.mirror.forget_lanes()
         named = {

@@ -30,9 +30,16 @@ class Cause(Enum):
     """Why a candidate version was rejected, or a caller denied; stable strings."""
 
     UNKNOWN = "unknown"  # no such version in the policy
-    KILLED = "killed"
-    NOT_READY = "not-ready"  # none of its endpoints is healthy
     NOT_ENTITLED = "not-entitled"
+    KILLED = "killed"
+    NOT_ACTIVE = "not-active"  # registered or warming
+    DRAINING = "draining"  # serves those alone who are pinned to it or ask for it
+    RETIRED = "retired"
+    NOT_READY = "not-ready"  # none of its endpoints is healthy
+    INCOMPATIBLE = "incompatible"  # none of its `accepts` fits
+    UPSTREAM_FAILED = "upstream-failed"  # it was asked, and failed before an answer began
+    UPSTREAM_TIMEOUT = "upstream-timeout"
+    OVERLOADED = "overloaded"
     RULE = "rule"  # a rule's `deny`
     MODEL = "model"  # no such model
     NO_DEFAULT = "no-default"  # nothing chose a version

@@ -203,6 +203,9 @@ class Shadow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One document per model. `revision`, `actor` and `comment` are those of its commit.
 
+    `applied` is the fingerprint of what files last said: where the document says something else,
+    it was changed past them.
+
     `labels` are further names of versions, which can be moved: `canary: v3`.
     """
 
@@ -217,3 +220,4 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     revision: Annotated[int, Meta(ge=0)] = 0
     actor: str = ""
     comment: str = ""
+    applied: str = ""

@@ -14,6 +14,7 @@ class RequestHead:
     __slots__ = (
         "asked_model",
         "asked_version",
+        "at_s",
         "authorization",
         "claimed_tenant",
         "fields",
@@ -38,6 +39,7 @@ class RequestHead:
     request_id: bytes
     asked_model: bytes | None  # X-Model
     asked_version: bytes | None  # X-Model-Version, or a version in the path
+    at_s: float  # when it arrived, epoch seconds: the one time that all rules see
     claimed_tenant: bytes | None  # X-Tenant: believed only when auth is off
     framing: int  # of its body: bytes, or wire.framing.CHUNKED
     has_body: bool  # announced, if of no bytes
@@ -67,6 +69,7 @@ class RequestHead:
         self.request_id = request_id
         self.asked_model = asked_model
         self.asked_version = asked_version
+        self.at_s = 0.0
         self.claimed_tenant = claimed_tenant
         self.framing = 0
         self.has_body = False

@@ -11,6 +11,15 @@ class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True):
     sockets: tuple[str, ...] = ()
 
 
+class EndpointSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the endpoints of policies may be: hosts and networks; none at all allows every one.
+
+    How an entry is spelled, and what it means: `policy.address.AllowList`.
+    """
+
+    allow: tuple[str, ...] = ()
+
+
 class UpstreamTls(Struct, frozen=True, forbid_unknown_fields=True):
     """What `https` endpoints are believed by, and what they are shown. Empty: not set."""
 

@@ -2,10 +2,14 @@
 
 codec     bytes <-> Policy            (document: YAML; shape, words: what does not fit)
 validate  what a policy may not mean
-snapshot  Policy, pins and kills, indexed for deciding
+compiled  Policy, indexed for deciding    (candidate, ruleset, segment, sticky: its parts)
+snapshot  the same with pins, kills and readiness
 resolver  snapshot + caller + head -> Decision
-match     conditions on a caller      (target: the parts of a request target)
+match     conditions on a caller      (check: on one value, with semver, network and moment;
+                                       target: the parts of a request target)
 bucket    sticky weighted choice
 route     which model a request is for
 rewrite   how a request is spelled for one version
+diff      what changes between two policies
+trace     a decision told step by step
 """

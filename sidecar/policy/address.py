@@ -3,18 +3,29 @@
 `http://host[:port]`, `https://host[:port]` and `unix:/absolute/path.sock`. A policy is data that
 more people may write than may log in to the host, so spellings that hide an address and addresses
 of the host's own metadata service are refused. Names are not resolved here: what a name resolves
-to is held to `reach_fault` when it is connected to.
+to is held to `reach_fault` when it is connected to. `AllowList` narrows both to what an operator's
+own setting names.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.policy import network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
+_PORTS = {"http": 80, "https": 443}
 _PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 _METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254")})  # of EC2, outside of fe80::/10
@@ -45,9 +56,109 @@ def fault(endpoint: str) -> str | None:
     return _authority_fault(authority)
 
 
+class _Entry(NamedTuple):
+    """One line of an allow-list; without `port` it means all of them."""
+
+    port: int | None
+    name: str = ""
+    """A host, or `*.` and what it ends with, or `*`; empty in an entry of addresses."""
+    network: IpNetwork | None = None
+
+    def fits_name(self, host: str) -> bool:
+        if self.name.startswith("*"):
+            return host.endswith(self.name[1:]) and host != self.name[1:]
+        return bool(self.name) and host == self.name
+
+    def fits_address(self, address: IpAddress) -> bool:
+        return self.network is not None and address in self.network
+
+
+class AllowList:
+    """The hosts and networks that endpoints may be in; an empty list allows all of them.
+
+    A name has to be listed as a name, an address as one of a network. Where the list has networks,
+    what a listed name resolves to has to be in one of them, too. Sockets are no business of it.
+    """
+
+    def __init__(self, entries: Iterable[str] = ()) -> None:
+        """Read entries such as `model`, `*.models.svc:8080`, `10.0.0.0/8`, `[fd00::/8]:443`.
+
+        Raises:
+            ValueError: an entry is none of these.
+        """
+        self._entries = tuple(map(_entry, entries))
+        self._has_networks = any(entry.network is not None for entry in self._entries)
+
+    def fault(self, endpoint: str) -> str | None:
+        """Return why a well-spelled endpoint is not allowed, or None."""
+        if not self._entries or endpoint.startswith("unix:"):
+            return None
+        host, port = _target(endpoint)
+        address = _address(host)
+        for entry in self._entries:
+            fits = entry.fits_name(host) if address is None else entry.fits_address(address)
+            if fits and entry.port in {None, port}:
+                return None
+        return "not one of the hosts and networks of the setting endpoints.allow"
+
+    def reach_fault(self, address: str, port: int) -> str | None:
+        """Return why an address that a name resolved to is not to be connected to, or None."""
+        refused = reach_fault(address)
+        if refused is not None or not self._has_networks:
+            return refused
+        found = _address(address)
+        for entry in self._entries:
+            if found is not None and entry.fits_address(found) and entry.port in {None, port}:
+                return None
+        return "in none of the networks of the setting endpoints.allow"
+
+
 def reach_fault(address: str) -> str | None:
     """Return why an address that a name resolved to is not to be connected to, or None."""
     return _ipv6_fault(address) if ":" in address else _ipv4_fault(address)
+
+
+def _entry(text: str) -> _Entry:
+    host, port = _split_port(text)
+    if port and _port_fault(port):
+        raise ValueError(_port_fault(port))
+    number = int(port[1:]) if port else None
+    if "/" in host or _address(host) is not None:
+        try:
+            return _Entry(number, network=network.parse(host))
+        except ValueError as error:
+            raise ValueError(f"not a network: {error}") from error
+    name = host.lower().removesuffix(".")
+    if host != "*" and _host_fault(name.removeprefix("*.")):
+        raise ValueError("neither a host, `*.` and a domain, an address nor a network")
+    return _Entry(number, name=name)
+
+
+def _split_port(text: str) -> tuple[str, str]:
+    """Split `host:port`, `[address]:port` or either without a port; the port keeps its colon."""
+    if text.startswith("[") and "]" in text:
+        host, _, port = text[1:].partition("]")
+        return host, port
+    if text.count(":") > 1:
+        return text, ""  # an IPv6 address
+    host, colon, port = text.partition(":")
+    return host, colon + port
+
+
+def _target(endpoint: str) -> tuple[str, int]:
+    """Return host and port of an endpoint in which `fault` finds nothing wrong."""
+    scheme, _, authority = endpoint.partition("://")
+    host, port = _split_port(authority)
+    return host.lower().removesuffix("."), int(port[1:]) if port else _PORTS[scheme]
+
+
+def _address(host: str) -> IpAddress | None:
+    """Read an address; one of IPv4 in the clothes of IPv6 is that of IPv4."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _path_fault(path: str) -> str | None:
@@ -67,7 +178,7 @@ def _authority_fault(authority: str) -> str | None:
         host, bracket, after = authority[1:].partition("]")
         if not bracket or (after and not after.startswith(":")):
             return "an IPv6 address stands in brackets, as in http://[::1]:9001"
-        return _port_fault(after) or _ipv6_fault(host)
+        return _port_fault(after) or _ipv6_fault(host) or _mapped_fault(host)
     host, colon, port = authority.partition(":")
     return _port_fault(colon + port) or _host_fault(host)
 
@@ -111,9 +222,17 @@ def _ipv6_fault(host: str) -> str | None:
     return _kind_fault(address) or (_kind_fault(embedded) if embedded else None)
 
 
+def _mapped_fault(host: str) -> str | None:
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped
+    return f"an IPv4 address is written as such: {mapped}" if mapped is not None else None
+
+
 def _kind_fault(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
     if address.is_link_local or address in _METADATA:
         return "link-local and metadata-service addresses are refused"
     if address.is_unspecified or address.is_multicast:
         return "the address names no single host"
     return None
+
+
+ANYWHERE = AllowList()

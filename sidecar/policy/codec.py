@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sidecar.model.policy import Policy
-from sidecar.policy import document
+from sidecar.policy import document, places
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem, gather
 from sidecar.policy.shape import misfits
 from sidecar.policy.validate import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sidecar.model.identity import JSON
 
@@ -47,14 +48,16 @@ def decode(raw: bytes, *, source: str) -> Policy:
     return policy
 
 
-def load(raw: bytes, *, source: str) -> Policy:
+def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
     """Decode and validate at once; every problem carries its place in the text.
+
+    `allowed` is where endpoints may be.
 
     Raises:
         PolicyError: as `decode`, or the policy is not valid.
     """
     policy = decode(raw, source=source)
-    problems = validate(policy, source)
+    problems = validate(policy, source, allowed)
     if problems:
         raise PolicyError(locate(raw, problems))
     return policy
@@ -62,8 +65,12 @@ def load(raw: bytes, *, source: str) -> Policy:
 
 def locate(raw: bytes, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Give problems of a document that `decode` accepts their lines and columns."""
-    where = _places(_text(raw, ""))
-    return tuple(problems if where is None else (_placed(one, where) for one in problems))
+    text, given = _text(raw, ""), tuple(problems)
+    if not given:
+        return ()
+    if not _is_json(text):
+        return _placed(given, document.read(text, "").places)
+    return _placed(given, places.in_json(text, [one.path for one in given]))
 
 
 def encode(policy: Policy) -> bytes:
@@ -79,25 +86,36 @@ def digest(document_or_policy: bytes | Policy) -> str:
 
 def _text(raw: bytes, source: str) -> str:
     if len(raw) > MAX_DOCUMENT_BYTES:
-        reason = f"{len(raw)} bytes; a document has at most {MAX_DOCUMENT_BYTES}"
-        raise PolicyError([Problem(source, "", reason)])
+        where = _end(raw[:MAX_DOCUMENT_BYTES])
+        reason = f"too large: a document has at most {MAX_DOCUMENT_BYTES} bytes"
+        raise PolicyError([Problem(source, "", reason, *where)])
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line, column = _line_and_column(raw[: error.start].decode(errors="replace"))
         reason = f"not UTF-8: byte 0x{raw[error.start]:02x}"
-        raise PolicyError([Problem(source, "", reason, line, column)]) from error
+        raise PolicyError([Problem(source, "", reason, *_end(raw[: error.start]))]) from error
 
 
-def _line_and_column(before: str) -> document.Place:
-    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+def _end(before: bytes) -> places.Place:
+    """Return the place that follows a piece of a document."""
+    text = before.decode("utf-8-sig", errors="replace")
+    return places.place(text, len(text))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _convert(read: document.Document, source: str) -> Policy:
     try:
         return msgspec.convert(read.value, Policy)
     except msgspec.ValidationError as error:
-        raise _misfit_error(read.value, read, source) from error
+        problems = gather(misfits(read.value), source)
+        raise PolicyError(_placed(problems, read.places)) from error
 
 
 def _from_flow_yaml(text: str, source: str, json_reason: str) -> Policy:
@@ -105,11 +123,11 @@ def _from_flow_yaml(text: str, source: str, json_reason: str) -> Policy:
     try:
         read = document.read(text, source)
     except PolicyError as error:
-        at = _BYTE.search(json_reason)
-        before = text.encode()[: int(at[1]) if at else 0].decode(errors="replace")
-        place = _line_and_column(before) if at else (None, None)
+        at = _BYTE.search(json_reason)  # none: it ends too early
+        raw = text.encode()
+        where = _end(raw[: int(at[1])] if at else raw)
         reason = "not JSON: " + _BYTE.sub("", json_reason).removeprefix("JSON is malformed: ")
-        raise PolicyError([Problem(source, "", reason, *place)]) from error
+        raise PolicyError([Problem(source, "", reason, *where)]) from error
     return _convert(read, source)
 
 
@@ -117,11 +135,16 @@ def _json_misfits(text: str, source: str) -> PolicyError:
     try:
         value: JSON = json.loads(text)
     except RecursionError:
+        where = places.too_deep(text, document.MAX_DEPTH)
         reason = f"nested deeper than {document.MAX_DEPTH} levels"
-        return PolicyError([Problem(source, "", reason)])
-    except ValueError as error:
-        return PolicyError([Problem(source, "", f"not JSON: {error}")])
-    return _misfit_error(value, _places(text), source)
+        return PolicyError([Problem(source, "", reason, *where)])
+    except json.JSONDecodeError as error:
+        where = places.place(text, error.pos)
+        return PolicyError([Problem(source, "", f"not JSON: {error.msg}", *where)])
+    except ValueError as error:  # a number of thousands of digits
+        return PolicyError([Problem(source, "", f"not JSON: {error}", 1, 1)])
+    problems = gather(misfits(value), source)
+    return PolicyError(_placed(problems, places.in_json(text, [one.path for one in problems])))
 
 
 def _refuse_twins(text: str, source: str) -> None:
@@ -130,7 +153,8 @@ def _refuse_twins(text: str, source: str) -> None:
         json.loads(text, object_pairs_hook=_refuse_twin_members)
     except _TwinKeyError as error:
         reason = f"the key {json.dumps(str(error))} is given twice"
-        raise PolicyError([Problem(source, "", reason, *_twin_place(text))]) from error
+        where = places.twin(text) or (1, 1)
+        raise PolicyError([Problem(source, "", reason, *where)]) from error
 
 
 class _TwinKeyError(ValueError):
@@ -147,30 +171,9 @@ def _refuse_twin_members(members: list[tuple[str, JSON]]) -> None:
         seen.add(name)
 
 
-def _twin_place(text: str) -> document.Place | tuple[None, None]:
-    try:
-        document.read(text, "")
-    except PolicyError as error:
-        first = error.problems[0]
-        if first.line is not None and first.column is not None:
-            return first.line, first.column
-    return None, None
-
-
-def _places(text: str) -> document.Document | None:
-    try:
-        return document.read(text, "")
-    except PolicyError:
-        return None  # JSON that is no YAML, such as with tabs: its problems go without places
-
-
-def _misfit_error(value: JSON, where: document.Document | None, source: str) -> PolicyError:
-    problems = gather(misfits(value), source)
-    return PolicyError(problems if where is None else (_placed(one, where) for one in problems))
-
-
-def _placed(problem: Problem, where: document.Document) -> Problem:
-    place = where.place(problem.path)
-    if place is None:
-        return problem
-    return Problem(problem.source, problem.path, problem.reason, *place)
+def _placed(problems: Iterable[Problem], found: Mapping[str, places.Place]) -> tuple[Problem, ...]:
+    """Give problems the places of what they speak of, or else of what encloses that."""
+    return tuple(
+        Problem(one.source, one.path, one.reason, *(places.nearest(one.path, found) or (1, 1)))
+        for one in problems
+    )

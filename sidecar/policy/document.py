@@ -8,14 +8,16 @@ comes out. Plain scalars mean what they mean in JSON; all others are text, so `n
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import yaml
 
-from sidecar.policy.problem import Path, PolicyError, Problem, render
+from sidecar.policy import places
+from sidecar.policy.problem import PolicyError, Problem, below
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
+    from sidecar.policy.places import Place
 
 MAX_DEPTH = 32  # a policy needs 7
 MAX_NODES = 200_000  # 1 MiB of text without aliases stays far below; a bomb of aliases does not
@@ -25,24 +27,12 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WORDS: dict[str, JSON] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
 
-Place = tuple[int, int]
-"""Line and column, both from 1."""
 
+class Document(NamedTuple):
+    """One document: its value, and the place of every value by spelled path."""
 
-class Document:
-    """One document: its value, and the place of every value by rendered path."""
-
-    __slots__ = ("_places", "value")
-
-    def __init__(self, value: JSON, places: dict[str, Place]) -> None:
-        self.value = value
-        self._places = places
-
-    def place(self, path: str) -> Place | None:
-        """Return where the value at `path` starts, or else the nearest value that encloses it."""
-        while path and path not in self._places:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self._places.get(path)
+    value: JSON
+    places: dict[str, Place]
 
 
 def read(text: str, source: str) -> Document:
@@ -51,19 +41,23 @@ def read(text: str, source: str) -> Document:
     Raises:
         PolicyError: it is no YAML, more than one document, too deep or large, or uses tags.
     """
-    loader = _LOADER(text)
     try:
-        return _Builder(loader, source).build()
+        loader = _LOADER(text)
+        try:
+            return _Builder(loader, source).build()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
-        place = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        raise PolicyError([Problem(source, "", f"not YAML: {words}", *place)]) from error
+        where = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise PolicyError([Problem(source, "", f"not YAML: {words}", *where)]) from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise PolicyError([Problem(source, "", f"not YAML: {reason}")]) from error
-    finally:
-        loader.dispose()
+        # A character that YAML does not allow: libyaml gives its offset in bytes, PyYAML in others.
+        at = text.find(chr(getattr(error, "character", 0)))
+        where = places.place(text, max(at, 0))
+        raise PolicyError([Problem(source, "", f"not YAML: {reason}", *where)]) from error
 
 
 class _Frame:
@@ -71,7 +65,7 @@ class _Frame:
 
     __slots__ = ("anchor", "items", "key", "members", "nodes_before", "path")
 
-    def __init__(self, event: yaml.CollectionStartEvent, path: Path, nodes_before: int) -> None:
+    def __init__(self, event: yaml.CollectionStartEvent, path: str, nodes_before: int) -> None:
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         self.members: dict[str, JSON] | None = {} if is_mapping else None
         self.items: list[JSON] = []
@@ -101,7 +95,7 @@ class _Builder:
             elif isinstance(event, yaml.CollectionEndEvent):
                 self._end()
         if not self._roots:
-            raise PolicyError([Problem(self._source, "", "the document is empty")])
+            raise PolicyError([Problem(self._source, "", "the document is empty", 1, 1)])
         return Document(self._roots[0], self._places)
 
     def _start(self, event: yaml.NodeEvent) -> None:
@@ -112,7 +106,7 @@ class _Builder:
             self._open_key(event, frame)
             return
         path = self._path()
-        self._places[render(path)] = _place(event)
+        self._places[path] = _place(event)
         self._count(event, 1)
         if isinstance(event, yaml.ScalarEvent):
             self._add(self._scalar(event), event.anchor, 1)
@@ -121,7 +115,7 @@ class _Builder:
         elif isinstance(event, yaml.CollectionStartEvent):
             self._open(event, path)
 
-    def _open(self, event: yaml.CollectionStartEvent, path: Path) -> None:
+    def _open(self, event: yaml.CollectionStartEvent, path: str) -> None:
         if event.tag not in {None, "!"}:
             self._refuse(event, f"tags such as {event.tag} are not supported")
         if len(self._stack) >= MAX_DEPTH:
@@ -178,11 +172,11 @@ class _Builder:
             self._refuse(event, "number out of range")
         return value
 
-    def _path(self) -> Path:
+    def _path(self) -> str:
         if not self._stack:
-            return ()
+            return ""
         frame = self._stack[-1]
-        return (*frame.path, len(frame.items) if frame.key is None else frame.key)
+        return below(frame.path, len(frame.items) if frame.key is None else frame.key)
 
     def _count(self, event: yaml.NodeEvent, nodes: int) -> None:
         self._nodes += nodes
@@ -190,8 +184,7 @@ class _Builder:
             self._refuse(event, f"more than {MAX_NODES} values, aliases counted in full")
 
     def _refuse(self, event: yaml.NodeEvent, reason: str) -> NoReturn:
-        path = render(self._path())
-        raise PolicyError([Problem(self._source, path, reason, *_place(event))])
+        raise PolicyError([Problem(self._source, self._path(), reason, *_place(event))])
 
 
 def _place(event: yaml.NodeEvent) -> Place:

@@ -3,12 +3,14 @@
 Attributes and the values they have (none at all when absent):
 
     tenant subject app   the caller's; absent when empty
+    segment              the names of the segments that the caller is in
     scope                every scope of the caller
     claim.<path>         the claim of that very name, else member by member along the dots;
                          the items of a list; absent when null
     method               as sent
     path                 without the query, percent-decoded, so that %61 does not evade a rule
     header.<name>        repeats joined; absent when not sent
+    time                 when the request arrived; takes `from` and `until` alone
 
 A condition holds when one value passes all its positive tests and no value is in `not_in`; so
 `not_in` alone holds for an absent attribute: add `exists: true` to demand one. Claims compare by
@@ -18,24 +20,27 @@ which a number or boolean counts as its JSON spelling.
 
 from __future__ import annotations
 
-import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from sidecar.model.policy import Operators
-from sidecar.policy import target
+from sidecar.policy import moment, target
+from sidecar.policy.check import as_text, one_of, positive_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sidecar.model.identity import JSON, Identity
     from sidecar.model.policy import Condition, Matcher, Scalar
     from sidecar.model.request import RequestHead
+    from sidecar.policy.check import Check
 
     Test = Callable[[Identity, RequestHead], bool]
     Values = Callable[[Identity, RequestHead], Sequence[JSON]]
-    Check = Callable[[JSON], bool]
+    Memberships = Mapping[str, "Membership"]
+
+MAX_REMEMBERED = 4096  # callers, by each test that remembers
 
 
 class Needs(IntEnum):
@@ -47,20 +52,35 @@ class Needs(IntEnum):
     REQUEST = 3
 
 
+class Membership:
+    """A segment, compiled. `tenants` are all who are in it, where only lists decide."""
+
+    __slots__ = ("needs", "tenants", "test")
+
+    def __init__(self, test: Test, needed: Needs, tenants: frozenset[str] | None) -> None:
+        self.test = test
+        self.needs = needed
+        self.tenants = tenants
+
+
+NO_SEGMENTS: dict[str, Membership] = {}
+
+
 def always(_identity: Identity, _head: RequestHead) -> bool:
     """Hold for everyone: the matcher without conditions."""
     return True
 
 
-def compile_matcher(matcher: Matcher) -> Test:
+def compile_matcher(matcher: Matcher, segments: Memberships = NO_SEGMENTS) -> Test:
     """Return the test that all conditions hold.
 
     Raises:
-        ValueError: an unknown attribute or a bad regex; `validate` finds these first.
+        KeyError: an unknown segment.
+        ValueError: an unknown attribute or a bad operand; `validate` finds these first.
     """
     # Cheapest first: a caller's own attributes are at hand, a header has to be searched.
-    attributes = sorted(matcher, key=needs_of_attribute)
-    tests = tuple(_compile(attribute, matcher[attribute]) for attribute in attributes)
+    attributes = sorted(matcher, key=lambda name: needs_of(name, matcher[name], segments))
+    tests = tuple(_compile(attribute, matcher[attribute], segments) for attribute in attributes)
     if not tests:
         return always
     if len(tests) == 1:
@@ -75,14 +95,22 @@ def compile_matcher(matcher: Matcher) -> Test:
     return every
 
 
-def needs(matchers: Iterable[Matcher]) -> Needs:
+def needs(matchers: Iterable[Matcher], segments: Memberships = NO_SEGMENTS) -> Needs:
     """Return what must be known to decide all of `matchers`."""
-    found = (needs_of_attribute(attribute) for matcher in matchers for attribute in matcher)
+    found = (needs_of(*entry, segments) for matcher in matchers for entry in matcher.items())
     return max(found, default=Needs.NOTHING)
 
 
+def needs_of(attribute: str, condition: Condition, segments: Memberships = NO_SEGMENTS) -> Needs:
+    """Return what must be known to decide one condition."""
+    if attribute != "segment":
+        return needs_of_attribute(attribute)
+    named = segments_named(condition, segments)
+    return max((segments[name].needs for name in named), default=Needs.NOTHING)
+
+
 def needs_of_attribute(attribute: str) -> Needs:
-    """Return what must be known to read an attribute."""
+    """Return what must be known to read an attribute of the caller or the request."""
     if attribute == "tenant":
         return Needs.TENANT
     if attribute in {"subject", "app", "scope"} or attribute.startswith("claim."):
@@ -90,11 +118,18 @@ def needs_of_attribute(attribute: str) -> Needs:
     return Needs.REQUEST
 
 
-def as_text(value: Scalar) -> str:
-    """Spell a scalar as JSON does, a string without quotes."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def segments_named(condition: Condition, known: Iterable[str]) -> frozenset[str]:
+    """Return the segments that a condition on `segment` asks for; `exists` asks for all."""
+    if not isinstance(condition, Operators):
+        return frozenset(map(as_text, options_of(condition)))
+    if condition.exists is not None:
+        return frozenset(known)
+    return frozenset(map(as_text, (*(condition.in_ or ()), *(condition.not_in or ()))))
+
+
+def options_of(condition: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """Return what a condition without operators lists."""
+    return condition if isinstance(condition, tuple) else (condition,)
 
 
 def tenants_of(options: tuple[Scalar, ...]) -> frozenset[str]:
@@ -102,22 +137,52 @@ def tenants_of(options: tuple[Scalar, ...]) -> frozenset[str]:
     return frozenset(map(as_text, options)) - {""}
 
 
+def remembering(test: Test) -> Test:
+    """Remember the answers for identities, which are kept per token and so come again.
+
+    The entry holds the identity: while it is there, no other object can have its id.
+    """
+    answers: dict[int, tuple[Identity, bool]] = {}
+
+    def remembered(identity: Identity, head: RequestHead) -> bool:
+        entry = answers.get(id(identity))
+        if entry is not None:
+            return entry[1]
+        answer = test(identity, head)
+        if len(answers) >= MAX_REMEMBERED:
+            answers.clear()
+        answers[id(identity)] = identity, answer
+        return answer
+
+    return remembered
+
+
 def header_text(value: bytes) -> str:
     """Decode a header or path for comparison; bytes that are no UTF-8 equal only themselves."""
     return value.decode("utf-8", "surrogateescape")
 
 
-def _compile(attribute: str, condition: Condition) -> Test:
+def _compile(attribute: str, condition: Condition, segments: Memberships) -> Test:
+    if attribute == "segment":
+        return _in_segments(condition, segments)
+    if attribute == "time":
+        return _in_window(condition)
     is_text = not attribute.startswith("claim.")
-    values = _reader(attribute)
+    values = reader(attribute)
     if not isinstance(condition, Operators):
-        options = condition if isinstance(condition, tuple) else (condition,)
+        options = options_of(condition)
         if attribute == "tenant":
             return _tenant_in(tenants_of(options))
-        is_any = _one_of(options, is_text=is_text)
+        is_any = one_of(options, is_text=is_text)
         return lambda identity, head: any(map(is_any, values(identity, head)))
-    positive = _positive_checks(condition, is_text=is_text)
-    negative = None if condition.not_in is None else _one_of(condition.not_in, is_text=is_text)
+    if condition.from_ is not None or condition.until is not None:
+        raise ValueError(f'from and until are for "time", not for "{attribute}"')
+    return _by_operators(condition, values, is_text=is_text)
+
+
+def _by_operators(condition: Operators, values: Values, *, is_text: bool) -> Test:
+    positive: tuple[Check, ...] = positive_checks(condition, is_text=is_text)
+    negative = None if condition.not_in is None else one_of(condition.not_in, is_text=is_text)
     must_exist = condition.exists
 
     def holds(identity: Identity, head: RequestHead) -> bool:
@@ -135,47 +200,51 @@ def _tenant_in(tenants: frozenset[str]) -> Test:
     return lambda identity, _head: identity.tenant in tenants
 
 
-def _positive_checks(condition: Operators, *, is_text: bool) -> tuple[Check, ...]:
-    checks: list[Check] = []
-    if condition.in_ is not None:
-        checks.append(_one_of(condition.in_, is_text=is_text))
-    if condition.prefix is not None:
-        checks.append(_starts(condition.prefix))
-    if condition.suffix is not None:
-        checks.append(_ends(condition.suffix))
-    if condition.regex is not None:
-        checks.append(_fits(condition.regex))
-    return tuple(checks)
+def _in_segments(condition: Condition, segments: Memberships) -> Test:
+    """Ask for membership by name, so that no segment is looked at that is not named."""
+    if not isinstance(condition, Operators):
+        return _in_any(options_of(condition), segments)
+    allowed = Operators(in_=condition.in_, not_in=condition.not_in, exists=condition.exists)
+    if condition != allowed:
+        raise ValueError("a segment takes in, not_in and exists alone")
+    wanted = None if condition.in_ is None else _in_any(condition.in_, segments)
+    barred = None if condition.not_in is None else _in_any(condition.not_in, segments)
+    must_exist, in_some = condition.exists, _in_any(tuple(segments), segments)
+
+    def holds(identity: Identity, head: RequestHead) -> bool:
+        if must_exist is not None and must_exist is not in_some(identity, head):
+            return False
+        if barred is not None and barred(identity, head):
+            return False
+        return wanted is None or wanted(identity, head)
+
+    return holds
 
 
-def _starts(prefix: str) -> Check:
-    return lambda value: isinstance(value, str) and value.startswith(prefix)
+def _in_any(names: tuple[Scalar, ...], segments: Memberships) -> Test:
+    tests = tuple(segments[as_text(name)].test for name in names)
+    if len(tests) == 1:
+        return tests[0]
+    return lambda identity, head: any(test(identity, head) for test in tests)
 
 
-def _ends(suffix: str) -> Check:
-    return lambda value: isinstance(value, str) and value.endswith(suffix)
+def _in_window(condition: Condition) -> Test:
+    """Test a half-open interval: the moment `until` is outside it."""
+    if not isinstance(condition, Operators) or condition != Operators(
+        from_=condition.from_, until=condition.until
+    ):
+        raise ValueError("time takes from and until alone")
+    start = float("-inf") if condition.from_ is None else moment.seconds(condition.from_)
+    end = float("inf") if condition.until is None else moment.seconds(condition.until)
+    return lambda _identity, head: start <= head.at_s < end
 
 
-def _fits(regex: str) -> Check:
-    try:
-        fullmatch = re.compile(regex).fullmatch
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"bad regex: {error}") from error
-    return lambda value: isinstance(value, str) and fullmatch(value) is not None
+def reader(attribute: str) -> Values:
+    """Return what reads the values of an attribute of the caller or the request.
 
-
-def _one_of(options: tuple[Scalar, ...], *, is_text: bool) -> Check:
-    if is_text:
-        texts = frozenset(map(as_text, options))
-        return lambda value: value in texts
-    # In Python True == 1; in JSON they differ.
-    keys = frozenset((isinstance(option, bool), option) for option in options)
-    return lambda value: (
-        isinstance(value, (str, int, float)) and (isinstance(value, bool), value) in keys
-    )
-
-
-def _reader(attribute: str) -> Values:
+    Raises:
+        ValueError: there is no such attribute.
+    """
     kind, _, name = attribute.partition(".")
     match kind:
         case "tenant" | "subject" | "app" | "scope" | "method" | "path" if not name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,13 @@ from msgspec import Struct
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the root of a document."""
+
+Finding = tuple[Path, str]
+"""Where something is wrong, and what."""
 
 MAX_PROBLEMS = 100  # more of them is one mistake repeated, and a log line without end
 
@@ -24,15 +28,26 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 def render(path: Path) -> str:
     """Spell a path as operators read it: `rules[1].when["header.x-beta"]`."""
-    text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif not _PLAIN.fullmatch(step):
-            text += f"[{json.dumps(step)}]"
-        else:
-            text += f".{step}" if text else step
-    return text
+    return reduce(below, path, "")
+
+
+def below(path: str, step: str | int) -> str:
+    """Return the spelled path of what a spelled path holds under a key or index."""
+    if isinstance(step, int):
+        return f"{path}[{step}]"
+    if not _PLAIN.fullmatch(step):
+        return f"{path}[{json.dumps(step)}]"
+    return f"{path}.{step}" if path else step
+
+
+def enclosing(path: str) -> Iterator[str]:
+    """Yield the spelled paths of the values around one, the nearest first, the root last.
+
+    Among them may be texts that spell nothing: a key may look like a path.
+    """
+    while path:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        yield path
 
 
 class Problem(Struct, frozen=True):
@@ -54,7 +69,7 @@ class Problem(Struct, frozen=True):
         return ": ".join(part for part in (place, self.path, self.reason) if part)
 
 
-def gather(findings: Iterable[tuple[Path, str]], source: str) -> tuple[Problem, ...]:
+def gather(findings: Iterable[Finding], source: str) -> tuple[Problem, ...]:
     """Make problems of paths and reasons: all of them, up to `MAX_PROBLEMS`."""
     first = islice(findings, MAX_PROBLEMS + 1)
     problems = tuple(Problem(source, render(path), reason) for path, reason in first)

@@ -1,4 +1,4 @@
-"""Pick a version for one request from one snapshot: kill, explicit, pin, rules, default.
+"""Pick a version for one request from one snapshot: kill, explicit, pin, rules, default, fallback.
 
 Hot path: the first request of a tenant finds out whether its decision can depend on anything but
 the tenant; if not, the decision itself is kept. `tests/policy/test_resolver.py` holds the outcome
@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 _EXPLICIT = Reason.EXPLICIT.value
 _PINNED = Reason.PINNED.value
 _DEFAULT = Reason.DEFAULT.value
-_REFUSALS = {
-    Cause.UNKNOWN: Code.VERSION_UNAVAILABLE,
-    Cause.KILLED: Code.VERSION_UNAVAILABLE,
-    Cause.NOT_READY: Code.VERSION_UNAVAILABLE,
-    Cause.NOT_ENTITLED: Code.VERSION_FORBIDDEN,
-}
+_FALLBACK = Reason.FALLBACK.value
 _WORDS = {
     Cause.UNKNOWN: "does not exist",
-    Cause.KILLED: "is switched off",
-    Cause.NOT_READY: "is not ready",
     Cause.NOT_ENTITLED: "is not open to this caller",
+    Cause.KILLED: "is switched off",
+    Cause.NOT_ACTIVE: "is not active yet",
+    Cause.RETIRED: "is retired",
+    Cause.NOT_READY: "is not ready",
+    Cause.INCOMPATIBLE: "does not accept such requests",
 }
 
 
@@ -56,7 +54,24 @@ def resolve(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Decisi
         return plan
     if plan is None:
         return _plan(snapshot, identity, head)
-    return _Walk(snapshot, identity, head).decide(plan)
+    return _Walk(snapshot, identity, head).decide(snapshot.rules.asked(plan, identity, head))
+
+
+def fallback_of(
+    snapshot: Snapshot, identity: Identity, head: RequestHead, decision: Decision, cause: Cause
+) -> Decision | None:
+    """Return who serves instead of a decision's version, which failed before an answer began.
+
+    That is the next of its fallback chain that may serve this request and was not tried for it.
+    None when nobody may: who asks for a version gets no other, and who is pinned to one only
+    if the policy says so.
+    """
+    if decision.refusal is not None or decision.reason == _EXPLICIT:
+        return None
+    if decision.reason == _PINNED and not snapshot.compiled.pins_fall_back:
+        return None
+    failed = Rejected(decision.version, cause)
+    return _Walk(snapshot, identity, head, (*decision.rejected, failed)).fall_back((failed,))
 
 
 def shadows_for(
@@ -81,7 +96,7 @@ def _explicit(snapshot: Snapshot, identity: Identity, head: RequestHead, asked: 
     if ready is not None:
         return ready
     # Not echoed: what a client made up stays out of decisions, which are kept.
-    candidate = snapshot.versions.get(asked.decode("utf-8", "replace"))
+    candidate = snapshot.named(asked.decode("utf-8", "replace"))
     if candidate is None:
         detail = f'the model "{snapshot.model}" has no such version'
         return snapshot.refuse(Code.NO_SUCH_VERSION, Cause.UNKNOWN, detail)
@@ -92,39 +107,56 @@ def _explicit(snapshot: Snapshot, identity: Identity, head: RequestHead, asked: 
 
 
 def _pinned(snapshot: Snapshot, identity: Identity, head: RequestHead, version: str) -> Decision:
-    candidate = snapshot.versions.get(version)
-    cause = Cause.UNKNOWN if candidate is None else candidate.cause(identity, head)
+    which = "the version that this tenant is pinned to,"
+    candidate = snapshot.named(version)
+    if candidate is None:
+        return _refuse_version(snapshot, version, Cause.UNKNOWN, which)
+    cause = candidate.cause(identity, head)
     if cause is None:
-        return snapshot.serve(version, _PINNED)
-    return _refuse_version(snapshot, version, cause, "the version that this tenant is pinned to,")
+        return snapshot.serve(candidate.name, _PINNED)
+    if snapshot.compiled.pins_fall_back:
+        rejected = (Rejected(candidate.name, cause),)
+        decision = _Walk(snapshot, identity, head, rejected).fall_back(rejected)
+        if decision is not None:
+            return decision
+    return _refuse_version(snapshot, candidate.name, cause, which)
 
 
 def _refuse_version(snapshot: Snapshot, version: str, cause: Cause, which: str) -> Decision:
     detail = f"{which} {version}, {_WORDS[cause]}"
-    return snapshot.refuse(_REFUSALS[cause], cause, detail, (Rejected(version, cause),))
+    is_barred = cause is Cause.NOT_ENTITLED
+    code = Code.VERSION_FORBIDDEN if is_barred else Code.VERSION_UNAVAILABLE
+    return snapshot.refuse(code, cause, detail, (Rejected(version, cause),))
 
 
 def _plan(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Decision:
     rules = snapshot.rules.rules_for(identity, head)
     walk = _Walk(snapshot, identity, head)
-    decision = walk.decide(rules)
-    snapshot.plan(identity.tenant, rules if walk.is_variable else decision)
+    decision = walk.decide(snapshot.rules.asked(rules, identity, head))
+    is_variable = walk.is_variable or snapshot.rules.has_keyed
+    snapshot.plan(identity.tenant, rules if is_variable else decision)
     return decision
 
 
 class _Walk:
-    """One request on its way through rules and default.
+    """One request on its way through rules, default and fallbacks.
 
     `is_variable` tells afterwards whether another request of the tenant may fare differently.
     """
 
     __slots__ = ("_head", "_identity", "_rejected", "_snapshot", "is_variable")
 
-    def __init__(self, snapshot: Snapshot, identity: Identity, head: RequestHead) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        identity: Identity,
+        head: RequestHead,
+        rejected: tuple[Rejected, ...] = (),
+    ) -> None:
         self._snapshot = snapshot
         self._identity = identity
         self._head = head
-        self._rejected: tuple[Rejected, ...] = ()
+        self._rejected = rejected
         self.is_variable = False
 
     def decide(self, rules: tuple[CompiledRule, ...]) -> Decision:
@@ -137,12 +169,19 @@ class _Walk:
                 if decision is not None:
                     return decision
         default = self._snapshot.default
-        if default is None:
-            return self._nothing()
-        self.is_variable = self.is_variable or default.is_variable
-        if not self._accepts(default):
-            return self._nothing()
-        return self._snapshot.serve(default.name, _DEFAULT, self._rejected)
+        if default is not None and self._accepts(default):
+            return self._snapshot.serve(default.name, _DEFAULT, self._rejected)
+        return self.fall_back(self._rejected) or self._nothing()
+
+    def fall_back(self, failed: tuple[Rejected, ...]) -> Decision | None:
+        """Return the decision for the first version of the failed ones' chains that may serve."""
+        snapshot = self._snapshot
+        for one in failed:
+            for name in snapshot.chains.get(one.version, ()):
+                if self._accepts(snapshot.versions[name]):
+                    reason = f"{_FALLBACK}:{one.cause.value}"
+                    return snapshot.serve(name, reason, self._rejected)
+        return None
 
     def _apply(self, rule: CompiledRule) -> Decision | None:
         """Return the decision of a rule that matches; None passes the request to the next one."""
@@ -155,45 +194,45 @@ class _Walk:
             if unit:
                 return self._draw(rule.split_reason, split, unit)
             served = rule.otherwise
-        if served is None or not self._accepts(served):
+        if served is None or not self._accepts(self._snapshot.versions[served]):
             return None
-        return self._snapshot.serve(served.name, rule.reason, self._rejected)
+        return self._snapshot.serve(served, rule.reason, self._rejected)
 
     def _draw(self, reason: str, split: CompiledSplit, unit: bytes) -> Decision | None:
-        eligible = split.eligible
-        if eligible is None:
-            accepted = [arm.name for arm in split.arms if self._accepts(arm)]
-            if not accepted:
+        snapshot, eligible = self._snapshot, split.arms
+        if not split.is_open or not snapshot.barred.isdisjoint(eligible):
+            eligible = tuple([arm for arm in split.arms if self._accepts(snapshot.versions[arm])])
+            if not eligible:
                 return None
-            eligible = tuple(accepted)
-        return self._snapshot.serve(split.choose(unit, eligible), reason, self._rejected)
+        return snapshot.serve(split.choose(unit, eligible), reason, self._rejected)
 
     def _accepts(self, candidate: Candidate) -> bool:
-        cause = candidate.cause(self._identity, self._head)
+        """Return whether a version may serve; note why not. Who was rejected stays so."""
+        if candidate.access.is_variable:
+            self.is_variable = True
+        for one in self._rejected:
+            if one.version == candidate.name:
+                return False
+        cause = candidate.cause_to_pass(self._identity, self._head)
         if cause is None:
             return True
-        rejected = Rejected(candidate.name, cause)
-        if rejected not in self._rejected:
-            self._rejected = (*self._rejected, rejected)
+        self._rejected = (*self._rejected, Rejected(candidate.name, cause))
         return False
 
     def _nothing(self) -> Decision:
         snapshot, rejected = self._snapshot, self._rejected
         versions = snapshot.versions.values()
-        self.is_variable = self.is_variable or any(one.is_variable for one in versions)
-        if rejected:
-            is_barred = all(one.cause is Cause.NOT_ENTITLED for one in rejected)
-        else:
-            causes = (one.cause(self._identity, self._head) for one in versions)
-            is_barred = all(cause is Cause.NOT_ENTITLED for cause in causes)
+        causes = [one.cause for one in rejected if one.cause is not Cause.NOT_ENTITLED]
         model = f'the model "{snapshot.model}"'
-        if is_barred:
+        if causes:
+            detail = f"{model} has no version that may serve this caller now"
+            return snapshot.refuse(Code.NO_ELIGIBLE_VERSION, causes[0], detail, rejected)
+        self.is_variable = self.is_variable or any(one.access.is_variable for one in versions)
+        if rejected or all(self._is_barred(one) for one in versions):
             detail = f"no version of {model} is open to this caller"
             return snapshot.refuse(Code.TENANT_DENIED, Cause.NOT_ENTITLED, detail, rejected)
-        if rejected:
-            detail = f"{model} has no version that may serve this caller now"
-            is_killed = any(one.cause is Cause.KILLED for one in rejected)
-            cause = Cause.KILLED if is_killed else Cause.NOT_READY
-            return snapshot.refuse(Code.NO_ELIGIBLE_VERSION, cause, detail, rejected)
         detail = f"no rule of {model} chose a version, and it has no default"
         return snapshot.refuse(Code.NO_ELIGIBLE_VERSION, Cause.NO_DEFAULT, detail)
+
+    def _is_barred(self, candidate: Candidate) -> bool:
+        return candidate.cause(self._identity, self._head) is Cause.NOT_ENTITLED

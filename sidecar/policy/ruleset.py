@@ -1,4 +1,4 @@
-"""The rules of one policy, compiled, and indexed by the tenants they name."""
+"""The rules of one policy, compiled, and indexed so that few of many are asked."""
 
 from __future__ import annotations
 
@@ -6,27 +6,48 @@ from typing import TYPE_CHECKING
 
 from sidecar.model.decision import Reason
 from sidecar.model.policy import Operators
-from sidecar.policy.match import Needs, compile_matcher, needs, tenants_of
+from sidecar.policy.check import as_text
+from sidecar.policy.match import (
+    Needs,
+    compile_matcher,
+    needs,
+    needs_of,
+    options_of,
+    reader,
+    tenants_of,
+)
 from sidecar.policy.sticky import CompiledSplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Matcher, Rule
+    from sidecar.model.policy import Condition, Matcher, Rule, Scalar
     from sidecar.model.request import RequestHead
-    from sidecar.policy.candidate import Candidate
-    from sidecar.policy.match import Test
+    from sidecar.policy.candidate import Access
+    from sidecar.policy.match import Memberships
+
+    Names = Mapping[str, str]
+    Rules = tuple["CompiledRule", ...]
+
+MIN_KEYED = 16  # rules by one attribute: fewer are asked faster than looked up
 
 
 class CompiledRule:
-    """One rule, in two parts: which tenants it is for, and what else must hold (`test`)."""
+    """One rule, in two parts: which tenants it is for, and what else must hold (`test`).
+
+    `place` is its number in the document. `tenants` and `segments` are those, one of which a
+    caller has to be of or in, as far as look-ups serve; both are None when nothing is listed.
+    """
 
     __slots__ = (
         "deny",
         "is_variable",
+        "key",
         "otherwise",
+        "place",
         "reason",
+        "segments",
         "serve",
         "split",
         "split_reason",
@@ -35,62 +56,171 @@ class CompiledRule:
         "test",
     )
 
-    def __init__(self, rule: Rule, model: str, candidates: Mapping[str, Candidate]) -> None:
-        rest = {name: condition for name, condition in rule.when.items() if name != "tenant"}
-        self.tenants = _named_tenants(rule.when)
-        self.tenant_test: Test | None = None
-        if self.tenants is None and "tenant" in rule.when:
-            self.tenant_test = compile_matcher({"tenant": rule.when["tenant"]})
-        self.test = compile_matcher(rest) if rest else None
-        self.serve = None if rule.serve is None else candidates[rule.serve]
+    def __init__(
+        self,
+        rule: Rule,
+        place: int,
+        model: str,
+        names: Names,
+        accesses: Mapping[str, Access],
+        segments: Memberships,
+    ) -> None:
+        self.place = place
+        about_tenant: Matcher = {}
+        rest: Matcher = {}
+        for attribute, condition in rule.when.items():
+            is_settled = needs_of(attribute, condition, segments) <= Needs.TENANT
+            (about_tenant if is_settled else rest)[attribute] = condition
+        self.tenants = _listed_tenants(about_tenant)
+        self.segments = None if self.tenants is not None else _lists(about_tenant, segments)
+        # Whom the index finds by tenant alone needs no second look.
+        is_found = len(about_tenant) == (self.tenants is not None)
+        self.tenant_test = None if is_found else compile_matcher(about_tenant, segments)
+        self.test = compile_matcher(rest, segments) if rest else None
+        self.key = _key(rest)
+        self.serve = None if rule.serve is None else names[rule.serve]
         self.deny = rule.deny
         self.split: CompiledSplit | None = None
-        self.otherwise: Candidate | None = None
+        self.otherwise: str | None = None
         if rule.split is not None:
             # Of this model: one id in two models must not put the same callers into both canaries.
-            self.split = CompiledSplit(rule.split, f"{model}/{rule.id}", candidates)
+            self.split = CompiledSplit(rule.split, f"{model}/{rule.id}", names, accesses)
             name = rule.split.otherwise
-            self.otherwise = None if name is None else candidates[name]
+            self.otherwise = None if name is None else names[name]
         self.reason = f"{Reason.RULE.value}:{rule.id}"
         self.split_reason = f"{Reason.SPLIT.value}:{rule.id}"
-        parts = (self.serve, self.split, self.otherwise)
-        needed = (needs([rest]), *(part.needs for part in parts if part is not None))
-        self.is_variable = max(needed) > Needs.TENANT
+        needed = needs([rest], segments)
+        for served in (self.serve, self.otherwise):
+            if served is not None:
+                needed = max(needed, accesses[served].needs)
+        if self.split is not None:
+            needed = max(needed, self.split.needs)
+        self.is_variable = needed > Needs.TENANT
         """Whether requests of one tenant may fare differently."""
 
 
 class RuleIndex:
-    """Finds the rules that can concern a tenant, in the policy's order."""
+    """Finds the rules that can concern a tenant, then those that can concern its request."""
 
-    __slots__ = ("_by_tenant", "_general")
+    __slots__ = ("_by_tenant", "_is_general", "_keyed", "general", "has_keyed")
 
-    def __init__(self, rules: tuple[CompiledRule, ...]) -> None:
-        self._general: list[tuple[int, CompiledRule]] = []
-        self._by_tenant: dict[str, list[tuple[int, CompiledRule]]] = {}
-        for n, rule in enumerate(rules):
-            if rule.tenants is None:
-                self._general.append((n, rule))
-                continue
-            for tenant in rule.tenants:
-                self._by_tenant.setdefault(tenant, []).append((n, rule))
-
-    def rules_for(self, identity: Identity, head: RequestHead) -> tuple[CompiledRule, ...]:
-        """Return the rules whose condition on the tenant holds; what else they ask is open."""
-        numbered = self._general
-        named = self._by_tenant.get(identity.tenant)
-        if named is not None:
-            numbered = sorted((*numbered, *named), key=lambda entry: entry[0])
-        return tuple(
-            rule
-            for _, rule in numbered
-            if rule.tenant_test is None or rule.tenant_test(identity, head)
+    def __init__(self, rules: Sequence[CompiledRule], segments: Memberships) -> None:
+        self._by_tenant = _by_tenant(rules, segments)
+        unlisted = [rule for rule in rules if rule.tenants is None and rule.segments is None]
+        by_key: dict[str, list[CompiledRule]] = {}
+        for rule in unlisted:
+            if rule.key is not None:
+                by_key.setdefault(rule.key[0], []).append(rule)
+        self._keyed = [
+            _Keyed(attribute, keyed)
+            for attribute, keyed in by_key.items()
+            if len(keyed) >= MIN_KEYED
+        ]
+        keyed_by = {keyed.attribute for keyed in self._keyed}
+        self.general = tuple(
+            [rule for rule in unlisted if rule.key is None or rule.key[0] not in keyed_by]
         )
+        """The rules that no look-up finds."""
+        self.has_keyed = bool(self._keyed)
+        """Whether `asked` may add rules to those of a tenant."""
+        self._is_general = all(rule.tenant_test is None for rule in self.general)
+
+    def rules_for(self, identity: Identity, head: RequestHead) -> Rules:
+        """Return the rules whose condition on the tenant holds; what else they ask is open."""
+        named = self._by_tenant.get(identity.tenant)
+        if named is None and self._is_general:
+            return self.general  # one tuple for all such tenants, however many rules
+        found = self.general
+        if named is not None:
+            found = _in_order({*found, *(rule for rules in named for rule in rules)})
+        return tuple([rule for rule in found if _is_for(rule, identity, head)])
+
+    def asked(self, rules: Rules, identity: Identity, head: RequestHead) -> Rules:
+        """Return the rules of a tenant, and those that are found by what the request has."""
+        found: list[CompiledRule] = []
+        for keyed in self._keyed:
+            keyed.find(found, identity, head)
+        return _in_order((*rules, *found)) if found else rules
 
 
-def _named_tenants(when: Matcher) -> frozenset[str] | None:
-    """Return the tenants that a matcher lists; None when it names none, or tests by operators."""
-    condition = when.get("tenant")
-    if condition is None or isinstance(condition, Operators):
+class _Keyed:
+    """Rules that ask for equality of one attribute, by its values."""
+
+    __slots__ = ("_by_value", "_values", "attribute")
+
+    def __init__(self, attribute: str, rules: Sequence[CompiledRule]) -> None:
+        self.attribute = attribute
+        self._values = reader(attribute)
+        self._by_value: dict[str, list[CompiledRule]] = {}
+        for rule in rules:
+            if rule.key is not None:
+                for text in rule.key[1]:
+                    self._by_value.setdefault(text, []).append(rule)
+
+    def find(self, found: list[CompiledRule], identity: Identity, head: RequestHead) -> None:
+        """Add the rules that can concern a request."""
+        for value in self._values(identity, head):
+            if isinstance(value, str):
+                rules = self._by_value.get(value, ())
+                found.extend(rule for rule in rules if _is_for(rule, identity, head))
+
+
+def _by_tenant(
+    rules: Sequence[CompiledRule], segments: Memberships
+) -> dict[str, list[list[CompiledRule]]]:
+    """Return lists of the rules that concern a tenant, by the tenants that are listed."""
+    found: dict[str, list[list[CompiledRule]]] = {}
+    by_segment: dict[str, list[CompiledRule]] = {}
+    for rule in rules:
+        for tenant in rule.tenants or ():
+            found.setdefault(tenant, []).append([rule])
+        for name in rule.segments or ():
+            by_segment.setdefault(name, []).append(rule)
+    for name, listed in by_segment.items():
+        # The rules of a segment are one list, however many tenants are in it.
+        for tenant in segments[name].tenants or ():
+            found.setdefault(tenant, []).append(listed)
+    return found
+
+
+def _in_order(rules: Iterable[CompiledRule]) -> Rules:
+    return tuple(sorted(rules, key=_place))
+
+
+def _place(rule: CompiledRule) -> int:
+    return rule.place
+
+
+def _is_for(rule: CompiledRule, identity: Identity, head: RequestHead) -> bool:
+    return rule.tenant_test is None or rule.tenant_test(identity, head)
+
+
+def _listed(condition: Condition | None) -> tuple[Scalar, ...] | None:
+    """Return what a condition lists, where that is all it asks."""
+    if isinstance(condition, Operators):
+        return condition.in_ if condition == Operators(in_=condition.in_) else None
+    return None if condition is None else options_of(condition)
+
+
+def _listed_tenants(when: Matcher) -> frozenset[str] | None:
+    listed = _listed(when.get("tenant"))
+    return None if listed is None else tenants_of(listed)
+
+
+def _lists(when: Matcher, segments: Memberships) -> frozenset[str] | None:
+    """Return the segments that a matcher asks for, if lists of tenants are all they are."""
+    listed = _listed(when.get("segment"))
+    if listed is None:
         return None
-    options = condition if isinstance(condition, tuple) else (condition,)
-    return tenants_of(options)
+    names = frozenset(map(as_text, listed))
+    return None if any(segments[name].tenants is None for name in names) else names
+
+
+def _key(when: Matcher) -> tuple[str, frozenset[str]] | None:
+    """Return an attribute with one value at most, and the texts that a matcher wants of it."""
+    for attribute, condition in when.items():
+        if attribute in {"app", "subject"} or attribute.startswith("header."):
+            listed = _listed(condition)
+            if listed is not None:
+                return attribute, frozenset(map(as_text, listed))
+    return None

@@ -6,48 +6,22 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason, Rejected
-from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Candidate
-from sidecar.policy.ruleset import CompiledRule, RuleIndex
-from sidecar.policy.sticky import compile_unit
+from sidecar.policy.compiled import CompiledPolicy
+from sidecar.policy.ruleset import CompiledRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.model.identity import Identity
     from sidecar.model.policy import Policy, Shadow
-    from sidecar.model.request import RequestHead
+    from sidecar.policy.compiled import CompiledShadow
 
 MAX_PLANS = 16_384  # tenants, about 100 bytes each
+MAX_PLANNED_RULES = 262_144  # in the plans of all tenants, 8 bytes each
 MAX_INTERNED = 4096  # decisions; a policy has fewer unless it holds hundreds of versions
 
 Plan = Decision | tuple[CompiledRule, ...]
 """What is known of a tenant: the decision itself, or the rules that its requests have to ask."""
-
-
-class CompiledShadow:
-    """One shadow whose version can serve."""
-
-    __slots__ = ("_sampler", "_unit", "shadow")
-
-    def __init__(self, shadow: Shadow, model: str) -> None:
-        self.shadow = shadow
-        self._unit = compile_unit(shadow.key)
-        self._sampler: Sampler | None = None
-        if not self.takes_all:
-            self._sampler = Sampler(f"{model}/{shadow.version}", shadow.percent)
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether every request is copied, so that there is nothing to draw."""
-        return self.shadow.percent == 100  # noqa: PLR2004  # percent
-
-    def takes(self, identity: Identity, head: RequestHead) -> bool:
-        """Return whether this request is copied; one without the key's unit is not."""
-        if self._sampler is None:
-            return True
-        unit = self._unit(identity, head)
-        return bool(unit) and self._sampler.sampled(unit)
 
 
 class Snapshot:
@@ -56,10 +30,14 @@ class Snapshot:
     `pins` is read and never copied: its owner changes a pin in place, at once and whatever their
     number. `kills` holds reasons by version, that of the whole model under the key "";
     `unready` are the versions without a healthy endpoint. A change of either makes a new
-    snapshot. Decisions are interned: equal ones are one object.
+    snapshot by `with_health`. Decisions are interned: equal ones are one object.
     """
 
     __slots__ = (
+        "_planned_rules",
+        "barred",
+        "chains",
+        "compiled",
         "default",
         "explicit",
         "interned",
@@ -81,11 +59,13 @@ class Snapshot:
 
     def __init__(
         self,
-        policy: Policy,
+        compiled: CompiledPolicy,
         pins: Mapping[str, str],
         kills: Mapping[str, str],
         unready: frozenset[str],
     ) -> None:
+        policy = compiled.policy
+        self.compiled = compiled
         self.policy = policy
         self.model = policy.model
         self.revision = policy.revision
@@ -93,22 +73,47 @@ class Snapshot:
         self.kills = dict(kills)
         self.unready = unready
         self.versions = {
-            name: Candidate(name, version, self._out(name))
+            name: Candidate(
+                name,
+                compiled.accesses[name],
+                version.state,
+                is_killed=name in kills,
+                is_ready=name not in unready,
+            )
             for name, version in policy.versions.items()
         }
-        rules = (CompiledRule(rule, self.model, self.versions) for rule in policy.rules)
-        self.rules = RuleIndex(tuple(rules))
-        self.default = None if policy.default is None else self.versions[policy.default]
+        self.barred = frozenset(one.name for one in self.versions.values() if one.passed)
+        """Versions that no rule leads to, whoever calls."""
+        self.rules = compiled.rules
+        self.chains = compiled.chains
+        default = compiled.default
+        self.default = None if default is None else self.versions[default]
         self.plans: dict[str, Plan] = {}
+        self._planned_rules = 0
         self.served: dict[tuple[str, str], Decision] = {}
         self.interned: dict[Decision, Decision] = {}
         self.model_killed = self._killed_model()
-        # What needs no look at the caller at all: versions that are on and open to everybody.
-        ready = [one.name for one in self.versions.values() if one.is_open and one.out is None]
-        self.pinned = {name: self.serve(name, Reason.PINNED.value) for name in ready}
-        self.explicit = {name.encode(): self.serve(name, Reason.EXPLICIT.value) for name in ready}
-        self.shadows = self._live_shadows()
+        # What needs no look at the caller at all, by name and by label.
+        ready = [
+            (name, version)
+            for name, version in compiled.names.items()
+            if self.versions[version].serves_all
+        ]
+        self.pinned = {name: self.serve(version, Reason.PINNED.value) for name, version in ready}
+        self.explicit = {
+            name.encode(): self.serve(version, Reason.EXPLICIT.value) for name, version in ready
+        }
+        self.shadows = tuple(one for one in compiled.shadows if self._can_copy(one))
         self.mirrored = self._mirrored()
+
+    def with_health(self, kills: Mapping[str, str], unready: frozenset[str]) -> Snapshot:
+        """Return this policy under other kills and readiness; costs by its versions alone."""
+        return Snapshot(self.compiled, self.pins, kills, unready)
+
+    def named(self, name: str) -> Candidate | None:
+        """Return the version of a name or label."""
+        version = self.compiled.names.get(name)
+        return None if version is None else self.versions[version]
 
     def serve(self, version: str, reason: str, rejected: tuple[Rejected, ...] = ()) -> Decision:
         """Return the decision that `version` serves, after what was rejected before it."""
@@ -131,19 +136,17 @@ class Snapshot:
 
     def plan(self, tenant: str, plan: Plan) -> None:
         """Keep what is known of a tenant."""
-        if len(self.plans) >= MAX_PLANS:
+        if isinstance(plan, tuple) and plan is not self.rules.general:
+            self._planned_rules += len(plan)
+        if len(self.plans) >= MAX_PLANS or self._planned_rules > MAX_PLANNED_RULES:
             self.plans.clear()
+            self._planned_rules = 0
         self.plans[tenant] = plan
 
     def _intern(self, decision: Decision) -> Decision:
         if len(self.interned) >= MAX_INTERNED:
             self.interned.clear()
         return self.interned.setdefault(decision, decision)
-
-    def _out(self, version: str) -> Cause | None:
-        if version in self.kills:
-            return Cause.KILLED
-        return Cause.NOT_READY if version in self.unready else None
 
     def _killed_model(self) -> Decision | None:
         if "" not in self.kills:
@@ -157,16 +160,14 @@ class Snapshot:
             detail=f'the model "{self.model}" is switched off',
         )
 
-    def _live_shadows(self) -> tuple[CompiledShadow, ...]:
-        return tuple(
-            CompiledShadow(shadow, self.model)
-            for shadow in self.policy.shadows
-            if shadow.percent > 0 and self._out(shadow.version) is None
-        )
+    def _can_copy(self, one: CompiledShadow) -> bool:
+        """Return whether a shadow gets copies; in any state, for tests precede activation."""
+        version = one.shadow.version
+        return version not in self.kills and version not in self.unready
 
     def _mirrored(self) -> dict[str, tuple[Shadow, ...]]:
         """Return the shadows by the version that serves, if none of them has to be drawn."""
-        if not all(one.takes_all for one in self.shadows):
+        if not all(one.takes_all and one.accepts is None for one in self.shadows):
             return {}
         return {
             name: tuple(one.shadow for one in self.shadows if one.shadow.version != name)
@@ -185,4 +186,4 @@ def compile_snapshot(
     Raises:
         KeyError, ValueError: the policy is not valid.
     """
-    return Snapshot(policy, pins, kills, unready)
+    return Snapshot(CompiledPolicy(policy), pins, kills, unready)

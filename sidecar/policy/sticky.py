@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Split
     from sidecar.model.request import RequestHead
-    from sidecar.policy.candidate import Candidate
+    from sidecar.policy.candidate import Access
 
     Unit = Callable[[Identity, RequestHead], bytes]
 
 MAX_UNITS = 16_384
 MAX_UNIT_BYTES = 128  # a longer unit is hashed each time: memory stays under 4 MiB a split
+MAX_CHOOSERS = 256  # sets of arms that may serve some caller; 20 arms have a million
 
 _UNITS: dict[str, Unit] = {
     "tenant": lambda identity, _head: identity.tenant.encode("utf-8", "surrogatepass"),
@@ -39,7 +40,7 @@ def compile_unit(key: str) -> Unit:
 
 
 class CompiledSplit:
-    """One split, its arms known. `needs` says what its choice depends on."""
+    """One split, its arms the versions themselves. `needs` says what its choice depends on."""
 
     __slots__ = (
         "_choosers",
@@ -49,23 +50,31 @@ class CompiledSplit:
         "_weights",
         "_whole",
         "arms",
-        "eligible",
+        "is_open",
         "needs",
         "unit",
     )
 
-    def __init__(self, split: Split, split_id: str, candidates: Mapping[str, Candidate]) -> None:
+    def __init__(
+        self,
+        split: Split,
+        split_id: str,
+        names: Mapping[str, str],
+        accesses: Mapping[str, Access],
+    ) -> None:
         self._id = split_id
-        self._weights = {name: weight for name, weight in sorted(split.arms.items()) if weight}
-        self.arms = tuple(candidates[name] for name in self._weights)
+        weights = {names[arm]: weight for arm, weight in split.arms.items()}
+        if len(weights) < len(split.arms):
+            raise ValueError(f"split {split_id}: two arms are the same version")
+        self._weights = {name: weight for name, weight in sorted(weights.items()) if weight}
+        self.arms = tuple(self._weights)
         self.unit = compile_unit(split.key)
-        is_whole = all(arm.is_open and arm.out is None for arm in self.arms)
-        self.eligible = tuple(self._weights) if is_whole else None
-        """All arms, when none can be rejected."""
+        self.is_open = all(accesses[name].is_open for name in self.arms)
+        """Whether every arm is for everybody and everything."""
         # Every request has its own id: remembering would only fill memory.
         self._is_drawn = split.key == "request"
         key_needs = Needs.REQUEST if self._is_drawn else needs_of_attribute(split.key)
-        self.needs = max(key_needs, *(arm.needs for arm in self.arms))
+        self.needs = max(key_needs, *(accesses[name].needs for name in self.arms))
         self._whole = Rendezvous(self._weights, split_id)
         self._choosers: dict[tuple[str, ...], Rendezvous] = {}
         self._units: dict[tuple[bytes, tuple[str, ...]], str] = {}
@@ -84,10 +93,12 @@ class CompiledSplit:
         return chosen
 
     def _chooser(self, eligible: tuple[str, ...]) -> Rendezvous:
-        if eligible is self.eligible:
+        if len(eligible) == len(self.arms):
             return self._whole
         chooser = self._choosers.get(eligible)
         if chooser is None:
+            if len(self._choosers) >= MAX_CHOOSERS:
+                self._choosers.clear()
             weights = {name: self._weights[name] for name in eligible}
             chooser = self._choosers[eligible] = Rendezvous(weights, self._id)
         return chooser

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from sidecar.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from sidecar.model.context import Context, ContextSettings
     from sidecar.store.live import LivePolicies
 
 
@@ -51,6 +52,33 @@ class HistoryEntry(Struct, frozen=True):
     at_s: float
     digest: str
     document: bytes
+
+
+class Instance(Struct, frozen=True):
+    """One live sidecar, as its last heartbeat told.
+
+    `revisions` are those that all of its workers decide by, by model; `faults` say why a newer
+    document of a model was refused. `age_s` is how old the heartbeat is.
+    """
+
+    name: str
+    revisions: dict[str, int]
+    is_stale: bool = False
+    faults: dict[str, str] = {}
+    age_s: float = 0.0
+
+
+@runtime_checkable
+class Fleet(Protocol):
+    """Which sidecars live by a store."""
+
+    async def fleet(self) -> list[Instance]:
+        """Return the sidecars whose heartbeat has not expired, by name.
+
+        Raises:
+            StoreUnavailableError: the store did not answer.
+        """
+        ...
 
 
 class Store(Protocol):
@@ -132,6 +160,16 @@ class Store(Protocol):
 
     async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
         """Return the newest committed revisions of a model, newest first."""
+        ...
+
+    async def add_contexts(
+        self, model: str, contexts: Sequence[Context], settings: ContextSettings
+    ) -> None:
+        """Keep contexts of a model's requests, about `per_model` of them and for `keep_s`."""
+        ...
+
+    def contexts(self, model: str) -> AsyncIterator[Context]:
+        """Iterate over the contexts that are kept of a model, the last added first."""
         ...
 
     async def watch(self, live: LivePolicies) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.policy import codec
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
 
 if TYPE_CHECKING:
     from sidecar.model.policy import Policy
 
 
-def load(raw: bytes, *, model: str, source: str) -> Policy:
+def load(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHERE) -> Policy:
     """Read the document stored for `model`; `source` names its key in problems.
+
+    `allowed` is where endpoints may be: for who takes the policy into force.
 
     Raises:
         PolicyError: it does not parse or validate, or it names another model than its key.
     """
-    policy = codec.load(raw, source=source)
+    policy = codec.load(raw, source=source, allowed=allowed)
     if policy.model != model:
         reason = f'is "{policy.model}", but the key says "{model}"'
         raise PolicyError(codec.locate(raw, [Problem(source, "model", reason)]))

@@ -49,6 +49,7 @@ class Keys:
         self._pin = f"{prefix}:pin:"
         self._kill = f"{prefix}:kill:"
         self._history = f"{prefix}:history:"
+        self._contexts = f"{prefix}:contexts:"
         self.watched = (self._policy, self._pin, self._kill)
         """The prefixes of the keys that decisions depend on."""
         # One SCAN for all three; `parse` drops what the wider pattern lets in besides them.
@@ -73,6 +74,10 @@ class Keys:
     def history(self, model: str) -> str:
         """Spell the key of the stream of a model's committed revisions."""
         return self._history + _checked(model)
+
+    def contexts(self, model: str) -> str:
+        """Spell the key of the stream of contexts of a model's requests."""
+        return self._contexts + _checked(model)
 
     def pins_pattern(self, model: str) -> str:
         """Return the SCAN pattern of all pins of `model`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 from msgspec import Struct, field
 
 from sidecar.model.identity import is_tenant
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.store import document
@@ -66,11 +67,15 @@ class LivePolicies:
     Everything here is one reference or one dict item away, so the hot path reads it unguarded.
     A document with faults never replaces a good one, and never touches another model.
     `on_change` is called with the model after its snapshot or its fault changed; not for pins,
-    which need no more than their one dict item.
+    which need no more than their one dict item. A document whose endpoints are not in `allowed` has
+    a fault, whoever wrote it.
     """
 
     def __init__(
-        self, keys: Keys | None = None, on_change: Callable[[str], None] | None = None
+        self,
+        keys: Keys | None = None,
+        on_change: Callable[[str], None] | None = None,
+        allowed: AllowList = ANYWHERE,
     ) -> None:
         self.snapshots: dict[str, Snapshot] = {}
         """By model. A snapshot is replaced as a whole; its pins change in place."""
@@ -82,6 +87,7 @@ class LivePolicies:
         """Whether everything has been read at least once: before that a model may just be late."""
         self._keys = keys or Keys()
         self._on_change = on_change
+        self._allowed = allowed
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
         self._policies: dict[str, Policy] = {}  # those in force
         self._pins: dict[str, dict[str, str]] = {}  # each also held by its model's snapshot
@@ -114,7 +120,8 @@ class LivePolicies:
             return model not in self.faults
         self._documents[model] = raw
         try:
-            policy = document.load(raw, model=model, source=self._keys.policy(model))
+            source = self._keys.policy(model)
+            policy = document.load(raw, model=model, source=source, allowed=self._allowed)
             self._compile(policy)
         except PolicyError as e:
             self._refuse(model, str(e))

@@ -19,8 +19,9 @@ from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 from sidecar.store.live import Contents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
     from sidecar.runtime.clock import Clock
     from sidecar.store.live import LivePolicies
@@ -34,6 +35,7 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._contents = Contents()
         self._history: dict[str, list[HistoryEntry]] = defaultdict(list)  # oldest first
+        self._samples: dict[str, list[Context]] = defaultdict(list)
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
 
@@ -141,6 +143,19 @@ class MemoryStore:
         """Return the newest committed revisions of a model, newest first."""
         self._keys.history(model)
         return self._history[model][::-1][:limit]
+
+    async def add_contexts(
+        self, model: str, contexts: Sequence[Context], settings: ContextSettings
+    ) -> None:
+        """Keep contexts of a model's requests: the newest `per_model`, to the end."""
+        self._keys.contexts(model)
+        self._samples[model] = [*self._samples[model], *contexts][-settings.per_model :]
+
+    async def contexts(self, model: str) -> AsyncIterator[Context]:
+        """Iterate over the contexts that are kept of a model, the last added first."""
+        self._keys.contexts(model)
+        for context in reversed(self._samples[model]):
+            yield context
 
     async def watch(self, live: LivePolicies) -> None:
         """Keep `live` current until cancelled; nothing else ends it."""

@@ -16,6 +16,7 @@ from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
 from sidecar.store.client import bounded, make_client
+from sidecar.store.contexts import ContextRing
 from sidecar.store.doubts import NO_TEXT
 from sidecar.store.journal import Journal
 from sidecar.store.keys import Keys, KillKey, PinKey, PolicyKey
@@ -23,8 +24,9 @@ from sidecar.store.tracking import TrackingConnection
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
     from sidecar.runtime.clock import Clock
     from sidecar.store.live import LivePolicies
@@ -52,6 +54,7 @@ class RedisStore:
     ) -> None:
         self._keys = keys or Keys()
         self._redis = make_client(url)
+        self._contexts = ContextRing(self._redis, self._keys)
         self._journal = Journal(self._redis, self._keys, clock or SystemClock())
         self._timing = timing or WatchTiming()
 
@@ -162,6 +165,16 @@ class RedisStore:
     async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
         """Return the newest committed revisions of a model, newest first."""
         return await self._journal.entries(model, limit)
+
+    async def add_contexts(
+        self, model: str, contexts: Sequence[Context], settings: ContextSettings
+    ) -> None:
+        """Keep contexts of a model's requests, about `per_model` of them and for `keep_s`."""
+        await self._contexts.add(model, contexts, settings)
+
+    def contexts(self, model: str) -> AsyncIterator[Context]:
+        """Iterate over the contexts that are kept of a model, the last added first."""
+        return self._contexts.newest(model)
 
     async def watch(self, live: LivePolicies) -> None:
         """Keep `live` current until cancelled; nothing else ends it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.upstream.names import Name, ask_system
 from sidecar.upstream.tls import TlsContext
 
@@ -48,6 +49,7 @@ class Dialer:
         tls: UpstreamTls | None = None,
         resolve: Resolve = ask_system,
         users: Callable[[str], str] = lambda _url: "",
+        allowed: AllowList = ANYWHERE,
     ) -> None:
         """Tell in the log whose an endpoint is, by `users`: the versions that have its URL."""
         self.users = users
@@ -55,6 +57,7 @@ class Dialer:
         self._folders = tuple(folder.rstrip("/") for folder in folders)
         self._tls = TlsContext(tls or UpstreamTls())
         self._resolve = resolve
+        self._allowed = allowed
         # Shared by the pools of traffic, of copies and of checks, and gone with the last of them.
         self._names = WeakValueDictionary[tuple[str, int], Name]()
 
@@ -69,7 +72,7 @@ class Dialer:
         key = endpoint.host, endpoint.port
         name = self._names.get(key)
         if name is None:
-            name = self._names[key] = Name(*key, self._resolve, monotonic_s)
+            name = self._names[key] = Name(*key, self._resolve, monotonic_s, self._allowed)
         return name
 
     def context(self, now_s: float) -> ssl.SSLContext:

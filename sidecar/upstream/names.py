@@ -8,7 +8,7 @@ import math
 import socket
 from typing import TYPE_CHECKING, Final
 
-from sidecar.policy.address import reach_fault
+from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.runtime.tasks import spawn
 
 if TYPE_CHECKING:
@@ -33,13 +33,19 @@ class Name:
     """One name: its addresses of the last good answer, taken in turn."""
 
     def __init__(
-        self, host: str, port: int, resolve: Resolve, monotonic_s: Callable[[], float]
+        self,
+        host: str,
+        port: int,
+        resolve: Resolve,
+        monotonic_s: Callable[[], float],
+        allowed: AllowList = ANYWHERE,
     ) -> None:
         self.addresses: tuple[str, ...] = ()
         self.has_moved = False  # an address has gone from the answer at some time
         self._host = host
         self._port = port
         self._resolve = resolve
+        self._allowed = allowed
         self._monotonic_s = monotonic_s
         self._answered_s = -math.inf
         self._is_expired = True
@@ -88,10 +94,11 @@ class Name:
         self._is_expired = not self.addresses
 
     def _take_over(self, answer: Sequence[str]) -> None:
-        usable = tuple(a for a in dict.fromkeys(answer) if reach_fault(a) is None)
+        faults = {one: self._allowed.reach_fault(one, self._port) for one in answer}
+        usable = tuple(one for one, fault in faults.items() if fault is None)
         if not usable:
-            msg = f"no address in the answer may be connected to: {', '.join(answer)}"
-            raise OSError(msg)
+            why = ", ".join(f"{one} ({fault})" for one, fault in faults.items())
+            raise OSError(f"no address in the answer may be connected to: {why}")
         self.has_moved |= not set(self.addresses) <= set(usable)
         self.addresses = usable
         self._fault = ""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from msgspec import structs
-from redis import Redis
+import yaml
 
 from sidecar.cli.apply import apply_policy
 from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
 from sidecar.store.memory import MemoryStore
 from tests.cli.conftest import POLICY
+from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +106,13 @@ def test_an_apply_creates_then_leaves_then_configures(store: Rmv, tmp_path: Path
     assert created == (0, "tumor created (revision 1)\n", "")
     assert unchanged == (0, "tumor unchanged (revision 1)\n", "")
     assert json.loads(configured.out) == [
-        {"model": "tumor", "outcome": "configured", "revision": 2, "replaced": ""}
+        {
+            "model": "tumor",
+            "outcome": "configured",
+            "revision": 2,
+            "replaced": "",
+            "changes": [{"path": "default", "before": "v1", "after": "v2"}],
+        }
     ]
 
 
@@ -178,7 +183,7 @@ def test_a_policy_that_leaves_callers_without_a_version_is_warned_of(
     as_json = json.loads(store("validate", "-f", file, "--json").out)
     applied = store("apply", "-f", file)
 
-    warning = f"warning: {file}: no default, and no rule answers everybody: "
+    warning = f"warning: {file}:1:1: no default, and no rule answers everybody: "
     assert (validated.code, applied.code) == (0, 0)
     assert validated.err.startswith(warning)
     assert applied.err.startswith(warning)
@@ -194,26 +199,86 @@ def test_a_good_document_from_standard_input_is_named_as_such(
     assert rmv("validate", "-f", "-").out == "stdin: policy of tumor is valid\n"
 
 
-async def test_an_apply_tells_that_it_replaces_a_direct_edit() -> None:
-    store = MemoryStore()
-    policy = codec.decode(POLICY.encode(), source="")
-    await apply_policy(store, policy, "ann", "")
-    await store.edit("tumor", POLICY.replace("default: v1", "default: v2").encode())
+def test_documents_are_printed_as_yaml_or_json(tumor: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "fraud.yaml"
+    file.write_text(POLICY.replace("model: tumor", "model: fraud"))
+    tumor("apply", "-f", file)
 
-    outcome = await apply_policy(store, policy, "ann", "")
-    again = await apply_policy(store, structs.replace(policy, default="v2"), "ann", "")
+    one = json.loads(tumor("get", "tumor", "-o", "json").out)
+    two = json.loads(tumor("get", "tumor", "fraud", "-o", "json").out)
+    all_of_them = tumor("get", "-o", "yaml").out
 
-    assert (outcome.revision, outcome.replaced) == (3, "revision 2 by direct")
-    assert again.replaced == ""
+    assert one["model"] == "tumor"
+    assert [each["model"] for each in two] == ["tumor", "fraud"]
+    assert [each["model"] for each in yaml.safe_load_all(all_of_them)] == ["fraud", "tumor"]
+    assert tumor("get", "tumor", "-o", "xml").code == 2
 
 
-def test_an_apply_tells_of_a_direct_edit_that_no_sidecar_has_seen(
-    tumor: Rmv, valkey_url: str, tmp_path: Path
+def test_warnings_are_told_apart_from_problems_and_fail_nothing(rmv: Rmv, tmp_path: Path) -> None:
+    draining = POLICY.replace(
+        '"http://127.0.0.1:9002"]', '"http://127.0.0.1:9002"], state: draining'
+    )
+    made = folder(tmp_path, tumor=draining)
+
+    ran = rmv("validate", "--json", "-f", made)
+
+    assert ran.code == 0
+    assert json.loads(ran.out) == {
+        "valid": True,
+        "problems": [],
+        "warnings": [
+            {
+                "source": f"{made}/tumor.yaml",
+                "path": "rules[0].serve",
+                "reason": "serves nobody now: v2 is draining",
+                "line": 8,
+                "column": 12,
+            }
+        ],
+    }
+
+
+def test_a_validate_that_is_not_understood_ends_with_2(rmv: Rmv, tmp_path: Path) -> None:
+    bad = tmp_path / "rmv.toml"
+    bad.write_text('[endpoints]\nallow = ["10.0.0.1/8"]\n')
+
+    assert rmv("validate").code == 2
+    assert rmv("validate", "-f", tmp_path, "--config", bad).code == 2
+    assert rmv("validate", "-f", tmp_path, "--config", tmp_path / "none.toml").code == 2
+
+
+def test_endpoints_are_held_to_the_sidecars_own_list(store: Rmv, tmp_path: Path) -> None:
+    config = tmp_path / "rmv.toml"
+    config.write_text('[endpoints]\nallow = ["127.0.0.0/8:9001"]\n')
+    made = folder(tmp_path, tumor=POLICY)
+
+    before = store("validate", "-f", made)
+    validated = store("validate", "-f", made, "--config", config)
+    applied = store("apply", "-f", made, "--config", config)
+
+    line = (
+        f'{made}/tumor.yaml:4:20: versions.v2.endpoints[0]: "http://127.0.0.1:9002": '
+        "not one of the hosts and networks of the setting endpoints.allow"
+    )
+    assert before.code == 0
+    assert validated == (1, f"{line}\n", "")
+    assert applied == (1, "", f"error: {line}\n")
+
+
+def test_a_file_over_the_limit_is_refused_with_the_place_where_it_ends(
+    rmv: Rmv, tmp_path: Path
 ) -> None:
-    edited = POLICY.replace("default: v1", "default: v2")
-    with Redis.from_url(valkey_url) as client:
-        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", edited)
+    file = tmp_path / "large.yaml"
+    file.write_bytes(b"model: m\n" + b"#" * 1024 * 1024)
 
-    ran = tumor("apply", "-f", tmp_path / "tumor.yaml")
+    ran = rmv("validate", "-f", file)
 
-    assert ran.out == "tumor configured (revision 2, replaces a direct edit)\n"
+    assert ran.code == 1
+    assert ran.out == f"{file}:2:1048568: too large: a document has at most 1048576 bytes\n"
+
+
+def test_the_schema_is_printed_for_editors(rmv: Rmv) -> None:
+    ran = rmv("schema")
+
+    assert ran.code == 0
+    assert ran.out == (ROOT / "docs" / "policy.schema.json").read_text()

@@ -43,14 +43,6 @@ def test_a_mistyped_command_is_answered_with_the_likely_one(rmv: Rmv) -> None:
     assert "Did you mean 'status'" in ran.err
 
 
-def test_commands_are_completed(rmv: Rmv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("_RMV_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "rmv unp")
-    monkeypatch.setenv("COMP_CWORD", "1")
-
-    assert rmv().out.split() == ["unpin"]
-
-
 def test_an_unforeseen_error_is_not_dressed_up(rmv: Rmv, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain trace: a decorated one prints the values of variables, tokens among them."""
     validate = importlib.import_module("sidecar.cli.validate")

@@ -15,18 +15,20 @@ from sidecar.config import Config
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.policy import (
+    Deprecation,
     Health,
     Operators,
     Policy,
     Rewrite,
     Rule,
+    Segment,
     Shadow,
     Split,
     Version,
     VersionTimeouts,
 )
 from sidecar.model.record import ExchangeRecord
-from sidecar.policy.validate import ATTRIBUTES
+from sidecar.policy.condition import ATTRIBUTES
 from sidecar.store.keys import Keys
 from sidecar.wire.fields import REQUEST_FIELDS, RESPONSE_FIELDS
 from tests.docs.markdown import DOCS, ROOT, coded, first_column, page, section, table
@@ -138,6 +140,8 @@ def test_every_message_that_asks_for_attention_has_a_row() -> None:
         ("A version", Version),
         ("Health", Health),
         ("Timeouts of a version", VersionTimeouts),
+        ("Deprecation of a version", Deprecation),
+        ("A segment", Segment),
         ("A rule", Rule),
         ("A split", Split),
         ("A rewrite", Rewrite),
@@ -164,7 +168,11 @@ def test_every_kind_of_key_has_a_row() -> None:
 
     named = first_column(page("redis.md"), "key")
 
-    assert {_filled(name) for name in named} == {*spelled, keys.history("m")}
+    assert {_filled(name) for name in named} == {
+        *spelled,
+        keys.history("m"),
+        keys.contexts("m"),
+    }
 
 
 def _filled(name: str) -> str:
@@ -188,6 +196,7 @@ def test_no_section_is_of_a_command_that_is_not_there() -> None:
 def test_the_pages_name_no_option_that_is_not_there() -> None:
     known = set().union(*(flags_of(command) for command in COMMANDS))
     known |= {"--redis", "--prefix", "--state-dir", "--config", "--json", "--version", "--help"}
+    known |= {"--install-completion", "--show-completion"}
 
     for name in ("cli.md", "policy.md", "redis.md", "identity.md", "configuration.md"):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page(name))) - known <= {"--raw"}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Rejected
-from sidecar.model.policy import Operators
-from sidecar.policy import bucket
+from sidecar.model.policy import OnUnavailable, Operators, State
+from sidecar.policy import bucket, semver
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON, Identity
-    from sidecar.model.policy import Condition, Matcher, Policy, Rule, Scalar, Split
+    from sidecar.model.policy import Condition, Matcher, Policy, Rule, Scalar, Segment, Split
     from sidecar.model.request import RequestHead
+
+    Segments = dict[str, Segment]
 
 
 def values(attribute: str, identity: Identity, head: RequestHead) -> list[JSON]:
@@ -46,38 +52,101 @@ def equals(value: JSON, wanted: Scalar, *, is_text: bool) -> bool:
     return isinstance(value, str) and value == wanted
 
 
-def holds(attribute: str, condition: Condition, identity: Identity, head: RequestHead) -> bool:
-    found = values(attribute, identity, head)
+def number(value: JSON) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and not re.fullmatch(r"[+-]?\d+(\.\d+)?(e\d+)?", value):
+        return None
+    return float(value)
+
+
+def is_in_network(text: str, networks: tuple[str, ...]) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return any(address in ip_network(one) for one in networks)
+
+
+def passes(value: JSON, condition: Operators, *, is_text: bool) -> bool:
+    text = value if isinstance(value, str) else None
+    size = number(value)
+    tests = [
+        condition.in_ is None or is_one_of(value, condition.in_, is_text=is_text),
+        condition.prefix is None or (text is not None and text.startswith(condition.prefix)),
+        condition.suffix is None or (text is not None and text.endswith(condition.suffix)),
+        condition.regex is None or (text is not None and bool(re.fullmatch(condition.regex, text))),
+        condition.gte is None or (size is not None and size >= condition.gte),
+        condition.lte is None or (size is not None and size <= condition.lte),
+        condition.semver is None or (text is not None and semver.within(condition.semver)(text)),
+        condition.cidr is None or (text is not None and is_in_network(text, condition.cidr)),
+    ]
+    return all(tests)
+
+
+def is_one_of(value: JSON, options: tuple[Scalar, ...], *, is_text: bool) -> bool:
+    return any(equals(value, option, is_text=is_text) for option in options)
+
+
+def holds(
+    attribute: str,
+    condition: Condition,
+    identity: Identity,
+    head: RequestHead,
+    segments: Segments,
+) -> bool:
+    if attribute == "time":
+        assert isinstance(condition, Operators)
+        return is_in_window(head.at_s, condition)
+    if attribute == "segment":
+        found: list[JSON] = [
+            name
+            for name in asked_of(condition, segments)
+            if is_member(segments[name], identity, head, segments)
+        ]
+    else:
+        found = values(attribute, identity, head)
     is_text = not attribute.startswith("claim.")
-
-    def is_one_of(value: JSON, options: tuple[Scalar, ...]) -> bool:
-        return any(equals(value, option, is_text=is_text) for option in options)
-
     if not isinstance(condition, Operators):
         options = condition if isinstance(condition, tuple) else (condition,)
-        return any(is_one_of(value, options) for value in found)
+        return any(is_one_of(value, options, is_text=is_text) for value in found)
     if condition.exists is not None and condition.exists != bool(found):
         return False
-    if condition.not_in is not None and any(is_one_of(one, condition.not_in) for one in found):
+    not_in = condition.not_in
+    if not_in is not None and any(is_one_of(one, not_in, is_text=is_text) for one in found):
         return False
-
-    def passes(value: JSON) -> bool:
-        text = value if isinstance(value, str) else None
-        tests = [
-            condition.in_ is None or is_one_of(value, condition.in_),
-            condition.prefix is None or (text is not None and text.startswith(condition.prefix)),
-            condition.suffix is None or (text is not None and text.endswith(condition.suffix)),
-            condition.regex is None
-            or (text is not None and bool(re.fullmatch(condition.regex, text))),
-        ]
-        return all(tests)
-
-    positive = (condition.in_, condition.prefix, condition.suffix, condition.regex)
-    return all(test is None for test in positive) or any(passes(value) for value in found)
+    rest = replace(condition, exists=None, not_in=None)
+    return rest == Operators() or any(passes(one, rest, is_text=is_text) for one in found)
 
 
-def matches(matcher: Matcher, identity: Identity, head: RequestHead) -> bool:
-    return all(holds(name, condition, identity, head) for name, condition in matcher.items())
+def asked_of(condition: Condition, segments: Segments) -> list[str]:
+    """Return the segments to look at; looking at all of them might not end."""
+    if not isinstance(condition, Operators):
+        return [str(one) for one in (condition if isinstance(condition, tuple) else (condition,))]
+    if condition.exists is not None:
+        return list(segments)
+    return [str(one) for one in (*(condition.in_ or ()), *(condition.not_in or ()))]
+
+
+def is_in_window(at_s: float, condition: Operators) -> bool:
+    start, end = condition.from_, condition.until
+    is_begun = start is None or datetime.fromisoformat(start).timestamp() <= at_s
+    return is_begun and (end is None or at_s < datetime.fromisoformat(end).timestamp())
+
+
+def is_member(segment: Segment, identity: Identity, head: RequestHead, segments: Segments) -> bool:
+    if identity.tenant and identity.tenant in segment.include:
+        return True
+    if identity.tenant and identity.tenant in segment.exclude:
+        return False
+    return any(matches(one, identity, head, segments) for one in segment.when)
+
+
+def matches(
+    matcher: Matcher, identity: Identity, head: RequestHead, segments: Segments | None = None
+) -> bool:
+    known = segments or {}
+    return all(holds(name, asked, identity, head, known) for name, asked in matcher.items())
 
 
 class PlainReading:
@@ -95,19 +164,32 @@ class PlainReading:
         self.kills = kills
         self.unready = unready
 
-    def cause(self, version: str, identity: Identity, head: RequestHead) -> Cause | None:
-        if version not in self.policy.versions:
+    def name(self, ref: str) -> str:
+        """Return the version that a name or label means."""
+        return ref if ref in self.policy.versions else self.policy.labels.get(ref, ref)
+
+    def fits(self, matchers: tuple[Matcher, ...], identity: Identity, head: RequestHead) -> bool:
+        return any(matches(one, identity, head, self.policy.segments) for one in matchers)
+
+    def cause(
+        self, name: str, identity: Identity, head: RequestHead, *, by_name: bool
+    ) -> Cause | None:
+        if name not in self.policy.versions:
             return Cause.UNKNOWN
-        access = self.policy.versions[version]
-        is_denied = any(matches(one, identity, head) for one in access.deny)
-        is_allowed = access.allow is None or any(
-            matches(one, identity, head) for one in access.allow
-        )
-        if is_denied or not is_allowed:
-            return Cause.NOT_ENTITLED
-        if version in self.kills:
-            return Cause.KILLED
-        return Cause.NOT_READY if version in self.unready else None
+        version, state = self.policy.versions[name], self.policy.versions[name].state
+        is_denied = self.fits(version.deny, identity, head)
+        is_allowed = version.allow is None or self.fits(version.allow, identity, head)
+        is_accepted = version.accepts is None or self.fits(version.accepts, identity, head)
+        causes = {
+            Cause.NOT_ENTITLED: is_denied or not is_allowed,
+            Cause.KILLED: name in self.kills,
+            Cause.NOT_ACTIVE: state in {State.REGISTERED, State.WARMING},
+            Cause.RETIRED: state is State.RETIRED,
+            Cause.DRAINING: state is State.DRAINING and not by_name,
+            Cause.NOT_READY: name in self.unready,
+            Cause.INCOMPATIBLE: not is_accepted,
+        }
+        return next((cause for cause, is_so in causes.items() if is_so), None)
 
     def decide(self, identity: Identity, head: RequestHead) -> Decision:
         if "" in self.kills:
@@ -118,24 +200,49 @@ class PlainReading:
             return self.one(self.pins[identity.tenant], "PINNED", identity, head)
         rejected: list[Rejected] = []
         for rule in self.policy.rules:
-            if matches(rule.when, identity, head):
+            if self.fits((rule.when,), identity, head):
                 decision = self.apply(rule, identity, head, rejected)
                 if decision is not None:
                     return decision
         default = self.policy.default
         if default is not None and self.accept(default, identity, head, rejected):
-            return self.answer(default, "DEFAULT", rejected)
-        return self.nothing(identity, head, rejected)
+            return self.answer(self.name(default), "DEFAULT", rejected)
+        return self.fallback(tuple(rejected), identity, head, rejected) or self.nothing(
+            identity, head, rejected
+        )
 
-    def one(self, version: str, reason: str, identity: Identity, head: RequestHead) -> Decision:
-        cause = self.cause(version, identity, head)
+    def one(self, ref: str, reason: str, identity: Identity, head: RequestHead) -> Decision:
+        version = self.name(ref)
+        cause = self.cause(version, identity, head, by_name=True)
         if cause is None:
             return self.answer(version, reason)
         if cause is Cause.UNKNOWN and reason == "EXPLICIT":
             return self.answer("", "DENIED:unknown", refusal=Code.NO_SUCH_VERSION)
+        failed = Rejected(version, cause)
+        may_fall = self.policy.on_unavailable is OnUnavailable.FALLBACK
+        if reason == "PINNED" and may_fall and cause is not Cause.UNKNOWN:
+            decision = self.fallback((failed,), identity, head, [failed])
+            if decision is not None:
+                return decision
         is_forbidden = cause is Cause.NOT_ENTITLED
         refusal = Code.VERSION_FORBIDDEN if is_forbidden else Code.VERSION_UNAVAILABLE
-        return self.answer("", f"DENIED:{cause.value}", [Rejected(version, cause)], refusal)
+        return self.answer("", f"DENIED:{cause.value}", [failed], refusal)
+
+    def fallback(
+        self,
+        failed: tuple[Rejected, ...],
+        identity: Identity,
+        head: RequestHead,
+        rejected: list[Rejected],
+    ) -> Decision | None:
+        for one in failed:
+            seen, ref = {one.version}, self.policy.versions[one.version].fallback
+            while ref is not None and self.name(ref) not in seen:
+                if self.accept(ref, identity, head, rejected):
+                    return self.answer(self.name(ref), f"FALLBACK:{one.cause.value}", rejected)
+                seen.add(self.name(ref))
+                ref = self.policy.versions[self.name(ref)].fallback
+        return None
 
     def apply(
         self, rule: Rule, identity: Identity, head: RequestHead, rejected: list[Rejected]
@@ -148,7 +255,7 @@ class PlainReading:
             if unit:
                 live = {
                     name: weight
-                    for name, weight in sorted(rule.split.arms.items())
+                    for name, weight in self.arms(rule.split)
                     if weight and self.accept(name, identity, head, rejected)
                 }
                 if not live:
@@ -158,7 +265,10 @@ class PlainReading:
             served = rule.split.otherwise
         if served is None or not self.accept(served, identity, head, rejected):
             return None
-        return self.answer(served, f"RULE:{rule.id}", rejected)
+        return self.answer(self.name(served), f"RULE:{rule.id}", rejected)
+
+    def arms(self, split: Split) -> list[tuple[str, int]]:
+        return sorted((self.name(ref), weight) for ref, weight in split.arms.items())
 
     def unit(self, split: Split, identity: Identity, head: RequestHead) -> bytes:
         if split.key == "request":
@@ -167,23 +277,23 @@ class PlainReading:
         return str(found[0]).encode() if found else b""
 
     def accept(
-        self, version: str, identity: Identity, head: RequestHead, rejected: list[Rejected]
+        self, ref: str, identity: Identity, head: RequestHead, rejected: list[Rejected]
     ) -> bool:
-        cause = self.cause(version, identity, head)
+        version = self.name(ref)
+        cause = self.cause(version, identity, head, by_name=False)
         if cause is not None and Rejected(version, cause) not in rejected:
             rejected.append(Rejected(version, cause))
         return cause is None
 
     def nothing(self, identity: Identity, head: RequestHead, rejected: list[Rejected]) -> Decision:
-        causes: list[Cause | None] = [one.cause for one in rejected] or [
-            self.cause(name, identity, head) for name in self.policy.versions
-        ]
-        if all(cause is Cause.NOT_ENTITLED for cause in causes):
+        for one in rejected:
+            if one.cause is not Cause.NOT_ENTITLED:
+                reason = f"DENIED:{one.cause.value}"
+                return self.answer("", reason, rejected, Code.NO_ELIGIBLE_VERSION)
+        causes = [self.cause(name, identity, head, by_name=True) for name in self.policy.versions]
+        if rejected or all(cause is Cause.NOT_ENTITLED for cause in causes):
             return self.answer("", "DENIED:not-entitled", rejected, Code.TENANT_DENIED)
-        reason = "DENIED:not-ready" if rejected else "DENIED:no-default"
-        if Cause.KILLED in causes and rejected:
-            reason = "DENIED:killed"
-        return self.answer("", reason, rejected, Code.NO_ELIGIBLE_VERSION)
+        return self.answer("", "DENIED:no-default", rejected, Code.NO_ELIGIBLE_VERSION)
 
     def answer(
         self,

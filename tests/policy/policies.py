@@ -10,12 +10,15 @@ from sidecar.model.identity import JSON, Identity
 from sidecar.model.policy import (
     Condition,
     Matcher,
+    OnUnavailable,
     Operators,
     Policy,
     Rule,
     Scalar,
+    Segment,
     Shadow,
     Split,
+    State,
     Version,
 )
 from tests.policy.examples import make_head
@@ -25,11 +28,15 @@ if TYPE_CHECKING:
 
 VERSIONS = ("v1", "v2", "v3")
 TENANTS = ("", "acme", "globex", "initech")
-WORDS = ("a", "b", "ab", "true", "1")
+WORDS = ("a", "b", "ab", "true", "1", "2.1", "1.2.3", "10.1.2.3")
 
 SCALARS: st.SearchStrategy[Scalar] = st.sampled_from(WORDS) | st.sampled_from((0, 1, 1.0, True))
 OPTIONS = st.lists(SCALARS, min_size=1, max_size=3).map(tuple)
-NAMES = st.sampled_from(VERSIONS)
+LABELS = ("stable", "canary")
+NAMES = st.sampled_from((*VERSIONS, *VERSIONS, *LABELS))
+SEGMENTS = ("inner", "outer", "listed")
+MOMENTS = ("1970-01-01T00:16:40Z", "1970-01-01T01:33:20+01:00")  # 1000 and 2000
+INSTANTS = (0.0, 999.9, 1000.0, 1999.0, 2000.0)
 ENDPOINTS = ("http://127.0.0.1:9001",)
 
 OPERATORS = st.builds(
@@ -40,6 +47,10 @@ OPERATORS = st.builds(
     suffix=st.none() | st.sampled_from(("b", "e")),
     regex=st.none() | st.sampled_from(("a.?", "[0-9]+")),
     exists=st.none() | st.booleans(),
+    gte=st.none() | st.sampled_from((1, 1.5)),
+    lte=st.none() | st.sampled_from((1, 2.5)),
+    semver=st.none() | st.sampled_from(("^1.2", ">=2.1")),
+    cidr=st.none() | st.sampled_from((("10.0.0.0/8", "::/0"),)),
 )
 CONDITIONS = SCALARS | OPTIONS | OPERATORS.filter(lambda made: made != Operators())
 CLAIMS: st.SearchStrategy[JSON] = st.one_of(
@@ -47,7 +58,9 @@ CLAIMS: st.SearchStrategy[JSON] = st.one_of(
 )
 SPLITS = st.builds(
     Split,
-    arms=st.dictionaries(NAMES, st.integers(0, 3), min_size=1).filter(lambda a: any(a.values())),
+    arms=st.dictionaries(st.sampled_from(VERSIONS), st.integers(0, 3), min_size=1).filter(
+        lambda a: any(a.values())
+    ),
     key=st.sampled_from(("tenant", "subject", "app", "request", "header.x-word")),
     otherwise=st.none() | NAMES,
 )
@@ -61,24 +74,53 @@ ATTRIBUTES: dict[str, st.SearchStrategy[Condition]] = {
     "claim.level": CONDITIONS,
     "claim.org.unit": CONDITIONS,
     "header.x-word": CONDITIONS,
+    "time": st.builds(
+        Operators, from_=st.none() | st.sampled_from(MOMENTS), until=st.sampled_from(MOMENTS)
+    ),
     "method": st.sampled_from(("GET", "POST")) | OPERATORS.filter(lambda made: made != Operators()),
 }
 
 
+def members(known: tuple[str, ...]) -> st.SearchStrategy[Condition]:
+    """Conditions on `segment` that name these alone."""
+    names = st.sampled_from(known)
+    lists = st.lists(names, min_size=1, max_size=2).map(tuple)
+    operators = st.builds(Operators, in_=st.none() | lists, not_in=lists)
+    return names | lists | operators
+
+
 @st.composite
-def matchers(draw: st.DrawFn, max_size: int = 2) -> Matcher:
+def segments(draw: st.DrawFn) -> dict[str, Segment]:
+    """Two that decide by lists and matchers, one of which names the other; one of lists alone."""
+    tenants = st.lists(st.sampled_from(TENANTS), max_size=2).map(tuple)
+    made = {}
+    for name in SEGMENTS:
+        whens = () if name == "listed" else tuple(draw(st.lists(matchers(max_size=1), max_size=2)))
+        made[name] = Segment(include=draw(tenants), exclude=draw(tenants), when=whens)
+    if draw(st.booleans()):
+        outer: Matcher = {"segment": draw(members(("inner", "listed")))}
+        made["outer"] = Segment(exclude=draw(tenants), when=(outer,))
+    return made
+
+
+@st.composite
+def matchers(draw: st.DrawFn, max_size: int = 2, *, by_segment: bool = False) -> Matcher:
     """Conditions on the attributes that `callers` and `heads` have."""
     chosen = draw(st.lists(st.sampled_from(sorted(ATTRIBUTES)), max_size=max_size, unique=True))
     matcher = {attribute: draw(ATTRIBUTES[attribute]) for attribute in chosen}
     if "tenant" in matcher and draw(st.integers(0, 3)) == 0:
         matcher["tenant"] = Operators(not_in=("acme",))
+    if by_segment and draw(st.integers(0, 2)) == 0:
+        exists = st.builds(Operators, exists=st.booleans())
+        matcher["segment"] = draw(members(SEGMENTS) | exists)
     return matcher
 
 
 @st.composite
 def versions(draw: st.DrawFn) -> dict[str, Version]:
     """All of `VERSIONS`, mostly open to everybody."""
-    lists = st.lists(matchers(max_size=1), max_size=2).map(tuple)
+    lists = st.lists(matchers(max_size=1, by_segment=True), max_size=2).map(tuple)
+    states = st.sampled_from((*[State.ACTIVE] * 4, *State))
     made = {}
     for name in VERSIONS:
         allow: tuple[Matcher, ...] | None = None
@@ -86,7 +128,14 @@ def versions(draw: st.DrawFn) -> dict[str, Version]:
         if draw(st.integers(0, 2)) == 0:
             allow = draw(lists) or None
             deny = draw(lists)
-        made[name] = Version(endpoints=ENDPOINTS, allow=allow, deny=deny)
+        made[name] = Version(
+            endpoints=ENDPOINTS,
+            state=draw(states),
+            allow=allow,
+            deny=deny,
+            accepts=(draw(lists) or None) if draw(st.integers(0, 3)) == 0 else None,
+            fallback=draw(st.none() | NAMES),
+        )
     return made
 
 
@@ -95,7 +144,7 @@ def rules(draw: st.DrawFn) -> tuple[Rule, ...]:
     """Up to five rules with ids of their own."""
     made = []
     for n in range(draw(st.integers(0, 5))):
-        when = draw(matchers())
+        when = draw(matchers(by_segment=True))
         kind = draw(st.sampled_from(("serve", "split", "deny")))
         if kind == "serve":
             made.append(Rule(id=f"r{n}", when=when, serve=draw(NAMES)))
@@ -112,8 +161,11 @@ def policies(draw: st.DrawFn) -> Policy:
     return Policy(
         model="tumor",
         versions=draw(versions()),
+        labels={name: draw(st.sampled_from(VERSIONS)) for name in LABELS},
+        segments=draw(segments()),
         rules=draw(rules()),
         default=draw(st.none() | NAMES),
+        on_unavailable=draw(st.sampled_from(OnUnavailable)),
         shadows=tuple(draw(st.lists(SHADOWS, max_size=2, unique_by=lambda one: one.version))),
         revision=draw(st.integers(0, 3)),
     )
@@ -138,9 +190,13 @@ def callers(draw: st.DrawFn) -> Identity:
 def heads(draw: st.DrawFn) -> RequestHead:
     """Heads that may ask for a version and may carry `X-Word`."""
     words = draw(st.lists(st.sampled_from(WORDS), max_size=1))
-    return make_head(
+    made = make_head(
         method=draw(st.sampled_from((b"GET", b"POST"))),
         request_id=draw(st.sampled_from((b"r1", b"r2", b"r3"))),
-        asked_version=draw(st.sampled_from((None, None, None, b"v1", b"v2", b"v9", b"\xff"))),
+        asked_version=draw(
+            st.sampled_from((None, None, None, b"v1", b"v2", b"v9", b"canary", b"\xff"))
+        ),
         headers=tuple((b"X-Word", one.encode()) for one in words),
     )
+    made.at_s = draw(st.sampled_from(INSTANTS))
+    return made

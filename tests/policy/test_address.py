@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.address import fault, reach_fault
+from sidecar.policy.address import AllowList, fault, reach_fault
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,7 @@ def test_plain_endpoints_are_accepted(endpoint: str) -> None:
         ("http://[fe80::1]", "link-local"),
         ("http://[fe80::1%eth0]", "link-local"),
         ("http://[::ffff:169.254.169.254]", "metadata"),
+        ("http://[::ffff:127.0.0.1]", "written as such: 127.0.0.1"),
         ("http://[64:ff9b::a9fe:a9fe]", "metadata"),
         ("http://[2002:a9fe:a9fe::]", "metadata"),
         ("http://[fd00:ec2::254]", "metadata"),
@@ -140,3 +141,115 @@ def test_what_is_accepted_is_plain_visible_ascii(start: str, text: str) -> None:
 )
 def test_what_a_name_resolves_to_is_held_to_the_same(address: str, is_fine: bool) -> None:
     assert (reach_fault(address) is None) == is_fine
+
+
+@pytest.mark.parametrize(
+    ("entries", "endpoint"),
+    [
+        ((), "http://anywhere:1"),
+        (("model",), "http://model:9001"),
+        (("model",), "http://MODEL.:9001"),
+        (("Model.",), "http://model"),
+        (("model:9001",), "http://model:9001"),
+        (("model:80",), "http://model"),
+        (("model:443",), "https://model"),
+        (("*.svc",), "http://a.b.svc:1"),
+        (("*.svc:80",), "http://a.svc"),
+        (("*",), "http://model:1"),
+        (("10.0.0.0/8",), "http://10.1.2.3:1"),
+        (("10.0.0.0/8:9001",), "http://10.1.2.3:9001"),
+        (("10.1.2.3",), "http://10.1.2.3:1"),
+        (("::1",), "http://[::1]:1"),
+        (("fd00::/8",), "http://[fd00::7]"),
+        (("[fd00::/8]:80",), "http://[fd00::7]"),
+        (("::ffff:10.0.0.0/104",), "http://10.1.2.3"),
+        (("a", "b"), "http://b"),
+        (("model",), "unix:/run/model.sock"),
+    ],
+)
+def test_an_endpoint_that_an_entry_means_is_allowed(
+    entries: tuple[str, ...], endpoint: str
+) -> None:
+    assert fault(endpoint) is None
+    assert AllowList(entries).fault(endpoint) is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "endpoint"),
+    [
+        (("model",), "http://other"),
+        (("model",), "http://model.evil"),
+        (("model",), "http://a.model"),
+        (("model:9001",), "http://model:9002"),
+        (("model:9001",), "http://model"),
+        (("*.svc",), "http://svc"),
+        (("*.svc",), "http://evilsvc"),
+        (("*.svc",), "http://a.svc.evil"),
+        (("*",), "http://10.1.2.3"),
+        (("10.0.0.0/8",), "http://11.1.2.3"),
+        (("10.0.0.0/8",), "http://model"),
+        (("10.0.0.0/8:9001",), "http://10.1.2.3:9002"),
+        (("fd00::/8",), "http://10.1.2.3"),
+        (("::/0",), "http://10.1.2.3"),
+    ],
+)
+def test_any_other_endpoint_is_not_allowed(entries: tuple[str, ...], endpoint: str) -> None:
+    assert fault(endpoint) is None
+    assert AllowList(entries).fault(endpoint) == (
+        "not one of the hosts and networks of the setting endpoints.allow"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("", "neither a host"),
+        ("a b", "neither a host"),
+        ("http://model", "port"),
+        ("model:0", "port"),
+        ("model:http", "port"),
+        ("[::1", "neither a host"),
+        ("[::1]9001", "port"),
+        ("*model", "neither a host"),
+        ("a.*.svc", "neither a host"),
+        ("*.", "neither a host"),
+        ("10.0.0.1/8", "host bits"),
+        ("10.0.0.0/33", "not a network"),
+        ("model/8", "not a network"),
+        ("10.1", "neither a host"),
+        ("0x7f.1", "neither a host"),
+    ],
+)
+def test_an_entry_that_means_nothing_is_refused(entry: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AllowList([entry])
+
+
+@pytest.mark.parametrize(
+    ("entries", "address", "port", "is_fine"),
+    [
+        ((), "10.0.0.7", 80, True),
+        (("model",), "10.0.0.7", 80, True),
+        (("model", "10.0.0.0/8"), "10.0.0.7", 80, True),
+        (("model", "10.0.0.0/8"), "::ffff:10.0.0.7", 80, True),
+        (("model", "10.0.0.0/8"), "11.0.0.7", 80, False),
+        (("model", "10.0.0.0/8"), "fd00::7", 80, False),
+        (("model", "10.0.0.0/8:81"), "10.0.0.7", 80, False),
+        (("*", "0.0.0.0/0", "::/0"), "169.254.169.254", 80, False),
+        (("*", "fe80::/10"), "fe80::1%eth0", 80, False),
+    ],
+)
+def test_what_a_name_resolves_to_is_held_to_the_networks(
+    entries: tuple[str, ...], address: str, port: int, *, is_fine: bool
+) -> None:
+    assert (AllowList(entries).reach_fault(address, port) is None) == is_fine
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_an_entry_or_none(text: str) -> None:
+    try:
+        allowed = AllowList([text])
+    except ValueError as error:
+        assert str(error)  # noqa: PT017  # either outcome is right
+    else:
+        assert isinstance(allowed.fault("http://model:1"), str | None)

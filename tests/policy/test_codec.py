@@ -104,11 +104,11 @@ def test_the_order_of_versions_does_not_show_in_the_spelling() -> None:
 @pytest.mark.parametrize(
     ("raw", "line", "column", "words"),
     [
-        (b"", None, None, "empty"),
+        (b"", 1, 1, "empty"),
         (b"model: a\nmodel: b\n", 2, 1, '"model" is given twice'),
         (MINIMAL[:-1] + b',\n "model": "x"}', 2, 2, '"model" is given twice'),
         (b'{"model":\n  "m" :}', 2, 7, "not JSON"),
-        (b'{"model":', None, None, "not JSON"),
+        (b'{"model":', 1, 10, "not JSON"),
         (b"a: b: c\n", 1, 5, "not YAML"),
         (b"model: m\n---\nmodel: n\n", 3, 1, "more than one document"),
         (b"model: !!python/object:os.system x\n", 1, 8, "tags"),
@@ -117,7 +117,8 @@ def test_the_order_of_versions_does_not_show_in_the_spelling() -> None:
         (b"model: *x\n", 1, 8, "alias"),
         (b"model: m\nx: \xff\n", 2, 4, "0xff"),
         (b"model: 1e999\n", 1, 8, "out of range"),
-        (b"model: \x00\n", None, None, "not YAML"),
+        (b"model: \x00\n", 1, 8, "not YAML"),
+        ("é: é\nb: \x07\n".encode(), 2, 4, "not YAML"),
         (b"MODEL", 1, 1, 'a mapping is expected, not text "MODEL"'),
     ],
 )

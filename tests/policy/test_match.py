@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 
-from sidecar.model.policy import Condition, Matcher, Operators
+from sidecar.model.policy import Condition, Matcher, Operators, Segment
 from sidecar.policy.match import Needs, compile_matcher, needs
+from sidecar.policy.segment import compile_segments
 from tests.policy.examples import caller, make_head
 from tests.policy.plain import matches
 from tests.policy.policies import callers, heads, matchers
@@ -78,6 +79,24 @@ def test_all_conditions_must_hold() -> None:
         ([], Operators(exists=True), False),
         ({"a": 1}, Operators(exists=True), True),
         (False, Operators(exists=True), True),
+        (5, Operators(gte=5), True),
+        (4.9, Operators(gte=5), False),
+        (5, Operators(gte=1, lte=4.5), False),
+        ("10", Operators(gte=9), True),
+        ("-1e1", Operators(lte=-10), True),
+        (True, Operators(gte=0), False),
+        ("five", Operators(gte=0), False),
+        ("nan", Operators(gte=0), False),
+        ("1_0", Operators(gte=0), False),
+        ("", Operators(lte=0), False),
+        ([1, 20], Operators(gte=5, lte=10), False),
+        ([1, 7], Operators(gte=5, lte=10), True),
+        ("2.4.0", Operators(semver=">=2.1 <3"), True),
+        ("3.0.0", Operators(semver=">=2.1 <3"), False),
+        (2, Operators(semver="2"), False),
+        ("10.1.2.3", Operators(cidr=("192.168.0.0/16", "10.0.0.0/8")), True),
+        ("11.1.2.3", Operators(cidr=("192.168.0.0/16", "10.0.0.0/8")), False),
+        (["x", "10.0.0.1"], Operators(cidr=("10.0.0.0/8",)), True),
     ],
 )
 def test_claims_compare_by_their_json_type(
@@ -173,7 +192,62 @@ def test_a_bad_regex_is_refused() -> None:
         ({"scope": "a"}, Needs.IDENTITY),
         ({"app": "a", "header.x": "a"}, Needs.REQUEST),
         ({"path": "a"}, Needs.REQUEST),
+        ({"time": Operators(until="2026-01-01T00:00:00Z")}, Needs.REQUEST),
     ],
 )
 def test_a_matcher_needs_what_its_attributes_need(matcher: Matcher, needed: Needs) -> None:
     assert needs([matcher]) is needed
+
+
+@pytest.mark.parametrize(
+    ("at_s", "is_open"), [(999.999, False), (1000.0, True), (1999.999, True), (2000.0, False)]
+)
+def test_a_window_has_its_start_and_not_its_end(at_s: float, *, is_open: bool) -> None:
+    window = Operators(from_="1970-01-01T00:16:40Z", until="1970-01-01T00:33:20Z")
+    head = make_head()
+    head.at_s = at_s
+
+    assert compile_matcher({"time": window})(caller(), head) is is_open
+
+
+def test_a_window_may_have_one_side_alone() -> None:
+    head = make_head()
+    head.at_s = 1000.0
+
+    assert compile_matcher({"time": Operators(from_="1970-01-01T00:16:40Z")})(caller(), head)
+    assert not compile_matcher({"time": Operators(until="1970-01-01T00:16:40Z")})(caller(), head)
+
+
+def test_a_caller_is_matched_by_the_segments_it_is_in() -> None:
+    segments = compile_segments(
+        {"beta": Segment(include=("acme",)), "gold": Segment(when=({"claim.c": "gold"},))}
+    )
+
+    def is_match(condition: Condition, identity: Identity) -> bool:
+        return compile_matcher({"segment": condition}, segments)(identity, HEAD)
+
+    gold, beta, neither = caller("x", claims={"c": "gold"}), caller("acme"), caller("x")
+    assert [is_match("beta", one) for one in (gold, beta, neither)] == [False, True, False]
+    assert [is_match(("beta", "gold"), one) for one in (gold, beta, neither)] == [True, True, False]
+    not_beta = Operators(not_in=("beta",))
+    assert [is_match(not_beta, one) for one in (gold, beta, neither)] == [True, False, True]
+    some = Operators(exists=True, not_in=("gold",))
+    assert [is_match(some, one) for one in (gold, beta, neither)] == [False, True, False]
+    assert is_match(Operators(exists=False), neither)
+
+
+@pytest.mark.parametrize(
+    "matcher",
+    [
+        {"time": "2026-01-01T00:00:00Z"},
+        {"time": Operators(gte=1)},
+        {"app": Operators(until="2026-01-01T00:00:00Z")},
+        {"time": Operators(until="tomorrow")},
+        {"segment": Operators(prefix="b")},
+        {"app": Operators(semver="banana")},
+        {"app": Operators(cidr=("10.0.0.1/8",))},
+    ],
+)
+def test_an_operator_that_does_not_fit_is_refused(matcher: Matcher) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        compile_matcher(matcher)

@@ -1,4 +1,4 @@
-"""Kill, explicit, pin, rules, default: in this order, each with its reason."""
+"""Kill, explicit, pin, rules, default, fallback: in this order, each with its reason."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ from msgspec.structs import replace
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Rejected
-from sidecar.model.policy import Policy, Rule, Shadow, Split, Version
+from sidecar.model.policy import (
+    OnUnavailable,
+    Operators,
+    Policy,
+    Rule,
+    Segment,
+    Shadow,
+    Split,
+    State,
+    Version,
+)
 from sidecar.policy.bucket import choose, sampled
-from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from tests.policy.examples import caller, make_head, make_policy, version
 from tests.policy.plain import PlainReading
-from tests.policy.policies import TENANTS, VERSIONS, callers, heads, policies
+from tests.policy.policies import LABELS, TENANTS, VERSIONS, callers, heads, policies
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from sidecar.model.identity import Identity
+    from sidecar.model.policy import Matcher
     from sidecar.model.request import RequestHead
 
 HEAD = make_head()
@@ -32,9 +45,9 @@ def snapshot_of(
     policy: Policy,
     pins: dict[str, str] | None = None,
     kills: dict[str, str] | None = None,
-    unready: frozenset[str] = frozenset(),
+    unready: Set[str] = frozenset(),
 ) -> Snapshot:
-    return compile_snapshot(policy, {} if pins is None else pins, kills or {}, unready)
+    return compile_snapshot(policy, {} if pins is None else pins, kills or {}, frozenset(unready))
 
 
 def limited(**versions: Version) -> dict[str, Version]:
@@ -46,7 +59,7 @@ def outcome(decision: Decision) -> tuple[str, str, Code | None]:
 
 
 PINS = st.dictionaries(
-    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, "gone")), max_size=2
+    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, *LABELS, "gone")), max_size=2
 )
 KILLS = st.dictionaries(st.sampled_from((*VERSIONS, *VERSIONS, "")), st.just("why"), max_size=2)
 UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
@@ -69,10 +82,13 @@ def test_the_resolver_is_a_plain_reading_of_the_document(
         decision = resolve(snapshot, identity, head)
         assert replace(decision, detail="") == reading.decide(identity, head)
         assert bool(decision.detail) == (decision.refusal is not None)
+        if decision.version:
+            by_name = decision.reason in {"EXPLICIT", "PINNED"}
+            assert reading.cause(decision.version, identity, head, by_name=by_name) is None
 
 
 @given(policies(), KILLS, UNREADY, st.tuples(callers(), heads()))
-def test_shadows_are_all_but_the_serving_the_killed_and_the_unready(
+def test_shadows_are_all_but_the_serving_the_killed_the_unready_and_the_retired(
     policy: Policy,
     kills: dict[str, str],
     unready: frozenset[str],
@@ -83,13 +99,19 @@ def test_shadows_are_all_but_the_serving_the_killed_and_the_unready(
 
     taken = shadows_for(snapshot, identity, head, decision)
 
-    assert taken == tuple(
-        shadow
-        for shadow in policy.shadows
-        if decision.version
-        and shadow.version not in {decision.version, *kills, *unready}
-        and sampled(f"tumor/{shadow.version}", head.request_id, shadow.percent)
-    )
+    reading = PlainReading(policy, {}, kills, unready)
+    wanted = []
+    for shadow in policy.shadows:
+        name = reading.name(shadow.version)
+        version = policy.versions[name]
+        is_idle = name in {decision.version, *kills, *unready} or version.state is State.RETIRED
+        if not decision.version or is_idle:
+            continue
+        if version.accepts is not None and not reading.fits(version.accepts, identity, head):
+            continue
+        if sampled(f"tumor/{name}", head.request_id, shadow.percent):
+            wanted.append(replace(shadow, version=name))
+    assert taken == tuple(wanted)
 
 
 def test_the_default_serves_whom_nothing_else_concerns() -> None:
@@ -374,3 +396,273 @@ def test_a_shadow_keyed_by_tenant_takes_all_or_nothing_of_it() -> None:
             head = make_head(request_id=bytes([n]))
             wanted = (shadow,) if is_taken else ()
             assert shadows_for(snapshot, identity, head, decision) == wanted
+
+
+def deployed(
+    state: State = State.ACTIVE,
+    fallback: str | None = None,
+    accepts: tuple[Matcher, ...] | None = None,
+) -> Version:
+    return replace(version(), state=state, fallback=fallback, accepts=accepts)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        (State.REGISTERED, Cause.NOT_ACTIVE),
+        (State.WARMING, Cause.NOT_ACTIVE),
+        (State.RETIRED, Cause.RETIRED),
+    ],
+)
+def test_a_version_that_is_not_in_service_serves_nobody(state: State, cause: Cause) -> None:
+    policy = make_policy(Rule(id="all", serve="v2"), versions=limited(v2=deployed(state)))
+    snapshot = snapshot_of(policy, {"acme": "v2"})
+    refused = ("", f"DENIED:{cause.value}", Code.VERSION_UNAVAILABLE)
+
+    assert outcome(resolve(snapshot, caller("acme"), HEAD)) == refused
+    asked = make_head(asked_version=b"v2")
+    assert outcome(resolve(snapshot, caller("globex"), asked)) == refused
+    decision = resolve(snapshot, caller("globex"), HEAD)
+    assert outcome(decision) == ("v1", "DEFAULT", None)
+    assert decision.rejected == (Rejected("v2", cause),)
+
+
+def test_a_draining_version_serves_pins_and_explicit_requests_alone() -> None:
+    draining = limited(v2=deployed(State.DRAINING))
+    split = Split(arms={"v2": 1}, key="subject", otherwise="v2")
+    rules = (
+        Rule(id="one", when={"tenant": "one"}, serve="v2"),
+        Rule(id="two", when={"tenant": "two"}, split=split),
+    )
+    by_rule = snapshot_of(make_policy(*rules, versions=draining), {"acme": "v2"})
+    by_default = snapshot_of(make_policy(versions=draining, default="v2"))
+    by_fallback = snapshot_of(
+        make_policy(versions=draining | {"v1": deployed(fallback="v2")}), kills={"v1": "why"}
+    )
+
+    assert resolve(by_rule, caller("acme"), HEAD).reason == "PINNED"
+    assert resolve(by_rule, caller("globex"), make_head(asked_version=b"v2")).reason == "EXPLICIT"
+    for identity in (caller("one"), caller("two"), caller("two", subject="s")):
+        decision = resolve(by_rule, identity, HEAD)
+        assert (decision.version, decision.reason) == ("v1", "DEFAULT")
+        assert decision.rejected == (Rejected("v2", Cause.DRAINING),)
+    for snapshot in (by_default, by_fallback):
+        assert Rejected("v2", Cause.DRAINING) in resolve(snapshot, caller(), HEAD).rejected
+
+
+def test_an_incompatible_version_is_out_in_every_step() -> None:
+    new = deployed(accepts=({"header.x-schema": Operators(gte=2)}, {"app": "web"}))
+    policy = make_policy(Rule(id="all", serve="v2"), versions=limited(v2=new))
+    snapshot = snapshot_of(policy, {"acme": "v2"})
+    fits = make_head(headers=((b"X-Schema", b"2"),))
+
+    assert resolve(snapshot, caller("acme"), fits).reason == "PINNED"
+    assert resolve(snapshot, caller("globex"), fits).reason == "RULE:all"
+    assert resolve(snapshot, caller("globex", app="web"), HEAD).reason == "RULE:all"
+    assert resolve(snapshot, caller("globex"), HEAD).rejected == (
+        Rejected("v2", Cause.INCOMPATIBLE),
+    )
+    for identity, head in (
+        (caller("acme"), HEAD),
+        (caller("globex"), make_head(asked_version=b"v2")),
+    ):
+        refused = ("", "DENIED:incompatible", Code.VERSION_UNAVAILABLE)
+        assert outcome(resolve(snapshot, identity, head)) == refused
+
+
+def test_a_caller_who_may_not_use_a_version_learns_nothing_of_its_state() -> None:
+    retired = replace(NOT_FOR_ACME, state=State.RETIRED, accepts=({"app": "none"},))
+    snapshot = snapshot_of(make_policy(versions=limited(v3=retired)))
+
+    decision = resolve(snapshot, caller("acme"), make_head(asked_version=b"v3"))
+
+    assert decision.refusal is Code.VERSION_FORBIDDEN
+
+
+def test_a_rule_may_be_for_a_segment() -> None:
+    policy = Policy(
+        model="tumor",
+        versions=limited(),
+        segments={"beta": Segment(include=("acme",), when=({"claim.plan": "gold"},))},
+        rules=(Rule(id="beta", when={"segment": "beta"}, serve="v2"),),
+        default="v1",
+    )
+    snapshot = snapshot_of(policy)
+
+    for _ in range(2):
+        assert resolve(snapshot, caller("acme"), HEAD).version == "v2"
+        assert resolve(snapshot, caller("x", claims={"plan": "gold"}), HEAD).version == "v2"
+        assert resolve(snapshot, caller("x"), HEAD).version == "v1"
+
+
+def test_a_window_is_not_remembered_beyond_its_end() -> None:
+    window = Operators(from_="1970-01-01T00:16:40Z", until="1970-01-01T00:33:20Z")
+    night = replace(version(), deny=({"time": window},))
+    by_rule = snapshot_of(make_policy(Rule(id="w", when={"time": window}, serve="v2")))
+    by_access = snapshot_of(make_policy(versions={"v1": night, "v2": version()}))
+
+    served = []
+    for at_s in (0.0, 1000.0, 1999.0, 2000.0):
+        head = make_head()
+        head.at_s = at_s
+        served.append(
+            (resolve(by_rule, caller(), head).version, resolve(by_access, caller(), head).version)
+        )
+
+    assert served == [("v1", "v1"), ("v2", ""), ("v2", ""), ("v1", "v1")]
+
+
+CHAIN = {
+    "v1": deployed(fallback="v2"),
+    "v2": deployed(fallback="v3"),
+    "v3": deployed(fallback="v4"),
+    "v4": deployed(fallback="v1"),
+}
+
+
+def test_when_nothing_serves_the_fallbacks_are_tried_in_order() -> None:
+    snapshot = snapshot_of(make_policy(versions=CHAIN), kills={"v1": "why"}, unready={"v2"})
+
+    decision = resolve(snapshot, caller(), HEAD)
+
+    assert outcome(decision) == ("v3", "FALLBACK:killed", None)
+    assert decision.rejected == (Rejected("v1", Cause.KILLED), Rejected("v2", Cause.NOT_READY))
+
+
+def test_fallbacks_are_those_of_the_first_version_that_was_rejected() -> None:
+    versions = limited(v1=deployed(fallback="v3"), v2=deployed(fallback="v4"), v4=version())
+    rule = Rule(id="all", serve="v2")
+    snapshot = snapshot_of(
+        make_policy(rule, versions=versions), kills={"v1": "why"}, unready={"v2"}
+    )
+
+    assert outcome(resolve(snapshot, caller(), HEAD)) == ("v4", "FALLBACK:not-ready", None)
+
+
+def test_a_default_that_may_serve_comes_before_any_fallback() -> None:
+    versions = limited(v2=deployed(fallback="v3"))
+    snapshot = snapshot_of(
+        make_policy(Rule(id="all", serve="v2"), versions=versions), kills={"v2": "why"}
+    )
+
+    assert outcome(resolve(snapshot, caller(), HEAD)) == ("v1", "DEFAULT", None)
+
+
+def test_fallbacks_that_come_round_end() -> None:
+    snapshot = snapshot_of(make_policy(versions=CHAIN), unready=set(CHAIN))
+
+    decision = resolve(snapshot, caller(), HEAD)
+
+    assert outcome(decision) == ("", "DENIED:not-ready", Code.NO_ELIGIBLE_VERSION)
+    assert [one.version for one in decision.rejected] == ["v1", "v2", "v3", "v4"]
+
+
+def test_no_fallback_leads_to_a_version_that_the_caller_may_not_use() -> None:
+    versions = {"v1": deployed(fallback="v2"), "v2": replace(NOT_FOR_ACME, fallback="v3")}
+    snapshot = snapshot_of(make_policy(versions=limited(**versions)), kills={"v1": "why"})
+
+    assert resolve(snapshot, caller("acme"), HEAD).version == "v3"
+    assert resolve(snapshot, caller("globex"), HEAD).version == "v2"
+
+
+def test_an_explicit_request_never_falls_back() -> None:
+    policy = replace(make_policy(versions=CHAIN), on_unavailable=OnUnavailable.FALLBACK)
+    snapshot = snapshot_of(policy, kills={"v1": "why"})
+
+    decision = resolve(snapshot, caller(), make_head(asked_version=b"v1"))
+
+    assert outcome(decision) == ("", "DENIED:killed", Code.VERSION_UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("on_unavailable", "unready", "expected"),
+    [
+        (OnUnavailable.REFUSE, set(), ("", "DENIED:killed", Code.VERSION_UNAVAILABLE)),
+        (OnUnavailable.FALLBACK, set(), ("v2", "FALLBACK:killed", None)),
+        (OnUnavailable.FALLBACK, {"v2"}, ("v3", "FALLBACK:killed", None)),
+        (
+            OnUnavailable.FALLBACK,
+            {"v2", "v3", "v4"},
+            ("", "DENIED:killed", Code.VERSION_UNAVAILABLE),
+        ),
+    ],
+)
+def test_a_pin_to_an_unavailable_version_follows_on_unavailable(
+    on_unavailable: OnUnavailable, unready: set[str], expected: tuple[str, str, Code | None]
+) -> None:
+    policy = replace(make_policy(versions=CHAIN), on_unavailable=on_unavailable)
+    snapshot = snapshot_of(policy, {"acme": "v1"}, {"v1": "why"}, frozenset(unready))
+
+    assert outcome(resolve(snapshot, caller("acme"), HEAD)) == expected
+
+
+def test_a_version_that_failed_is_followed_by_the_next_of_its_chain_that_was_not_tried() -> None:
+    snapshot = snapshot_of(make_policy(versions=CHAIN), kills={"v3": "why"})
+    first = resolve(snapshot, caller(), HEAD)
+
+    second = fallback_of(snapshot, caller(), HEAD, first, Cause.UPSTREAM_FAILED)
+    assert second is not None
+    third = fallback_of(snapshot, caller(), HEAD, second, Cause.OVERLOADED)
+    assert third is not None
+    last = fallback_of(snapshot, caller(), HEAD, third, Cause.UPSTREAM_TIMEOUT)
+
+    assert outcome(first) == ("v1", "DEFAULT", None)
+    assert outcome(second) == ("v2", "FALLBACK:upstream-failed", None)
+    assert outcome(third) == ("v4", "FALLBACK:overloaded", None)
+    assert third.rejected == (
+        Rejected("v1", Cause.UPSTREAM_FAILED),
+        Rejected("v2", Cause.OVERLOADED),
+        Rejected("v3", Cause.KILLED),
+    )
+    assert last is None
+
+
+@pytest.mark.parametrize(
+    ("on_unavailable", "asked", "follower"),
+    [
+        (OnUnavailable.REFUSE, None, None),
+        (OnUnavailable.FALLBACK, None, "v2"),
+        (OnUnavailable.FALLBACK, b"v1", None),
+    ],
+)
+def test_who_asked_for_a_version_that_failed_gets_no_other(
+    on_unavailable: OnUnavailable, asked: bytes | None, follower: str | None
+) -> None:
+    policy = replace(make_policy(versions=CHAIN), on_unavailable=on_unavailable)
+    snapshot, head = snapshot_of(policy, {"acme": "v1"}), make_head(asked_version=asked)
+    decision = resolve(snapshot, caller("acme"), head)
+
+    after = fallback_of(snapshot, caller("acme"), head, decision, Cause.UPSTREAM_FAILED)
+
+    assert (after.version if after else None) == follower
+
+
+def test_a_refusal_has_no_fallback() -> None:
+    snapshot = snapshot_of(make_policy(Rule(id="no", deny="no"), versions=CHAIN))
+    decision = resolve(snapshot, caller(), HEAD)
+
+    assert fallback_of(snapshot, caller(), HEAD, decision, Cause.UPSTREAM_FAILED) is None
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_shadow_may_be_in_any_state_but_retired(state: State) -> None:
+    shadow = Shadow(version="v2")
+    policy = make_policy(versions=limited(v2=deployed(state)), shadows=(shadow,))
+    snapshot = snapshot_of(policy)
+    decision = resolve(snapshot, caller(), HEAD)
+
+    taken = shadows_for(snapshot, caller(), HEAD, decision)
+
+    assert taken == (() if state is State.RETIRED else (shadow,))
+
+
+def test_a_shadow_gets_no_request_that_its_version_does_not_accept() -> None:
+    picky = deployed(accepts=({"header.x-schema": "2"},))
+    policy = make_policy(versions=limited(v2=picky), shadows=(Shadow(version="v2"),))
+    snapshot = snapshot_of(policy)
+    decision = resolve(snapshot, caller(), HEAD)
+
+    fits = make_head(headers=((b"X-Schema", b"2"),))
+
+    assert shadows_for(snapshot, caller(), HEAD, decision) == ()
+    assert shadows_for(snapshot, caller(), fits, decision) == policy.shadows

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
+from msgspec import structs
 
 from sidecar.model.policy import (
     Condition,
+    Deprecation,
     Health,
+    Matcher,
     Operators,
     Policy,
     Rewrite,
     Rule,
+    Segment,
     Shadow,
     Split,
+    State,
     Version,
 )
+from sidecar.policy import reach
+from sidecar.policy.address import AllowList
+from sidecar.policy.resolver import resolve
+from sidecar.policy.shape import NAME_RULE
 from sidecar.policy.snapshot import compile_snapshot
-from sidecar.policy.validate import validate
+from sidecar.policy.validate import validate, warnings
 from tests.policy.examples import make_policy, version
-from tests.policy.policies import policies
+from tests.policy.policies import callers, heads, policies
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import Identity
+    from sidecar.model.request import RequestHead
 
 ENDPOINTS = ("http://127.0.0.1:9001",)
 
@@ -128,11 +143,13 @@ def test_a_health_status_that_no_answer_ends_with_is_refused(status: int) -> Non
 
 
 def test_entitlements_are_checked_like_rules() -> None:
-    limited = Version(endpoints=ENDPOINTS, allow=({"x": 1},), deny=({}, {"tenant": ()}))
+    matchers: tuple[Matcher, ...] = ({"tenant": "a"}, {"tenant": ()})
+    limited = Version(endpoints=ENDPOINTS, allow=({"x": 1},), deny=matchers, accepts=matchers)
 
     assert [one.split(":")[0] for one in found(make_policy(versions={"v1": limited}))] == [
         "versions.v1.allow[0].x",
         "versions.v1.deny[1].tenant",
+        "versions.v1.accepts[1].tenant",
     ]
 
 
@@ -300,3 +317,415 @@ def test_one_header_in_two_cases_is_given_twice() -> None:
     (problem,) = one_rewrite(**{"X-Stage": "a", "x-stage": "b"})
 
     assert "given twice" in problem
+
+
+def serving(**versions: Version) -> dict[str, Version]:
+    """Return v1 to v3, some of them in the place of plain ones."""
+    return {"v1": version(), "v2": version(), "v3": version()} | versions
+
+
+def in_state(state: State, **members: str) -> Version:
+    return Version(endpoints=ENDPOINTS, state=state, fallback=members.get("fallback"))
+
+
+def odd(policy: Policy) -> list[str]:
+    assert found(policy) == []
+    return [str(problem) for problem in warnings(policy)]
+
+
+def labelled(*rules: Rule, **labels: str) -> Policy:
+    return structs.replace(make_policy(*rules), labels=labels)
+
+
+def segmented(**segments: Segment) -> Policy:
+    return structs.replace(make_policy(), segments=segments)
+
+
+def test_a_label_may_stand_wherever_a_version_does() -> None:
+    split = Split(arms={"stable": 1, "canary": 1}, otherwise="stable")
+    policy = structs.replace(
+        labelled(
+            Rule(id="a", when={"app": "a"}, serve="canary"),
+            Rule(id="b", split=split),
+            stable="v1",
+            canary="v2",
+        ),
+        default="stable",
+        shadows=(Shadow(version="next"),),
+        labels={"stable": "v1", "canary": "v2", "next": "v3"},
+        versions=serving(v3=Version(endpoints=ENDPOINTS, fallback="stable")),
+    )
+
+    assert found(policy) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ({"canary": "v22"}, 'labels.canary: unknown version "v22"; did you mean "v2"?'),
+        ({"v2": "v1"}, 'labels.v2: "v2" is a version; a label needs a name of its own'),
+        (
+            {"a": "v1", "b": "a"},
+            'labels.b: a label names a version, and "a" is a label',
+        ),
+        ({"a b": "v1"}, f'labels["a b"]: "a b" is not a name: {NAME_RULE}'),
+    ],
+)
+def test_a_label_that_names_no_version_is_refused(labels: dict[str, str], problem: str) -> None:
+    assert found(labelled(**labels)) == [problem]
+
+
+def test_what_names_a_broken_label_is_not_told_again() -> None:
+    policy = structs.replace(labelled(stable="gone"), default="stable")
+
+    assert [one.split(":")[0] for one in found(policy)] == ["labels.stable"]
+
+
+def test_two_arms_that_are_the_same_version_are_refused() -> None:
+    policy = labelled(Rule(id="r", split=Split(arms={"v1": 1, "stable": 1})), stable="v1")
+
+    assert found(policy) == ['rules[0].split.arms.stable: is v1, and so is the arm "v1"']
+
+
+def test_a_version_is_shadowed_once_by_whatever_name() -> None:
+    shadows = (Shadow(version="v2"), Shadow(version="canary"))
+    policy = structs.replace(labelled(canary="v2"), shadows=shadows)
+
+    assert found(policy) == ['shadows[1].version: "v2" is shadowed twice']
+
+
+def test_nothing_but_a_label_names_a_retired_version() -> None:
+    policy = structs.replace(
+        make_policy(
+            Rule(id="a", when={"app": "a"}, serve="old"),
+            Rule(id="b", split=Split(arms={"v1": 1, "v3": 1}, otherwise="v3")),
+            versions=serving(
+                v2=Version(endpoints=ENDPOINTS, fallback="v3"), v3=in_state(State.RETIRED)
+            ),
+            shadows=(Shadow(version="v3"),),
+        ),
+        labels={"old": "v3"},
+    )
+
+    assert found(policy) == [
+        'versions.v2.fallback: "v3" is retired: name another version here, or none',
+        'rules[0].serve: "old" (v3) is retired: name another version here, or none',
+        'rules[1].split.arms.v3: "v3" is retired: name another version here, or none',
+        'rules[1].split.otherwise: "v3" is retired: name another version here, or none',
+        'shadows[0].version: "v3" is retired: name another version here, or none',
+    ]
+
+
+def test_fallbacks_that_lead_back_are_named() -> None:
+    def falling(ref: str) -> Version:
+        return Version(endpoints=ENDPOINTS, fallback=ref)
+
+    policy = make_policy(
+        versions={
+            "own": falling("own"),
+            "a": falling("b"),
+            "b": falling("label"),
+            "c": falling("a"),
+            "v1": version(),
+        }
+    )
+
+    assert found(structs.replace(policy, labels={"label": "c"})) == [
+        "versions.own.fallback: falls back in a circle: own -> own",
+        "versions.a.fallback: falls back in a circle: a -> b -> c -> a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("segment", "problem"),
+    [
+        (Segment(), "segments.s: nobody is in it"),
+        (Segment(exclude=("acme",)), "segments.s: nobody is in it"),
+        (Segment(include=("a", "")), "segments.s.include[1]: no caller can be of this tenant"),
+        (Segment(include=("a",), exclude=("é",)), "segments.s.exclude[0]: no caller can be"),
+        (Segment(when=({"x": 1},)), 'segments.s.when[0].x: unknown attribute "x"'),
+        (
+            Segment(when=({"segment": "golb"},)),
+            'segments.s.when[0].segment: unknown segment "golb"; did you mean "gold"?',
+        ),
+        (
+            Segment(when=({"segment": Operators(not_in=("gold", "gone"))},)),
+            'segments.s.when[0].segment.not_in[1]: unknown segment "gone"',
+        ),
+    ],
+)
+def test_a_segment_that_cannot_be_meant_is_refused(segment: Segment, problem: str) -> None:
+    (only,) = found(segmented(gold=Segment(include=("acme",)), s=segment))
+
+    assert only.startswith(problem)
+
+
+def test_segments_that_are_made_of_themselves_are_named() -> None:
+    def of(*names: str) -> Segment:
+        return Segment(include=("acme",), when=({"segment": names},))
+
+    policy = segmented(
+        a=of("b"), b=of("c", "plain"), c=of("a"), own=of("own"), plain=Segment(include=("acme",))
+    )
+
+    assert found(policy) == [
+        "segments.a: is made of itself: a -> b -> c -> a",
+        "segments.own: is made of itself: own -> own",
+    ]
+
+
+def test_segments_are_named_at_most_sixteen_deep() -> None:
+    def chain(length: int) -> Policy:
+        rest = {
+            f"s{n}": Segment(when=({"segment": f"s{n - 1}"},)) for n in reversed(range(1, length))
+        }
+        return segmented(s0=Segment(include=("acme",)), **rest)
+
+    assert found(chain(16)) == []
+    assert found(chain(18)) == ["segments.s16: names segments that name others, over 16 deep"]
+    compile_snapshot(chain(16), {}, {})
+
+
+def test_a_long_chain_of_segments_costs_no_stack() -> None:
+    (problem,) = found(
+        segmented(
+            s0=Segment(when=({"segment": "s4999"},)),
+            **{f"s{n}": Segment(when=({"segment": f"s{n - 1}"},)) for n in range(1, 5000)},
+        )
+    )
+
+    assert problem.startswith("segments.s0: is made of itself: s0 -> s4999 -> s4998 -> ")
+    assert problem.endswith("-> ... -> s0")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "condition", "words"),
+    [
+        ("segment", 1, "named by text"),
+        ("segment", "gold", 'unknown segment "gold"'),
+        ("segment", Operators(prefix="g"), "by its name, a list of names, in or not_in"),
+        ("segment", Operators(exists=True), "by its name, a list of names, in or not_in"),
+        ("time", "2026-11-23T13:00:00Z", "matched by from and until"),
+        ("time", (), "matched by from and until"),
+        ("time", Operators(exists=True), "from and until alone"),
+        ("time", Operators(from_="2026-11-23"), "is not a time such as"),
+        ("time", Operators(from_="2026-11-23T13:00:00"), "is not a time such as"),
+        ("time", Operators(until="2026-02-30T13:00:00Z"), "when[0]"),
+        (
+            "time",
+            Operators(from_="2026-11-23T13:00:00Z", until="2026-11-23T13:00:00Z"),
+            "until: is not after from, 2026-11-23T13:00:00Z",
+        ),
+        ("tenant", Operators(until="2026-11-23T13:00:00Z"), "until is for the attribute time"),
+        ("claim.v", Operators(semver=">="), "semver: "),
+        ("claim.v", Operators(semver=""), "semver: "),
+        ("header.x-ip", Operators(cidr=()), "the list is empty"),
+        ("header.x-ip", Operators(cidr=("10.0.0.0/8", "10.0.0.1/8")), "cidr[1]: "),
+        ("header.x-ip", Operators(cidr=("0x7f.1",)), "cidr[0]: "),
+        ("claim.n", Operators(gte=2, lte=1), "no number is at least 2 and at most 1"),
+        ("claim.n", Operators(gte=float("nan")), "gte: a bound is a finite number"),
+    ],
+)
+def test_an_operator_that_does_not_fit_is_refused(
+    attribute: str, condition: Condition, words: str
+) -> None:
+    (problem,) = one_condition(attribute, condition)
+
+    assert words.replace("when[0]", "rules[0].when.time.until") in problem
+
+
+@pytest.mark.parametrize(
+    ("attribute", "condition"),
+    [
+        ("time", Operators(from_="2026-11-23T13:00:00Z")),
+        ("time", Operators(from_="2026-11-23T13:00:00Z", until="2026-11-23T15:00:00+01:00")),
+        ("header.x-version", Operators(semver=">=2.1 <3 || ^4")),
+        ("header.x-ip", Operators(cidr=("10.0.0.0/8", "fd00::/8", "192.0.2.1"))),
+        ("claim.n", Operators(gte=1, lte=1.5, exists=True)),
+    ],
+)
+def test_an_operator_that_fits_is_accepted(attribute: str, condition: Condition) -> None:
+    assert one_condition(attribute, condition) == []
+
+
+def test_a_version_that_accepts_nothing_is_a_slip() -> None:
+    (problem,) = found(make_policy(versions={"v1": Version(endpoints=ENDPOINTS, accepts=())}))
+
+    assert problem.startswith("versions.v1.accepts: an empty list fits no request")
+
+
+@pytest.mark.parametrize(
+    ("deprecation", "problem"),
+    [
+        (Deprecation(), ": it says nothing"),
+        (Deprecation(since="soon"), '.since: "soon" is not a time'),
+        (
+            Deprecation(since="2026-11-23T13:00:00Z", sunset="2026-11-22T13:00:00Z"),
+            ".sunset: is not after since, 2026-11-23T13:00:00Z",
+        ),
+        (Deprecation(link="/changes"), ".link: a link is http:// or https://"),
+        (Deprecation(link="https://"), ".link: "),
+        (Deprecation(link="https://h/>; rel=x"), ".link: "),
+        (Deprecation(link="https://h/a b"), ".link: "),
+        (Deprecation(link="https://h/\r\nX: y"), ".link: "),
+        (Deprecation(link="https://h/ä"), ".link: "),
+        (Deprecation(link="javascript:alert(1)"), ".link: "),
+        (Deprecation(link="https://h/" + "a" * 2000), ".link: "),
+    ],
+)
+def test_a_deprecation_that_cannot_be_told_is_refused(
+    deprecation: Deprecation, problem: str
+) -> None:
+    leaving = Version(endpoints=ENDPOINTS, state=State.DRAINING, deprecation=deprecation)
+    (only,) = found(make_policy(versions=serving(v2=leaving)))
+
+    assert only.startswith(f"versions.v2.deprecation{problem}")
+
+
+@pytest.mark.parametrize("state", [State.REGISTERED, State.WARMING, State.DRAINING])
+def test_a_default_that_no_caller_may_use_is_refused(state: State) -> None:
+    policy = make_policy(
+        versions=serving(v1=in_state(state, fallback="v2"), v2=in_state(State.DRAINING))
+    )
+
+    assert found(policy) == [f"default: no caller may use it: v1 is {state.value}, v2 is draining"]
+
+
+def test_a_default_that_is_denied_to_everybody_is_refused() -> None:
+    closed = Version(endpoints=ENDPOINTS, deny=({"tenant": "a"}, {}))
+
+    assert found(make_policy(versions=serving(v1=closed))) == [
+        "default: no caller may use it: v1 is denied to everybody"
+    ]
+
+
+def test_a_default_whose_fallback_serves_is_only_warned_of() -> None:
+    policy = make_policy(versions=serving(v1=in_state(State.DRAINING, fallback="v2")))
+
+    assert odd(policy) == ["default: serves nobody now: v1 is draining"]
+
+
+def test_a_split_whose_arms_all_serve_nobody_is_refused() -> None:
+    versions = serving(v2=in_state(State.DRAINING), v3=in_state(State.WARMING))
+    split = Split(arms={"v1": 0, "v2": 1, "v3": 1})
+
+    assert found(make_policy(Rule(id="r", split=split), versions=versions)) == [
+        "rules[0].split.arms: no arm can serve anybody: v2 is draining, v3 is warming"
+    ]
+
+
+def test_what_leads_to_a_version_that_is_not_active_is_warned_of() -> None:
+    policy = make_policy(
+        Rule(id="a", when={"app": "a"}, serve="v2"),
+        Rule(id="b", split=Split(arms={"v1": 1, "v2": 1, "v3": 0}, otherwise="v3")),
+        versions=serving(
+            v1=Version(endpoints=ENDPOINTS, fallback="v2"),
+            v2=in_state(State.DRAINING),
+            v3=in_state(State.REGISTERED),
+        ),
+        shadows=(Shadow(version="v3"),),
+    )
+
+    assert odd(policy) == [
+        "versions.v1.fallback: serves nobody now: v2 is draining",
+        "rules[0].serve: serves nobody now: v2 is draining",
+        "rules[1].split.arms.v2: serves nobody now: v2 is draining",
+        "rules[1].split.otherwise: serves nobody now: v3 is registered",
+    ]
+
+
+def test_what_has_no_effect_is_warned_of() -> None:
+    soon = Deprecation(link="https://h/changes")
+    versions = serving(
+        v2=Version(endpoints=ENDPOINTS, max_queue=3, deprecation=soon),
+        v3=in_state(State.RETIRED),
+    )
+    policy = structs.replace(
+        make_policy(versions=versions),
+        labels={"old": "v3"},
+        segments={"s": Segment(include=("a", "b"), exclude=("c", "b"))},
+    )
+
+    assert [one.split(":")[0] for one in odd(policy)] == [
+        "versions.v2.deprecation",
+        "versions.v2.max_queue",
+        "labels.old",
+        "segments.s.exclude[1]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "when", "reason"),
+    [
+        ({"app": "a"}, {"app": "a"}, 'rule "r0" before it answers all whom this one matches'),
+        ({"app": ("a", "b")}, {"app": Operators(in_=("b", "a"))}, 'rule "r0" before it answers'),
+        ({"app": "a"}, {"app": "a", "method": "GET"}, 'rule "r0" before it answers all'),
+        (
+            {"app": "a", "method": Operators(prefix="P")},
+            {"method": Operators(prefix="P"), "app": "a"},
+            'rule "r0" before it answers all',
+        ),
+        (
+            {"tenant": ("a", "b", "c")},
+            {"tenant": ("c", "a"), "app": "x"},
+            'all of its tenants are answered before, by rule "r0"',
+        ),
+    ],
+)
+def test_a_rule_whose_callers_are_all_answered_before_is_refused(
+    before: Matcher, when: Matcher, reason: str
+) -> None:
+    first, second = Rule(id="r0", when=before, serve="v1"), Rule(id="r1", when=when, deny="no")
+
+    (problem,) = found(make_policy(first, second))
+
+    assert problem.startswith(f"rules[1]: never reached: {reason}")
+
+
+def test_tenants_may_be_answered_by_several_rules_together() -> None:
+    rules = (
+        Rule(id="a", when={"tenant": "a"}, serve="v1"),
+        Rule(id="bc", when={"tenant": ("b", "c")}, serve="v2"),
+        Rule(id="all", when={"tenant": ("a", "b")}, serve="v3"),
+    )
+
+    assert found(make_policy(*rules)) == [
+        'rules[2]: never reached: all of its tenants are answered before, by rule "a", "bc"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "when"),
+    [
+        ({"app": "a"}, {"app": ("a", "b")}),
+        ({"app": "a", "method": "GET"}, {"app": "a"}),
+        ({"tenant": ("a", "b")}, {"tenant": ("b", "c")}),
+        ({"tenant": "a"}, {"tenant": ("a", 1)}),
+        ({"tenant": "a", "app": "x"}, {"tenant": "a"}),
+        ({"claim.n": 1}, {"claim.n": "1"}),
+        ({"tenant": Operators(not_in=("a",))}, {"tenant": "a"}),
+    ],
+)
+def test_a_rule_that_some_of_its_callers_reach_is_accepted(before: Matcher, when: Matcher) -> None:
+    first, second = Rule(id="r0", when=before, serve="v1"), Rule(id="r1", when=when, serve="v2")
+
+    assert found(make_policy(first, second)) == []
+
+
+@given(policies(), callers(), heads())
+def test_a_rule_that_is_never_reached_answers_nobody(
+    policy: Policy, identity: Identity, head: RequestHead
+) -> None:
+    decision = resolve(compile_snapshot(policy, {}, {}), identity, head)
+
+    unreached = {policy.rules[n].id for n, _ in reach.unreached(policy)}
+    assert decision.reason.partition(":")[2] not in unreached
+
+
+def test_an_endpoint_outside_of_the_allow_list_is_refused() -> None:
+    policy = make_policy(versions={"v1": Version(endpoints=("http://a:1", "http://b:1"))})
+
+    assert [str(one) for one in validate(policy, "", AllowList(["a"]))] == [
+        'versions.v1.endpoints[1]: "http://b:1": not one of the hosts and networks '
+        "of the setting endpoints.allow"
+    ]

@@ -8,6 +8,7 @@ from collections import deque
 import pytest
 
 from sidecar.model.decision import Cause
+from sidecar.policy.address import AllowList
 from sidecar.store.keys import PinKey, PolicyKey
 from sidecar.store.live import Contents, LivePolicies
 from tests.store.documents import default_of, document, pin_of
@@ -224,3 +225,16 @@ def test_a_change_between_the_steps_of_a_replacement_stands(live: LivePolicies) 
     assert pin_of(live, "t2998") is None
     assert pin_of(live, "new") == "v2"
     assert pin_of(live, "t0") == "v1"
+
+
+def test_a_document_that_points_outside_of_the_allow_list_never_serves() -> None:
+    live = LivePolicies(allowed=AllowList(["127.0.0.1:9001", "127.0.0.1:9002"]))
+    outside = document().replace(b"127.0.0.1:9002", b"203.0.113.7:9002")
+
+    assert live.put_policy("fraud", document())
+    assert not live.put_policy("fraud", outside)
+
+    assert "203.0.113.7:9002" in live.faults["fraud"]
+    assert "endpoints.allow" in live.faults["fraud"]
+    endpoints = live.snapshots["fraud"].policy.versions["v2"].endpoints
+    assert endpoints == ("http://127.0.0.1:9002",)

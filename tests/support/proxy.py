@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
 from sidecar.decide import ClaimedTenants, Decider
+from sidecar.model.context import ContextSettings
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
@@ -22,6 +24,7 @@ from sidecar.runtime.sockets import bind
 from sidecar.store.live import Contents, LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
+from sidecar.telemetry.sampler import Sampler
 from sidecar.upstream.pool import PoolSettings, Upstreams
 from tests.support.messages import NEXT_REQUEST, PATIENCE_S, Feed, feed, read_answer
 from tests.support.upstream import ANSWER, eventually, scripted_upstream
@@ -202,6 +205,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
         upstreams=Upstreams(settings, clock.monotonic_s, metrics),
         mirror=mirror,
         recorder=Recorder(metrics, log_fd),
+        sampler=Sampler(ContextSettings().per_second, random.random, "test"),
         metrics=metrics,
         ids=RequestIds(bytes(10)),
         clock=clock,

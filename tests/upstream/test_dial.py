@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
+from sidecar.policy.address import AllowList
 from sidecar.upstream.dial import HOLD_S, Dialer
 from sidecar.upstream.names import DOUBTED_S, REFRESH_S
 from sidecar.upstream.pool import PoolSettings, Upstreams
@@ -162,10 +163,13 @@ class Hands:
 
 @asynccontextmanager
 async def hands(
-    tls: UpstreamTls | None = None, sockets: tuple[str, ...] = (), resolver: Resolver | None = None
+    tls: UpstreamTls | None = None,
+    sockets: tuple[str, ...] = (),
+    resolver: Resolver | None = None,
+    allowed: tuple[str, ...] = (),
 ) -> AsyncIterator[Hands]:
     resolve = (resolver or Resolver("127.0.0.1")).resolve
-    held = Hands(Dialer(UpstreamSettings(sockets), tls, resolve))
+    held = Hands(Dialer(UpstreamSettings(sockets), tls, resolve, allowed=AllowList(allowed)))
     try:
         yield held
     finally:
@@ -450,6 +454,29 @@ async def test_a_name_that_leads_to_the_metadata_service_is_not_followed(
             await dialing.connect("http://model.test")
 
     assert "169.254.169.254" in str(caplog.records[0].__dict__["reason"])
+
+
+async def test_a_name_is_followed_into_the_allowed_networks_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    resolver = Resolver("127.0.0.2", "127.0.0.1")
+    allowed = ("model.test", "127.0.0.1")
+    async with (
+        serving() as server,
+        serving(host="127.0.0.2", port=server.port) as other,
+        hands(resolver=resolver, allowed=allowed) as dialing,
+    ):
+        url = f"http://model.test:{server.port}"
+        for connection in [await dialing.connect(url) for _ in range(3)]:
+            connection.give_back()
+        await eventually(lambda: server.came == 3)
+        assert other.came == 0
+
+        resolver.answer = ("127.0.0.2",)
+        with pytest.raises(ConnectionError):
+            await dialing.connect("http://other.test")
+
+    assert "127.0.0.2 (in none of the networks" in str(caplog.records[-1].__dict__["reason"])
 
 
 async def test_a_literal_address_asks_no_dns() -> None:

@@ -1,0 +1,186 @@
+"""`rmv plan`: who would move if policy documents were applied, told from the requests of late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sidecar.cli import documents, durations, output
+from sidecar.cli.options import Since, commands
+from sidecar.cli.session import Session, with_store
+from sidecar.cli.validate import Files
+from sidecar.model.context import Context
+from sidecar.model.policy import Policy
+from sidecar.policy.plan import Change, Move, Plan, plan
+from sidecar.policy.problem import PolicyError
+from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.runtime.clock import SystemClock
+from sidecar.store.base import Store
+
+MAX_SHOWN = 20  # moves; the rest is in --json
+
+app = commands()
+
+
+class FailOn(Enum):
+    """What makes a plan fail: requests that would be refused, versions over their limit."""
+
+    REFUSED = "refused"
+    OVERLOAD = "overload"
+
+
+@app.command("plan")
+@with_store
+async def plan_command(
+    session: Session,
+    file: Files,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only this model; may be repeated.", metavar="MODEL")
+    ] = None,
+    since: Since = None,
+    fail_on: Annotated[
+        list[FailOn] | None, typer.Option(help="Exit with 1 if this would be; may be repeated.")
+    ] = None,
+) -> None:
+    """Tell who would get another version if these documents were applied, and change nothing.
+
+    Requests that the sidecars have sampled are decided once by what the store holds now, and once
+    with the documents in its place.
+    """
+    found = documents.read(file)
+    if found.problems:
+        raise PolicyError(found.problems)
+    wanted = [one for one in found.policies.values() if not model or one.model in model]
+    _expect(model or (), wanted)
+    from_s = 0.0 if since is None else SystemClock().now_s() - since
+    plans = [await _plan(session.store, policy, from_s) for policy in wanted]
+    if session.as_json:
+        output.emit([_as_json(one) for one in plans])
+    else:
+        for number, one in enumerate(plans):
+            print("\n" if number else "", end="")
+            _print(one)
+    if any(_fails(one, fail_on or ()) for one in plans):
+        raise typer.Exit(1)
+
+
+async def snapshot_of(store: Store, policy: Policy, tenants: frozenset[str]) -> Snapshot:
+    """Compile a policy with what the store holds for its model: kills, and pins of `tenants`."""
+    pins = {
+        one.tenant: one.version
+        async for one in store.pins(policy.model)
+        if one.tenant in tenants and not one.fault
+    }
+    kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
+    return compile_snapshot(policy, pins, kills)
+
+
+async def _plan(store: Store, wanted: Policy, from_s: float) -> Plan:
+    stored = await store.get_policy(wanted.model)
+    contexts: list[Context] = []
+    if stored is not None:
+        contexts = [one async for one in store.contexts(wanted.model) if one.at_s >= from_s]
+    tenants = frozenset(one.tenant for one in contexts)
+    after = await snapshot_of(store, wanted, tenants)
+    before = after if stored is None else await snapshot_of(store, stored.policy, tenants)
+    return plan(wanted.model, contexts, before, after)
+
+
+def _expect(models: Sequence[str], wanted: Sequence[Policy]) -> None:
+    missing = set(models) - {one.model for one in wanted}
+    if missing:
+        msg = f"no document is of {', '.join(sorted(missing))}"
+        raise typer.BadParameter(msg)
+
+
+def _fails(found: Plan, causes: Sequence[FailOn]) -> bool:
+    is_refusing = FailOn.REFUSED in causes and bool(found.refused)
+    return is_refusing or (FailOn.OVERLOAD in causes and bool(found.over))
+
+
+def _as_json(found: Plan) -> dict[str, object]:
+    return {
+        **msgspec.to_builtins(found),
+        "refused": msgspec.to_builtins(found.refused),
+        "over": [one.version for one in found.over],
+    }
+
+
+def _print(found: Plan) -> None:
+    if not found.contexts:
+        print(f"{found.model}: no request was sampled, so nothing can be told")
+        return
+    span = durations.spell(found.until_s - found.from_s)
+    print(
+        f"{found.model}: {found.contexts:,} sampled requests of about {found.requests:,.0f}, "
+        f"in {span} until {_clock(found.until_s)}"
+    )
+    rows = [_row(one) for one in found.versions]
+    output.table(("VERSION", "SHARE", "TENANTS", "AT A TIME", "LIMIT"), rows)
+    if found.moves:
+        _print_moves(found)
+    elif found.unknown_contexts < found.contexts:
+        print("nobody moves")
+    for one in found.unknown:
+        output.warn(
+            f"{_part(one.requests, found.requests)} of the requests cannot be told: they hang on "
+            f"{one.attribute}, which no policy asked for when they came"
+        )
+    for change in found.over:
+        side = change.after
+        output.warn(
+            f"{change.version} would have about {side.concurrency:.1f} requests at a time, "
+            f"over its max_concurrency of {side.max_concurrency}"
+        )
+    refused = found.refused
+    if refused:
+        part = _part(sum(move.requests for move in refused), found.requests)
+        tenants = len({move.tenant for move in refused})
+        output.warn(f"{part} of the requests, of {_tenants(tenants)}, would be refused")
+
+
+def _print_moves(found: Plan) -> None:
+    print()
+    rows = [_move_row(move, found.requests) for move in found.moves[:MAX_SHOWN]]
+    output.table(("TENANT", "FROM", "TO", "REQUESTS", "WHY"), rows)
+    if len(found.moves) > MAX_SHOWN:
+        print(f"and {len(found.moves) - MAX_SHOWN:,} more: see --json")
+    moved = _part(sum(move.requests for move in found.moves), found.requests)
+    tenants = len({move.tenant for move in found.moves})
+    print(f"\n{moved} of the requests move, of {_tenants(tenants)}")
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    before, after = change.before, change.after
+    limits = {str(side.max_concurrency or "-") for side in (before, after)}
+    limit = f"{before.max_concurrency or '-'} -> {after.max_concurrency or '-'}"
+    is_refused = not change.version
+    return (
+        change.version or "refused",
+        f"{before.share:.1%} -> {after.share:.1%}",
+        f"{before.tenants:,} -> {after.tenants:,}",
+        "" if is_refused else f"{before.concurrency:.1f} -> {after.concurrency:.1f}",
+        limit if len(limits) > 1 else limits.pop(),
+    )
+
+
+def _move_row(move: Move, whole: float) -> tuple[str, ...]:
+    share = f"{move.requests:,.0f} ({_part(move.requests, whole)})"
+    return (move.tenant, move.before or "refused", move.after or "refused", share, move.reason)
+
+
+def _part(requests: float, whole: float) -> str:
+    return f"{requests / whole:.1%}" if whole else "0.0%"
+
+
+def _tenants(number: int) -> str:
+    return "1 tenant" if number == 1 else f"{number:,} tenants"
+
+
+def _clock(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

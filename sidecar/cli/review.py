@@ -1,0 +1,143 @@
+"""What applying files would do to a store: which fields change, and whose edits would be lost.
+
+Files are applied three-way. The base is what files last said: the newest revision of the history
+that carries its own fingerprint in `applied`, which only an apply writes. What was changed in the
+store since then, by whatever other means, is an edit; one that the files do not contain would be
+lost, and is not overwritten unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple, TextIO
+
+import msgspec
+
+from sidecar.cli import output
+from sidecar.model.identity import JSON
+from sidecar.model.policy import Policy
+from sidecar.policy import codec
+from sidecar.policy.diff import Change, diff, fingerprint, undone
+from sidecar.policy.problem import PolicyError
+from sidecar.store.adoption import DIRECT
+from sidecar.store.base import HistoryEntry, Store
+
+LOOK_BACK = 100  # revisions: further back than anybody leaves an edit lie
+
+
+class Review(NamedTuple):
+    """One model: what is stored, what is wanted (None: nothing), and what lies between.
+
+    `stored` is None also for a document that is not valid, which nobody can lose. `undone` are the
+    edits that would be lost, `editors` who made them.
+    """
+
+    model: str
+    raw: bytes | None
+    stored: Policy | None
+    wanted: Policy | None
+    changes: tuple[Change, ...] = ()
+    undone: tuple[Change, ...] = ()
+    editors: tuple[str, ...] = ()
+    was_applied: bool = True
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store says what the files say, and knows that they do."""
+        stored = self.stored
+        return stored is not None and not self.changes and stored.applied == fingerprint(stored)
+
+
+async def review(store: Store, model: str, wanted: Policy | None) -> Review:
+    """Compare what is stored for a model with what files want; raises StoreUnavailableError."""
+    try:
+        raw = await store.get_document(model)
+    except PolicyError:  # no string: it can be compared with nothing
+        if wanted is not None:
+            raise
+        raw = b""
+    stored = None if raw is None else decoded(raw)
+    if raw is None or stored is None:
+        return Review(model, raw, None, wanted, diff(None, wanted))
+    changes = diff(stored, wanted)
+    if not changes:
+        return Review(model, raw, stored, wanted)
+    base, editors = await _since_applied(store, stored, codec.digest(raw))
+    lost = undone(base, stored, wanted)
+    return Review(
+        model, raw, stored, wanted, changes, lost, editors if lost else (), base is not None
+    )
+
+
+def decoded(raw: bytes) -> Policy | None:
+    """Return a stored policy; None for a broken one, which is what an apply repairs."""
+    try:
+        return codec.decode(raw, source="store")
+    except PolicyError:
+        return None
+
+
+def show(changes: Iterable[Change], stream: TextIO) -> None:
+    """Print changes for people, one a line."""
+    for one in changes:
+        print("  " + spell(one, stream), file=stream)
+
+
+def spell(change: Change, stream: TextIO) -> str:
+    """Write a change as `~ default: "v1" -> "v2"`; `+` is new, `-` gone."""
+    where = change.spell()
+    if change.before is None:
+        return output.paint(f"+ {where}: {_json(change.after)}", "green", stream)
+    if change.after is None:
+        return output.paint(f"- {where}: {_json(change.before)}", "red", stream)
+    values = f"{_json(change.before)} -> {_json(change.after)}"
+    return output.paint(f"~ {where}: {values}", "yellow", stream)
+
+
+def as_json(changes: Iterable[Change]) -> list[dict[str, JSON]]:
+    """Return changes for programs; `before` and `after` are null where there is nothing."""
+    return [{"path": one.spell(), "before": one.before, "after": one.after} for one in changes]
+
+
+def _json(value: JSON) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+async def _since_applied(
+    store: Store, stored: Policy, digest: str
+) -> tuple[Policy | None, tuple[str, ...]]:
+    """Return what files last said, and who changed it since then, newest first."""
+    editors: list[str] = []
+    newest = next(iter(await store.history(stored.model, limit=1)), None)
+    if newest is None or newest.digest != digest:
+        # Written past every commit, and seen by no sidecar yet; or a commit that died half-way.
+        if _is_applied(stored, stored.actor) and stored.revision > (
+            newest.revision if newest else 0
+        ):
+            return stored, ()
+        editors.append("a direct edit")
+    async for entry in _revisions(store, stored.model, newest):
+        policy = decoded(entry.document)
+        if policy is not None and _is_applied(policy, entry.actor):
+            return policy, tuple(editors)
+        editors.append(_named(entry))
+    return None, tuple(editors)
+
+
+async def _revisions(
+    store: Store, model: str, newest: HistoryEntry | None
+) -> AsyncIterator[HistoryEntry]:
+    """Iterate over the history, newest first; what it mostly takes is the first one alone."""
+    if newest is not None:
+        yield newest
+        for entry in (await store.history(model, limit=LOOK_BACK))[1:]:
+            yield entry
+
+
+def _is_applied(policy: Policy, actor: str) -> bool:
+    return actor != DIRECT and policy.applied == fingerprint(policy)
+
+
+def _named(entry: HistoryEntry) -> str:
+    said = f" ({entry.comment})" if entry.comment else ""
+    return f"revision {entry.revision} by {entry.actor}{said}"

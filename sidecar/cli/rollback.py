@@ -1,0 +1,108 @@
+"""`rmv rollback`: what an earlier revision said, committed anew."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sidecar.cli import output
+from sidecar.cli.lookup import NotFoundError, expect_model
+from sidecar.cli.names import Model
+from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
+from sidecar.cli.review import as_json, decoded, show
+from sidecar.cli.session import Session, with_store
+from sidecar.cli.waiting import wait_for
+from sidecar.errors import StoreConflictError
+from sidecar.model.policy import Policy
+from sidecar.policy import codec
+from sidecar.policy.diff import diff
+from sidecar.runtime.clock import SystemClock
+from sidecar.store.base import HistoryEntry, Store
+
+LOOK_BACK = 1000  # revisions; more than that is found by its number in no history that is trimmed
+WAIT_S = 30.0
+
+app = commands()
+
+
+@app.command("rollback")
+@with_store
+async def rollback(
+    session: Session,
+    *,
+    model: Model,
+    revision: Annotated[
+        int | None,
+        typer.Argument(metavar="REVISION", min=1, help="Which; default: what was said before."),
+    ] = None,
+    comment: Comment = "",
+    actor: Actor = None,
+    wait: Wait = False,
+    timeout_s: Timeout = None,
+) -> None:
+    """Commit again what an earlier revision said, as the next revision.
+
+    The files of `rmv apply` are not rolled back: it refuses to undo this until they say the same.
+    """
+    store = session.store
+    raw = await store.get_document(model)
+    stored = None if raw is None else decoded(raw)
+    entry = await _earlier(store, model, stored, revision)
+    said = codec.load(entry.document, source=f"revision {entry.revision} of {model}")
+    changes = diff(stored, said)
+    began_s = SystemClock().monotonic_s()
+    if stored is not None and not changes:
+        now = stored.revision
+    else:
+        why = comment or f"rollback to revision {entry.revision}"
+        wanted = msgspec.structs.replace(said, applied=stored.applied if stored else "")
+        now = await _commit(store, wanted, raw, actor or user(), why)
+    if not session.as_json:
+        print(_outcome(model, entry.revision, now, is_changed=bool(changes)))
+        show(changes, sys.stdout)
+    waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
+    if session.as_json:
+        told = {"model": model, "revision": now, "rolled_back_to": entry.revision}
+        output.emit({**told, "changes": as_json(changes), "waited": waited})
+
+
+def _outcome(model: str, earlier: int, now: int, *, is_changed: bool) -> str:
+    if is_changed:
+        return f"{model} rolled back to revision {earlier} (revision {now})"
+    return f"{model} unchanged: it says what revision {earlier} says (revision {now})"
+
+
+async def _earlier(
+    store: Store, model: str, stored: Policy | None, revision: int | None
+) -> HistoryEntry:
+    """Return the revision that is meant: by its number, or the newest that says something else."""
+    entries = await store.history(model, limit=LOOK_BACK)
+    if not entries:
+        await expect_model(store, model)
+    for entry in entries:
+        if revision is not None:
+            is_meant = entry.revision == revision
+        else:
+            policy = decoded(entry.document)
+            is_meant = policy is not None and bool(diff(stored, policy))
+        if is_meant:
+            return entry
+    which = (
+        "no earlier revision that says something else"
+        if revision is None
+        else f"no revision {revision}"
+    )
+    msg = f"the history of {model} has {which}; `rmv history {model}` lists what it has"
+    raise NotFoundError(msg)
+
+
+async def _commit(store: Store, wanted: Policy, raw: bytes | None, actor: str, comment: str) -> int:
+    try:
+        committed = await store.commit(wanted, expected=raw, actor=actor, comment=comment)
+    except StoreConflictError as error:
+        msg = f"{wanted.model}: somebody else changed it just now; look at `rmv get` and try again"
+        raise StoreConflictError(msg) from error
+    return committed.revision

@@ -1,0 +1,86 @@
+"""Waits until every live sidecar decides by a revision."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from sidecar.cli.session import Session
+from sidecar.errors import SidecarError
+from sidecar.runtime.clock import Clock, SystemClock
+from sidecar.store.base import Fleet, Instance
+
+POLL_S = 0.005  # a look costs the server far less; propagation takes a few milliseconds
+MAX_NAMED = 5
+
+
+class NotAcknowledgedError(SidecarError):
+    """Some sidecar still decides by an older revision."""
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """How many sidecars decide by the revision, and how long it took."""
+
+    instances: int
+    seconds: float
+
+
+async def acknowledged(
+    fleet: Fleet, model: str, revision: int, *, began_s: float, timeout_s: float, clock: Clock
+) -> Acknowledged:
+    """Return when every live sidecar decides by `revision` of a model, or by a later one.
+
+    A sidecar that stops meanwhile is waited for no longer than its heartbeat lives.
+
+    Raises:
+        NotAcknowledgedError: some did not within `timeout_s`; the text names them.
+        StoreUnavailableError: the store did not answer.
+    """
+    while True:
+        living = await fleet.fleet()
+        behind = [one for one in living if one.revisions.get(model, 0) < revision]
+        took_s = clock.monotonic_s() - began_s
+        if not behind:
+            return Acknowledged(len(living), took_s)
+        if took_s >= timeout_s:
+            raise NotAcknowledgedError(_late(behind, len(living), model, revision, timeout_s))
+        await asyncio.sleep(POLL_S)
+
+
+async def wait_for(
+    session: Session, model: str, revision: int, began_s: float, timeout_s: float
+) -> Acknowledged:
+    """Wait as `acknowledged` does, and tell people how long it took."""
+    fleet = session.store
+    if not isinstance(fleet, Fleet):
+        msg = "this store does not know which sidecars live"
+        raise NotAcknowledgedError(msg)
+    reached = await acknowledged(
+        fleet, model, revision, began_s=began_s, timeout_s=timeout_s, clock=SystemClock()
+    )
+    if not session.as_json:
+        print(
+            f"{reached.instances} sidecars decide by it, after {reached.seconds * 1000:.0f} ms"
+            if reached.instances
+            else "no sidecar is live: nobody had to be waited for"
+        )
+    return reached
+
+
+def _late(behind: list[Instance], count: int, model: str, revision: int, timeout_s: float) -> str:
+    named = ", ".join(f"{one.name} ({_why(one, model)})" for one in behind[:MAX_NAMED])
+    more = f" and {len(behind) - MAX_NAMED} more" if len(behind) > MAX_NAMED else ""
+    return (
+        f"{model}: revision {revision} is committed, but {len(behind)} of {count} sidecars do not "
+        f"decide by it after {timeout_s:g} s: {named}{more}; `rmv status` shows them"
+    )
+
+
+def _why(one: Instance, model: str) -> str:
+    if fault := one.faults.get(model):
+        return fault
+    if one.is_stale:
+        return "it has lost the store"
+    revision = one.revisions.get(model)
+    return "it knows no such model" if revision is None else f"at revision {revision}"

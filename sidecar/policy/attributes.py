@@ -1,0 +1,126 @@
+"""Which attributes of requests a policy looks at; taking them from a request, and giving them back.
+
+A context has the attributes that its policy names in matchers and as keys, and no others: what no
+rule asks for is nobody's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from sidecar.model.identity import Identity
+from sidecar.model.request import RequestHead
+from sidecar.policy.match import reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sidecar.model.context import Context, Values
+    from sidecar.model.identity import JSON
+    from sidecar.model.policy import Matcher, Policy, Scalar
+
+MAX_CHARS: Final = 256  # of one attribute: a longer value is left out, and so not known
+MAX_VERSION_CHARS: Final = 65  # one more than a version has: what is cut is none either way
+
+_ALWAYS: Final = frozenset({"tenant", "segment", "time", "request"})
+"""Told by every context, or made of what is told."""
+
+SECRETS: Final = frozenset(
+    {"header.authorization", "header.proxy-authorization", "header.cookie", "header.x-api-key"}
+)
+
+
+def attributes_of(policy: Policy) -> frozenset[str]:
+    """Return the attributes that decisions by `policy` can depend on, but for those always told."""
+    named = {spelled(attribute) for matcher in matchers_of(policy) for attribute in matcher}
+    named |= {spelled(rule.split.key) for rule in policy.rules if rule.split is not None}
+    return frozenset(named) - _ALWAYS
+
+
+def spelled(attribute: str) -> str:
+    """Spell an attribute in one way: the names of headers know no case."""
+    return attribute.lower() if attribute.startswith("header.") else attribute
+
+
+def matchers_of(policy: Policy) -> Iterator[Matcher]:
+    """Yield every matcher of a policy that decisions go through."""
+    for version in policy.versions.values():
+        yield from version.allow or ()
+        yield from version.deny
+        yield from version.accepts or ()
+    for segment in policy.segments.values():
+        yield from segment.when
+    for rule in policy.rules:
+        yield rule.when
+
+
+def take(attributes: Iterable[str], identity: Identity, head: RequestHead) -> dict[str, Values]:
+    """Return what a request has of `attributes`.
+
+    Left out are secrets, and values that are too long or of a kind that no matcher compares.
+    """
+    taken: dict[str, Values] = {}
+    for attribute in attributes:
+        if attribute in SECRETS:
+            continue
+        values = _plain(reader(attribute)(identity, head))
+        if values is not None:
+            taken[attribute] = values
+    return taken
+
+
+def identity_of(context: Context) -> Identity:
+    """Return the caller of a request, as far as its context tells."""
+    given = context.attributes
+    claims: dict[str, JSON] = {}
+    for attribute, values in given.items():
+        if attribute.startswith("claim.") and values:
+            # A claim of that whole name comes before a path, so it needs no objects around it.
+            claims[attribute.removeprefix("claim.")] = list(values)
+    scopes = tuple(str(scope) for scope in given.get("scope", ()))
+    return Identity(context.tenant, _text(given, "subject"), _text(given, "app"), scopes, claims)
+
+
+def head_of(context: Context) -> RequestHead:
+    """Return the head of a request, as far as its context tells."""
+    given = context.attributes
+    fields = [
+        f"{attribute.removeprefix('header.')}: {values[0]}\r\n".encode()
+        for attribute, values in given.items()
+        if attribute.startswith("header.") and attribute != "header.host" and values
+    ]
+    asked = context.asked_version
+    head = RequestHead(
+        _text(given, "method").encode(),
+        quote(_text(given, "path")).encode(),
+        fields,
+        host=_text(given, "header.host").encode(),
+        request_id=context.request_id.encode(),
+        asked_version=None if asked is None else asked.encode(),
+    )
+    head.at_s = context.at_s
+    return head
+
+
+def _text(given: dict[str, Values], attribute: str) -> str:
+    values = given.get(attribute)
+    return str(values[0]) if values else ""
+
+
+def _plain(values: Iterable[JSON]) -> Values | None:
+    plain: list[Scalar] = []
+    room = MAX_CHARS
+    for value in values:
+        if not isinstance(value, (str, int, float)):
+            return None
+        if isinstance(value, str) and not _is_unicode(value):
+            return None
+        room -= len(value) if isinstance(value, str) else 1
+        plain.append(value)
+    return tuple(plain) if room >= 0 else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether `text` can be written as JSON: a header may hold any bytes."""
+    return text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text)

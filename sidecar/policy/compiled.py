@@ -1,0 +1,126 @@
+"""All of a policy that neither kills nor readiness change, compiled once for each document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sidecar.model.policy import OnUnavailable, State
+from sidecar.policy.bucket import Sampler
+from sidecar.policy.candidate import Access
+from sidecar.policy.ruleset import CompiledRule, RuleIndex
+from sidecar.policy.segment import compile_segments
+from sidecar.policy.sticky import compile_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.model.identity import Identity
+    from sidecar.model.policy import Policy, Shadow
+    from sidecar.model.request import RequestHead
+    from sidecar.policy.match import Test
+
+
+class CompiledShadow:
+    """One shadow; `shadow` names its version and not a label of it.
+
+    `accepts` is what its version is for: a request that it cannot read proves nothing.
+    """
+
+    __slots__ = ("_sampler", "_unit", "accepts", "shadow")
+
+    def __init__(self, shadow: Shadow, model: str, accepts: Test | None) -> None:
+        self.shadow = shadow
+        self.accepts = accepts
+        self._unit = compile_unit(shadow.key)
+        self._sampler: Sampler | None = None
+        if not self.takes_all:
+            self._sampler = Sampler(f"{model}/{shadow.version}", shadow.percent)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every request is copied, so that there is nothing to draw."""
+        return self.shadow.percent == 100  # noqa: PLR2004  # percent
+
+    def takes(self, identity: Identity, head: RequestHead) -> bool:
+        """Return whether this request is copied; one without the key's unit is not."""
+        if self.accepts is not None and not self.accepts(identity, head):
+            return False
+        if self._sampler is None:
+            return True
+        unit = self._unit(identity, head)
+        return bool(unit) and self._sampler.sampled(unit)
+
+
+class CompiledPolicy:
+    """One document, compiled: labels resolved, matchers turned into tests, rules indexed.
+
+    `names` leads from every version's name and every label to the version. `chains` has, for each
+    version with a fallback, the versions to try after it, in order.
+    """
+
+    __slots__ = (
+        "accesses",
+        "chains",
+        "default",
+        "names",
+        "pins_fall_back",
+        "policy",
+        "rules",
+        "shadows",
+    )
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        segments = compile_segments(policy.segments)
+        self.accesses = {
+            name: Access(version, segments) for name, version in policy.versions.items()
+        }
+        self.names = _names(policy)
+        self.chains = _chains(policy, self.names)
+        self.default = None if policy.default is None else self.names[policy.default]
+        self.pins_fall_back = policy.on_unavailable is OnUnavailable.FALLBACK
+        rules = [
+            CompiledRule(rule, n, policy.model, self.names, self.accesses, segments)
+            for n, rule in enumerate(policy.rules)
+        ]
+        self.rules = RuleIndex(rules, segments)
+        self.shadows = self._shadows()
+
+    def _shadows(self) -> tuple[CompiledShadow, ...]:
+        """Compile the shadows that can get copies: none of a version that is retired."""
+        policy, compiled = self.policy, []
+        for shadow in policy.shadows:
+            version = self.names[shadow.version]
+            if shadow.percent > 0 and policy.versions[version].state is not State.RETIRED:
+                named = shadow if version == shadow.version else replace(shadow, version=version)
+                accepts = self.accesses[version].accepts
+                compiled.append(CompiledShadow(named, policy.model, accepts))
+        return tuple(compiled)
+
+
+def _names(policy: Policy) -> dict[str, str]:
+    names = {name: name for name in policy.versions}
+    for label, version in policy.labels.items():
+        # A version's own name wins over a label; `validate` refuses such a label.
+        names.setdefault(label, names[version])
+    return names
+
+
+def _chains(policy: Policy, names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Follow the fallbacks of each version to their end, or to where they come round."""
+    following = {
+        name: names[version.fallback]
+        for name, version in policy.versions.items()
+        if version.fallback is not None
+    }
+    chains: dict[str, tuple[str, ...]] = {}
+    for start in following:
+        chain: list[str] = []
+        name = following.get(start)
+        while name is not None and name != start and name not in chain:
+            chain.append(name)
+            name = following.get(name)
+        chains[start] = tuple(chain)
+    return chains

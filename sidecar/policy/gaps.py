@@ -1,0 +1,113 @@
+"""Where a decision hangs on what nobody told: an attribute that a context does not have.
+
+A decision is made as if what is not told were absent. It stands whatever is the case if every
+matcher that was consulted, and that asks for such an attribute, fails by what is told already.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.model.decision import Reason
+from sidecar.policy.attributes import attributes_of, spelled
+from sidecar.policy.match import compile_matcher, segments_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sidecar.model.decision import Decision
+    from sidecar.model.identity import Identity
+    from sidecar.model.policy import Matcher, Policy
+    from sidecar.model.request import RequestHead
+    from sidecar.policy.match import Test
+
+_BY_RULE = (Reason.RULE.value, Reason.SPLIT.value)
+_BEFORE_RULES = frozenset({Reason.EXPLICIT.value, Reason.PINNED.value, Reason.KILLED.value})
+
+
+class _Gap(NamedTuple):
+    """A matcher, or a split's key, that asks for what is not told; `test` is what it can tell."""
+
+    test: Test
+    missing: frozenset[str]
+
+
+class Gaps:
+    """The places of a policy that ask for attributes which are not `told`."""
+
+    def __init__(self, policy: Policy, told: frozenset[str]) -> None:
+        self._missing = attributes_of(policy) - told
+        self._policy = policy
+        self._segments = {name: self._of_segment(name, set()) for name in policy.segments}
+        self._rules = {rule.id: tuple(self._of_rule(n)) for n, rule in enumerate(policy.rules)}
+        self._versions = {
+            name: tuple(self._of((*(version.allow or ()), *version.deny, *(version.accepts or ()))))
+            for name, version in policy.versions.items()
+        }
+
+    def met(self, identity: Identity, head: RequestHead, decision: Decision) -> frozenset[str]:
+        """Return the attributes that a decision hangs on and that are not told."""
+        if not self._missing:
+            return frozenset()
+        return frozenset(
+            attribute
+            for gap in self._consulted(decision, head)
+            if gap.test(identity, head)
+            for attribute in gap.missing
+        )
+
+    def _consulted(self, decision: Decision, head: RequestHead) -> Iterator[_Gap]:
+        """Yield the gaps on the way to a decision: rules up to its own, versions considered."""
+        reason, _, deciding = decision.reason.partition(":")
+        considered = {decision.version, *(one.version for one in decision.rejected)}
+        is_by_name = head.asked_version is not None or reason in _BEFORE_RULES
+        for rule in () if is_by_name else self._policy.rules:
+            yield from self._rules[rule.id]
+            if rule.id == deciding and reason in _BY_RULE:
+                if rule.split is not None:
+                    labels = self._policy.labels
+                    considered |= {labels.get(arm, arm) for arm in rule.split.arms}
+                break
+        for name in considered & self._versions.keys():
+            yield from self._versions[name]
+
+    def _of_rule(self, number: int) -> Iterator[_Gap]:
+        rule = self._policy.rules[number]
+        missing = self._asked(rule.when)
+        if rule.split is not None:
+            missing |= {spelled(rule.split.key)} & self._missing
+        if missing:
+            yield _Gap(self._told(rule.when), missing)
+
+    def _of(self, matchers: Iterable[Matcher]) -> Iterator[_Gap]:
+        for matcher in matchers:
+            missing = self._asked(matcher)
+            if missing:
+                yield _Gap(self._told(matcher), missing)
+
+    def _told(self, matcher: Matcher) -> Test:
+        """Return the test of what a matcher asks that is told, segments left aside."""
+        left = self._missing | {"segment"}
+        return compile_matcher(
+            {name: test for name, test in matcher.items() if spelled(name) not in left}
+        )
+
+    def _asked(self, matcher: Matcher) -> frozenset[str]:
+        missing = frozenset(map(spelled, matcher)) & self._missing
+        if "segment" in matcher:
+            for name in segments_named(matcher["segment"], self._segments):
+                missing |= self._segments[name]
+        return missing
+
+    def _of_segment(self, name: str, above: set[str]) -> frozenset[str]:
+        """Return what is missing to tell who is in a segment, by itself and those it names."""
+        segment = self._policy.segments.get(name)
+        if segment is None or name in above:
+            return frozenset()
+        missing: frozenset[str] = frozenset()
+        for matcher in segment.when:
+            missing |= frozenset(map(spelled, matcher)) & self._missing
+            if "segment" in matcher:
+                for other in segments_named(matcher["segment"], self._policy.segments):
+                    missing |= self._of_segment(other, above | {name})
+        return missing

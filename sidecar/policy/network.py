@@ -1,0 +1,44 @@
+"""Networks of IP addresses, and whether an address is in one of them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_MAPPED = IPv6Network("::ffff:0:0/96")  # IPv4 addresses in IPv6 spelling (RFC 4291 2.5.5.2)
+
+
+def parse(text: str) -> IPv4Network | IPv6Network:
+    """Return a network in CIDR notation (RFC 4632); an address alone is a network of one.
+
+    Raises:
+        ValueError: it is none, or has bits set behind its prefix.
+    """
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        inner = int(network.network_address) & 0xFFFF_FFFF
+        return IPv4Network((inner, network.prefixlen - _MAPPED.prefixlen))
+    return network
+
+
+def within(networks: Iterable[str]) -> Callable[[str], bool]:
+    """Return the test that a text is an address of one of `networks`, in either spelling.
+
+    Raises:
+        ValueError: one of them is no network.
+    """
+    parsed = tuple(parse(network) for network in networks)
+
+    def holds(text: str) -> bool:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in parsed)
+
+    return holds

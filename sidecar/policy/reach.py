@@ -1,0 +1,130 @@
+"""Whom rules and versions can reach: what is sure of every caller, before any one has come.
+
+Kills, health and pins change by the minute and are left aside: sure is what the document alone
+decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sidecar.model.policy import Operators, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.model.policy import Condition, Matcher, Policy, Rule, Scalar, Split
+
+
+def named(policy: Policy, ref: str) -> str | None:
+    """Return the version that a name or label means; None when there is none."""
+    name = ref if ref in policy.versions else policy.labels.get(ref, "")
+    return name if name in policy.versions else None
+
+
+def bar(policy: Policy, ref: str) -> str:
+    """Return why a version can serve nobody whom a rule or default sends to it, or nothing."""
+    name = named(policy, ref)
+    if name is None:
+        return ""  # which is told where it is named
+    version = policy.versions[name]
+    if version.state is not State.ACTIVE:
+        return f"{name} is {version.state.value}"
+    return f"{name} is denied to everybody" if {} in version.deny else ""
+
+
+def fallbacks(policy: Policy, ref: str) -> Iterator[str]:
+    """Yield a version and those that it falls back to, in order; each once."""
+    name, seen = named(policy, ref), set[str]()
+    while name is not None and name not in seen:
+        seen.add(name)
+        yield name
+        after = policy.versions[name].fallback
+        name = None if after is None else named(policy, after)
+
+
+def answers_everybody(policy: Policy) -> bool:
+    """Return whether no caller gets past the rules."""
+    return any(not rule.when and _answers(rule, policy) for rule in policy.rules)
+
+
+def unreached(policy: Policy) -> Iterator[tuple[int, str]]:
+    """Yield the rules that no caller gets to, by index, each with the reason."""
+    whole: dict[frozenset[str], str] = {}
+    tenants: dict[str, str] = {}
+    for n, rule in enumerate(policy.rules):
+        conditions = _conditions(rule.when)
+        own = _tenants(rule.when)
+        before = _covering(conditions, whole)
+        if before is not None:
+            whom = "every caller" if frozenset() in whole else "all whom this one matches"
+            yield n, f'never reached: rule "{before}" before it answers {whom}'
+        elif own and all(tenant in tenants for tenant in own):
+            by = ", ".join(f'"{one}"' for one in sorted({tenants[tenant] for tenant in own})[:3])
+            yield n, f"never reached: all of its tenants are answered before, by rule {by}"
+        elif _answers(rule, policy):
+            whole[conditions] = rule.id
+            if len(rule.when) == 1:
+                for tenant in own:
+                    tenants.setdefault(tenant, rule.id)
+
+
+def _covering(conditions: frozenset[str], whole: dict[frozenset[str], str]) -> str | None:
+    """Return the rule that answers a part of these conditions, which is more callers."""
+    parts = (frozenset[str](), *(frozenset({one}) for one in sorted(conditions)), conditions)
+    return next((whole[part] for part in parts if part in whole), None)
+
+
+def _conditions(when: Matcher) -> frozenset[str]:
+    """Spell each condition so that the same one is the same text."""
+    return frozenset(f"{attribute} {_spelled(value)}" for attribute, value in when.items())
+
+
+def _spelled(condition: Condition) -> str:
+    options = _options(condition)
+    if options is None:
+        return msgspec.json.encode(condition).decode()
+    return " ".join(sorted({msgspec.json.encode(option).decode() for option in options}))
+
+
+def _options(condition: Condition) -> tuple[Scalar, ...] | None:
+    """Return the values any of which a condition wants; None when it wants something else."""
+    if not isinstance(condition, Operators):
+        return condition if isinstance(condition, tuple) else (condition,)
+    return condition.in_ if condition == Operators(in_=condition.in_) else None
+
+
+def _tenants(when: Matcher) -> frozenset[str]:
+    """Return the tenants that a matcher names, if it names them all as texts."""
+    options = (_options(when["tenant"]) if "tenant" in when else None) or ()
+    names = frozenset(option for option in options if isinstance(option, str))
+    return names if len(names) == len(set(options)) else frozenset()
+
+
+def _answers(rule: Rule, policy: Policy) -> bool:
+    """Return whether a rule passes on none of those whom its `when` matches."""
+    if rule.deny is not None:
+        return True
+    if rule.split is not None:
+        return _serves_all(rule.split, policy)
+    return rule.serve is not None and _is_open(rule.serve, policy)
+
+
+def _serves_all(split: Split, policy: Policy) -> bool:
+    if split.key != "request" and split.otherwise is None:
+        return False
+    served = [ref for ref, weight in split.arms.items() if weight]
+    if split.otherwise is not None:
+        served.append(split.otherwise)
+    return bool(served) and all(_is_open(ref, policy) for ref in served)
+
+
+def _is_open(ref: str, policy: Policy) -> bool:
+    name = named(policy, ref)
+    if name is None:
+        return False
+    version = policy.versions[name]
+    is_for_all = version.allow is None and not version.deny and version.accepts is None
+    return is_for_all and version.state is State.ACTIVE

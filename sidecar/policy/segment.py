@@ -1,0 +1,82 @@
+"""Segments compiled: who is in each, asked by the matchers that name them."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+from sidecar.policy.match import (
+    Membership,
+    Needs,
+    compile_matcher,
+    needs,
+    remembering,
+    segments_named,
+    tenants_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.model.identity import Identity
+    from sidecar.model.policy import Segment
+    from sidecar.model.request import RequestHead
+    from sidecar.policy.match import Memberships, Test
+
+MAX_DEPTH = 16  # segments that name segments; each costs a call, and the stack has an end
+
+
+def compile_segments(segments: Mapping[str, Segment]) -> dict[str, Membership]:
+    """Compile each segment once, those first that others name.
+
+    Raises:
+        KeyError: a segment that is not there is named.
+        ValueError: segments name each other in a circle, or too deeply; a bad condition.
+    """
+    named = {name: references(segment, segments) for name, segment in segments.items()}
+    compiled: dict[str, Membership] = {}
+    depths: dict[str, int] = {}
+    try:
+        order = tuple(TopologicalSorter(named).static_order())
+    except CycleError as error:
+        raise ValueError(f"segments in a circle: {', '.join(error.args[1])}") from error
+    for name in order:
+        depths[name] = max((depths[other] + 1 for other in named[name]), default=1)
+        if depths[name] > MAX_DEPTH:
+            raise ValueError(f'segment "{name}" names others more than {MAX_DEPTH} deep')
+        compiled[name] = _compile(segments[name], compiled)
+    return compiled
+
+
+def references(segment: Segment, known: Mapping[str, object]) -> frozenset[str]:
+    """Return the segments that a segment names, itself perhaps; `known` are all there are."""
+    found: set[str] = set()
+    for matcher in segment.when:
+        condition = matcher.get("segment")
+        if condition is not None:
+            found |= segments_named(condition, known)
+    return frozenset(found)
+
+
+def _compile(segment: Segment, known: Memberships) -> Membership:
+    include, exclude = tenants_of(segment.include), tenants_of(segment.exclude)
+    whens = tuple(compile_matcher(matcher, known) for matcher in segment.when)
+    needed = needs(segment.when, known)
+    if include or exclude:
+        needed = max(needed, Needs.TENANT)
+    test = _member(include, exclude, whens)
+    if needed is Needs.IDENTITY:
+        test = remembering(test)
+    return Membership(test, needed, None if whens else include)
+
+
+def _member(include: frozenset[str], exclude: frozenset[str], whens: tuple[Test, ...]) -> Test:
+    def is_member(identity: Identity, head: RequestHead) -> bool:
+        tenant = identity.tenant
+        if tenant in include:
+            return True
+        if tenant in exclude:
+            return False
+        return any(test(identity, head) for test in whens)
+
+    return is_member

@@ -1,0 +1,232 @@
+"""`rmv apply` knows what files last said, what the store says, and what the files say now."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec import structs
+from redis import Redis
+
+from sidecar.cli.apply import EditedError, apply_policy
+from sidecar.cli.review import review
+from sidecar.policy import codec
+from sidecar.store.memory import MemoryStore
+from tests.cli.conftest import POLICY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Rmv
+
+TUMOR = codec.decode(POLICY.encode(), source="")
+TO_V2 = POLICY.replace("default: v1", "default: v2")
+FRAUD = POLICY.replace("model: tumor", "model: fraud")
+BETA_TO_V1 = POLICY.replace("serve: v2", "serve: v1")
+
+
+def edit(url: str, text: str, model: str = "tumor") -> None:
+    """Write a document as redis-cli does, past every command."""
+    with Redis.from_url(url) as client:
+        client.set(f"{os.environ['RMV_PREFIX']}:policy:{model}", text)
+
+
+def write(tmp_path: Path, **documents: str) -> Path:
+    """Write a folder of documents in the place of what was in it."""
+    made = tmp_path / "policies"
+    made.mkdir(exist_ok=True)
+    for old in made.iterdir():
+        old.unlink()
+    for name, text in documents.items():
+        (made / f"{name}.yaml").write_text(text)
+    return made
+
+
+def test_a_direct_edit_that_the_files_lack_is_not_overwritten(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    edit(valkey_url, TO_V2)
+
+    refused = tumor("apply", "-f", write(tmp_path, fraud=FRAUD, tumor=POLICY))
+
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith(
+        "error: tumor was edited since it was last applied: a direct edit\n"
+        '  ~ default: "v1" -> "v2"\n'
+    )
+    assert "--force" in refused.err
+    assert "default: v2" in tumor("get", "tumor").out
+    assert tumor("get", "fraud").code == 1  # nor was anything else applied
+
+
+def test_force_overwrites_an_edit_and_names_it(tumor: Rmv, valkey_url: str, tmp_path: Path) -> None:
+    edit(valkey_url, TO_V2)
+
+    forced = tumor("apply", "-f", write(tmp_path, tumor=POLICY), "--force")
+
+    assert forced.out == "tumor configured (revision 2, replaces a direct edit)\n"
+    assert "default: v1" in tumor("get", "tumor").out
+
+
+def test_an_edit_that_the_files_do_not_touch_is_lost_all_the_same_and_so_refused(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    edit(valkey_url, TO_V2)
+
+    refused = tumor("apply", "-f", write(tmp_path, tumor=BETA_TO_V1), "--json")
+
+    (told,) = json.loads(refused.out)
+    assert refused.code == 1
+    assert told["outcome"] == "refused"
+    assert told["replaced"] == "a direct edit"
+    assert [one["path"] for one in told["changes"]] == ["rules[beta].serve", "default"]
+
+
+def test_an_edit_that_the_files_contain_is_no_obstacle(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    edit(valkey_url, TO_V2)
+
+    merged = TO_V2.replace("serve: v2", "serve: v1")
+    ran = tumor("apply", "-f", write(tmp_path, tumor=merged))
+
+    assert ran.out == "tumor configured (revision 2)\n"
+
+
+def test_files_that_say_what_an_edit_said_take_it_over(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    edit(valkey_url, TO_V2)
+
+    taken = tumor("apply", "-f", write(tmp_path, tumor=TO_V2))
+    again = tumor("apply", "-f", write(tmp_path, tumor=TO_V2))
+    back = tumor("apply", "-f", write(tmp_path, tumor=POLICY))
+
+    assert taken.out == "tumor taken over (revision 2)\n"
+    assert again.out == "tumor unchanged (revision 2)\n"
+    assert back.out == "tumor configured (revision 3)\n"
+
+
+def test_an_old_document_put_back_by_hand_is_an_edit(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    old = tumor("get", "tumor").out  # marked as applied, as it once was
+    tumor("apply", "-f", write(tmp_path, tumor=TO_V2))
+    edit(valkey_url, old)
+
+    refused = tumor("apply", "-f", write(tmp_path, tumor=TO_V2))
+
+    assert refused.code == 1
+    assert "a direct edit" in refused.err
+
+
+def test_edits_can_be_left_alone(tumor: Rmv, valkey_url: str, tmp_path: Path) -> None:
+    edit(valkey_url, TO_V2)
+
+    ran = tumor("apply", "-f", write(tmp_path, fraud=FRAUD, tumor=POLICY), "--keep-edits")
+    both = tumor("apply", "-f", write(tmp_path, tumor=POLICY), "--keep-edits", "--force")
+
+    assert ran.code == 0
+    assert ran.out == "fraud created (revision 1)\ntumor kept (revision 0)\n"
+    assert "a direct edit" in ran.err
+    assert both.code == 2
+
+
+async def test_a_document_that_files_never_said_is_an_edit_as_a_whole() -> None:
+    store = MemoryStore()
+    await store.edit("tumor", TO_V2.encode())
+
+    with pytest.raises(EditedError, match="tumor was never applied: revision 1 by direct"):
+        await apply_policy(store, TUMOR, "ann", "")
+
+
+async def test_an_adopted_edit_is_told_by_its_revision_and_so_is_a_commit() -> None:
+    store = MemoryStore()
+    await apply_policy(store, TUMOR, "ann", "")
+    await store.edit("tumor", TO_V2.encode())
+    stored = await store.get_policy("tumor")
+    assert stored is not None
+    changed = structs.replace(stored.policy, default=None)
+    await store.commit(changed, expected=stored.raw, actor="bob", comment="no default")
+
+    found = await review(store, "tumor", TUMOR)
+
+    assert found.editors == ("revision 3 by bob (no default)", "revision 2 by direct")
+    assert [one.spell() for one in found.undone] == ["default"]
+
+
+async def test_an_apply_by_anybody_is_what_files_last_said() -> None:
+    store = MemoryStore()
+    await apply_policy(store, TUMOR, "ann", "")
+    await apply_policy(store, structs.replace(TUMOR, default="v2"), "bob", "")
+
+    outcome = await apply_policy(store, TUMOR, "ann", "")
+
+    assert (outcome.outcome, outcome.revision, outcome.replaced) == ("configured", 3, "")
+
+
+def test_a_dry_run_tells_what_would_change_and_changes_nothing(tumor: Rmv, tmp_path: Path) -> None:
+    made = write(tmp_path, fraud=FRAUD, tumor=TO_V2)
+
+    ran = tumor("apply", "-f", made, "--dry-run")
+
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "fraud created (dry run)"
+    assert '  + default: "v1"' in ran.out
+    assert ran.out.endswith('tumor configured (dry run)\n  ~ default: "v1" -> "v2"\n')
+    assert [one["revision"] for one in json.loads(tumor("get", "--json").out)] == [1]
+
+
+def test_pruning_deletes_what_the_folder_lacks(tumor: Rmv, tmp_path: Path) -> None:
+    tumor("apply", "-f", write(tmp_path, fraud=FRAUD))
+    without = tumor("get", "tumor")
+
+    planned = tumor("apply", "-f", tmp_path / "policies", "--prune", "--dry-run")
+    pruned = tumor("apply", "-f", tmp_path / "policies", "--prune")
+
+    assert without.code == 0
+    assert "tumor deleted (dry run)\n  - versions.v1: " in planned.out
+    assert pruned.out == "fraud unchanged (revision 1)\ntumor deleted (revision 1)\n"
+    assert tumor("get", "tumor").code == 1
+    assert tumor("history", "tumor").code == 0
+
+
+def test_pruning_needs_a_folder_and_spares_edits(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    made = write(tmp_path, fraud=FRAUD)
+    edit(valkey_url, TO_V2)
+
+    a_file = tumor("apply", "-f", made / "fraud.yaml", "--prune")
+    edited = tumor("apply", "-f", made, "--prune")
+
+    assert (a_file.code, edited.code) == (2, 1)
+    assert "tumor was edited" in edited.err
+    assert tumor("get", "tumor").code == 0
+
+
+def test_a_diff_exits_as_diff_does(tumor: Rmv, tmp_path: Path) -> None:
+    same = tumor("diff", "-f", write(tmp_path, tumor=POLICY))
+    different = tumor("diff", "-f", write(tmp_path, fraud=FRAUD, tumor=TO_V2))
+    wrong = tumor("diff", "-f", tmp_path / "none.yaml")
+    unreachable = tumor("diff", "-f", tmp_path / "policies", "--redis", f"unix://{tmp_path}/none")
+
+    assert same == (0, "", "")
+    assert different.code == 1
+    assert different.out.startswith("fraud (new)\n  + versions.v1: ")
+    assert different.out.endswith('tumor (revision 1)\n  ~ default: "v1" -> "v2"\n')
+    assert (wrong.code, unreachable.code) == (2, 2)
+    assert "cannot be reached" in unreachable.err
+
+
+def test_a_diff_tells_of_an_edit_that_would_be_lost(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    edit(valkey_url, TO_V2)
+
+    ran = tumor("diff", "-f", write(tmp_path, tumor=POLICY))
+
+    assert ran.out == 'tumor (revision 0)\n  ~ default: "v2" -> "v1"\n'
+    assert ran.err.startswith("warning: tumor was edited since it was last applied: a direct edit")

@@ -1,0 +1,146 @@
+"""`rmv rollback` goes back by going on: an earlier document, committed anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+
+from sidecar.cli.waiting import NotAcknowledgedError, acknowledged
+from sidecar.store.base import Instance
+from tests.cli.conftest import POLICY
+from tests.support.clock import HandClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Rmv
+
+TO_V2 = POLICY.replace("default: v1", "default: v2")
+
+
+@pytest.fixture
+def moved(tumor: Rmv, tmp_path: Path) -> Rmv:
+    """Run the command on a store whose policy has a second revision, with another default."""
+    file = tmp_path / "moved.yaml"
+    file.write_text(TO_V2)
+    assert tumor("apply", "-f", file).code == 0
+    return tumor
+
+
+def test_what_was_said_before_is_committed_as_the_next_revision(moved: Rmv) -> None:
+    ran = moved("rollback", "tumor", "--actor", "ann")
+    newest = json.loads(moved("history", "tumor", "--json").out)[0]
+
+    assert ran.code == 0
+    assert ran.out == ('tumor rolled back to revision 1 (revision 3)\n  ~ default: "v2" -> "v1"\n')
+    assert "default: v1" in moved("get", "tumor").out
+    assert (newest["actor"], newest["comment"]) == ("ann", "rollback to revision 1")
+
+
+def test_a_second_rollback_undoes_the_first(moved: Rmv) -> None:
+    moved("rollback", "tumor")
+
+    moved("rollback", "tumor")
+
+    assert "default: v2" in moved("get", "tumor").out
+
+
+def test_a_revision_can_be_named(moved: Rmv) -> None:
+    named = json.loads(moved("rollback", "tumor", "1", "--json").out)
+    again = moved("rollback", "tumor", "1")
+    unknown = moved("rollback", "tumor", "9")
+
+    assert named == {
+        "model": "tumor",
+        "revision": 3,
+        "rolled_back_to": 1,
+        "changes": [{"path": "default", "before": "v2", "after": "v1"}],
+        "waited": None,
+    }
+    assert again.out == "tumor unchanged: it says what revision 1 says (revision 3)\n"
+    assert unknown.code == 1
+    assert unknown.err == (
+        "error: the history of tumor has no revision 9; `rmv history tumor` lists what it has\n"
+    )
+
+
+def test_the_first_revision_has_nothing_to_go_back_to(tumor: Rmv) -> None:
+    assert "no earlier revision" in tumor("rollback", "tumor").err
+    assert "did you mean `tumor`" in tumor("rollback", "tumour").err
+
+
+def test_a_deleted_model_comes_back(tumor: Rmv, tmp_path: Path) -> None:
+    other = tmp_path / "only"
+    other.mkdir()
+    (other / "fraud.yaml").write_text(POLICY.replace("model: tumor", "model: fraud"))
+    tumor("apply", "-f", other, "--prune")
+
+    ran = tumor("rollback", "tumor")
+
+    assert ran.out.startswith("tumor rolled back to revision 1 (revision 2)\n")
+    assert tumor("explain", "tumor").code == 0
+
+
+def test_files_do_not_undo_a_rollback_until_they_say_so_too(moved: Rmv, tmp_path: Path) -> None:
+    moved("rollback", "tumor", "--actor", "ann")
+
+    refused = moved("apply", "-f", tmp_path / "moved.yaml")
+    agreed = moved("apply", "-f", tmp_path / "tumor.yaml")
+    anew = moved("apply", "-f", tmp_path / "moved.yaml")
+
+    assert refused.code == 1
+    assert "revision 3 by ann (rollback to revision 1)" in refused.err
+    assert agreed.out == "tumor taken over (revision 4)\n"
+    assert anew.out == "tumor configured (revision 5)\n"
+
+
+class Sidecars:
+    """Sidecars that decide by a later revision each time they are looked at."""
+
+    def __init__(self, clock: HandClock, *looks: list[Instance]) -> None:
+        self._clock = clock
+        self._looks = [*looks]
+
+    async def fleet(self) -> list[Instance]:
+        self._clock.advance(0.25)
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+
+def at(name: str, revision: int, fault: str = "") -> Instance:
+    return Instance(name, {"tumor": revision}, faults={"tumor": fault} if fault else {})
+
+
+async def test_waiting_ends_when_the_last_sidecar_has_come_along() -> None:
+    clock = HandClock()
+    fleet = Sidecars(clock, [at("a", 1), at("b", 2)], [at("a", 2), at("b", 3)])
+    began_s = clock.monotonic_s()
+
+    reached = await acknowledged(fleet, "tumor", 2, began_s=began_s, timeout_s=30, clock=clock)
+
+    assert (reached.instances, reached.seconds) == (2, 0.5)
+
+
+async def test_waiting_has_an_end_that_names_who_is_behind() -> None:
+    clock = HandClock()
+    fleet = Sidecars(clock, [at("a", 2), at("b", 1, "unknown version"), Instance("c", {})])
+    began_s = clock.monotonic_s()
+
+    with pytest.raises(NotAcknowledgedError) as raised:
+        await acknowledged(fleet, "tumor", 2, began_s=began_s, timeout_s=1, clock=clock)
+
+    text = str(raised.value)
+    assert "2 of 3 sidecars do not decide by it after 1 s" in text
+    assert "b (unknown version), c (it knows no such model)" in text
+
+
+def test_a_direct_edit_is_taken_back(tumor: Rmv, valkey_url: str) -> None:
+    with Redis.from_url(valkey_url) as client:
+        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", TO_V2)
+
+    ran = tumor("rollback", "tumor")
+
+    assert ran.out.startswith("tumor rolled back to revision 1 (revision 2)\n")

@@ -1,0 +1,112 @@
+"""Segments: include beats exclude beats conditions, and they may name each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.model.policy import Operators, Segment
+from sidecar.policy.match import Needs
+from sidecar.policy.segment import MAX_DEPTH, compile_segments
+from tests.policy.examples import caller, make_head
+
+if TYPE_CHECKING:
+    from sidecar.model.policy import Matcher
+
+HEAD = make_head()
+GOLD: Matcher = {"claim.plan": "gold"}
+
+
+def test_include_beats_exclude_beats_conditions() -> None:
+    beta = compile_segments(
+        {"beta": Segment(include=("acme",), exclude=("acme", "globex"), when=(GOLD,))}
+    )["beta"]
+
+    assert beta.test(caller("acme"), HEAD)
+    assert not beta.test(caller("globex", claims={"plan": "gold"}), HEAD)
+    assert beta.test(caller("initech", claims={"plan": "gold"}), HEAD)
+    assert not beta.test(caller("initech", claims={"plan": "tin"}), HEAD)
+
+
+def test_any_matcher_of_when_is_enough() -> None:
+    staff = compile_segments({"staff": Segment(when=({"app": "ops"}, {"scope": "staff"}))})["staff"]
+
+    assert staff.test(caller(app="ops"), HEAD)
+    assert staff.test(caller(scopes=("staff",)), HEAD)
+    assert not staff.test(caller(), HEAD)
+
+
+def test_a_caller_without_a_tenant_is_in_no_list() -> None:
+    listed = compile_segments({"one": Segment(include=("",)), "two": Segment(exclude=("",))})
+
+    assert not listed["one"].test(caller(""), HEAD)
+
+
+def test_a_segment_may_name_others_in_any_order() -> None:
+    compiled = compile_segments(
+        {
+            "outer": Segment(when=({"segment": ("inner", "other"), "app": "web"},)),
+            "other": Segment(include=("globex",)),
+            "inner": Segment(include=("acme",)),
+            "rest": Segment(when=({"segment": Operators(not_in=("outer",))},)),
+        }
+    )
+
+    assert compiled["outer"].test(caller("acme", app="web"), HEAD)
+    assert not compiled["outer"].test(caller("acme", app="ios"), HEAD)
+    assert not compiled["outer"].test(caller("initech", app="web"), HEAD)
+    assert compiled["rest"].test(caller("initech"), HEAD)
+    assert not compiled["rest"].test(caller("globex", app="web"), HEAD)
+
+
+@pytest.mark.parametrize(
+    "when", [{"segment": "b"}, {"segment": "a"}, {"segment": Operators(exists=True)}]
+)
+def test_a_circle_is_refused(when: Matcher) -> None:
+    with pytest.raises(ValueError, match="circle"):
+        compile_segments({"a": Segment(when=(when,)), "b": Segment(when=({"segment": "a"},))})
+
+
+def test_names_that_lead_too_deep_are_refused() -> None:
+    chain = {f"s{n}": Segment(when=({"segment": f"s{n + 1}"},)) for n in range(5_000)}
+    end = {"s5000": Segment(include=("acme",))}
+    short = {f"s{n}": chain[f"s{n}"] for n in range(5_001 - MAX_DEPTH, 5_000)}
+
+    assert compile_segments(short | end)[f"s{5_001 - MAX_DEPTH}"].test(caller("acme"), HEAD)
+    with pytest.raises(ValueError, match="deep"):
+        compile_segments(chain | end)
+
+
+def test_an_unknown_segment_is_refused() -> None:
+    with pytest.raises(KeyError):
+        compile_segments({"a": Segment(when=({"segment": "gone"},))})
+
+
+@pytest.mark.parametrize(
+    ("segment", "needed"),
+    [
+        (Segment(include=("acme",)), Needs.TENANT),
+        (Segment(exclude=("acme",), when=({},)), Needs.TENANT),
+        (Segment(include=("acme",), when=(GOLD,)), Needs.IDENTITY),
+        (Segment(when=({"header.x-beta": True},)), Needs.REQUEST),
+        (Segment(when=({"time": Operators(until="2026-01-01T00:00:00Z")},)), Needs.REQUEST),
+        (Segment(when=({"segment": "gold"},)), Needs.IDENTITY),
+    ],
+)
+def test_a_segment_needs_what_its_matchers_need(segment: Segment, needed: Needs) -> None:
+    compiled = compile_segments({"one": segment, "gold": Segment(when=(GOLD,))})
+
+    assert compiled["one"].needs is needed
+
+
+def test_a_segment_of_lists_alone_knows_its_tenants() -> None:
+    compiled = compile_segments(
+        {
+            "listed": Segment(include=("acme", "globex"), exclude=("globex", "initech")),
+            "open": Segment(include=("acme",), when=(GOLD,)),
+        }
+    )
+
+    assert compiled["listed"].tenants == frozenset({"acme", "globex"})
+    assert compiled["open"].tenants is None

@@ -1,0 +1,107 @@
+"""A snapshot follows kills and readiness without compiling its document again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.model.policy import Policy, Rule, Shadow, Split
+from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.snapshot import compile_snapshot
+from tests.policy.examples import caller, make_head, make_policy
+from tests.policy.policies import VERSIONS, callers, heads, policies
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import Identity
+    from sidecar.model.request import RequestHead
+
+HEAD = make_head()
+NAMES = st.sampled_from(VERSIONS)
+
+
+@given(
+    policies(),
+    st.dictionaries(NAMES, st.just("why")),
+    st.frozensets(NAMES),
+    st.lists(st.tuples(callers(), heads()), min_size=1, max_size=4),
+)
+def test_other_kills_decide_as_a_snapshot_made_anew(
+    policy: Policy,
+    kills: dict[str, str],
+    unready: frozenset[str],
+    requests: list[tuple[Identity, RequestHead]],
+) -> None:
+    before = compile_snapshot(policy, {}, {})
+    for identity, head in requests:
+        resolve(before, identity, head)  # what it remembers must not show afterwards
+
+    after, anew = before.with_health(kills, unready), compile_snapshot(policy, {}, kills, unready)
+
+    for identity, head in requests:
+        decision = resolve(after, identity, head)
+        assert decision == resolve(anew, identity, head)
+        assert shadows_for(after, identity, head, decision) == shadows_for(
+            anew, identity, head, decision
+        )
+
+
+def test_a_kill_compiles_no_document() -> None:
+    snapshot = compile_snapshot(make_policy(Rule(id="r", split=Split(arms={"v1": 1}))), {}, {})
+
+    killed = snapshot.with_health({"v1": "why"}, frozenset())
+
+    assert killed.compiled is snapshot.compiled
+    assert killed.pins is snapshot.pins
+    assert resolve(killed, caller(), HEAD).version == ""
+    assert resolve(killed.with_health({}, frozenset()), caller(), HEAD).version == "v1"
+
+
+def test_a_label_means_its_version_wherever_one_is_named() -> None:
+    policy = Policy(
+        model="tumor",
+        versions=make_policy().versions,
+        labels={"stable": "v1", "canary": "v2"},
+        rules=(
+            Rule(id="one", when={"tenant": "one"}, serve="canary"),
+            Rule(
+                id="two",
+                when={"tenant": "two"},
+                split=Split(arms={"canary": 1}, key="subject", otherwise="canary"),
+            ),
+        ),
+        default="stable",
+        shadows=(Shadow(version="canary"),),
+    )
+    pins = {"three": "canary"}
+    snapshot = compile_snapshot(policy, pins, {})
+
+    def served(tenant: str, subject: str = "", asked: bytes | None = None) -> str:
+        head = make_head(asked_version=asked)
+        return resolve(snapshot, caller(tenant, subject=subject), head).version
+
+    assert served("one") == served("two", "s") == served("two") == served("three") == "v2"
+    assert served("four") == "v1"
+    assert served("four", asked=b"canary") == "v2"
+    decision = resolve(snapshot, caller("four"), HEAD)
+    assert shadows_for(snapshot, caller("four"), HEAD, decision) == (Shadow(version="v2"),)
+    assert shadows_for(snapshot, caller("one"), HEAD, resolve(snapshot, caller("one"), HEAD)) == ()
+
+
+def test_moving_a_label_moves_whoever_is_pinned_to_it() -> None:
+    pins = {"acme": "stable"}
+    versions = make_policy().versions
+
+    served = [
+        resolve(
+            compile_snapshot(
+                Policy(model="tumor", versions=versions, labels={"stable": version}), pins, {}
+            ),
+            caller("acme"),
+            HEAD,
+        )
+        for version in ("v1", "v2")
+    ]
+
+    assert [(one.version, one.reason) for one in served] == [("v1", "PINNED"), ("v2", "PINNED")]
