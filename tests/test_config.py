@@ -261,6 +261,8 @@ def test_a_store_that_no_url_means_is_told_with_its_line(tmp_path: Path) -> None
     file = written(tmp_path, 'no_auth = true\nredis = "localhost:6379"\n')
 
     assert refused(file).startswith(f"{file}:2: redis: the URL must begin with redis://")
+    with pytest.raises(ConfigError, match=":2: redis: the URL must begin with redis://"):
+        read(file, {}, {})
 
 
 def test_a_word_that_is_none_of_the_allowed_is_told_with_them() -> None:
