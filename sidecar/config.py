@@ -216,6 +216,9 @@ def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
         return
     if settings.client_certs != "off" and settings.client_ca_file is None:
         yield "tls.client_certs", "says that clients have certificates: set tls.client_ca_file too"
+    if settings.client_certs == "off" and settings.client_ca_file is not None:
+        why = 'has no effect without tls.client_certs: set that to "required" or "optional"'
+        yield "tls.client_ca_file", why
     try:
         tls.load(settings)
     except tls.TlsFileError as error:
