@@ -349,8 +349,9 @@ class _Settings:
 
     def _explain(self, path: str, why: str, value: object) -> str:
         """Say an error of msgspec in the words of this file."""
-        if why.startswith("Invalid enum value"):
-            return words.one_of(_choices(self._known[path].type), value)
+        wanted = self._known[path].type
+        if get_origin(wanted) is Literal or why.startswith("Invalid enum value"):
+            return words.one_of(_choices(wanted), value)
         found = re.fullmatch(r"Object contains unknown field `(.*)`", why)
         if found is None:
             return words.plain(why, value)
