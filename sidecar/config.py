@@ -30,7 +30,7 @@ from sidecar.runtime import tls
 from sidecar.runtime.sockets import MAX_PATH_BYTES, UNIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
 
@@ -124,20 +124,15 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag
     `flags` are keyed by setting (`limits.head_bytes`); relative paths in the file start at its
     folder. Raises ConfigError that names every problem: where, setting, reason.
     """
-    settings = _Settings(file, environ, flags)
-    config = settings.decode()
-    problems = tuple(settings.describe(path, why) for path, why in _contradictions(config))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return config
+    return _Settings(file, environ, flags).decode(_contradictions)
 
 
 def read(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag]) -> Config:
     """Return the configuration as `load` does, unchecked for serving: tools need only its store.
 
-    Raises ConfigError on unknown settings and wrong types.
+    Raises ConfigError on unknown settings, wrong types and a store that no URL means.
     """
-    return _Settings(file, environ, flags).decode()
+    return _Settings(file, environ, flags).decode(_redis_faults)
 
 
 def allow_list(config: Config) -> AllowList:
@@ -233,6 +228,9 @@ def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
         return
     if settings.client_certs != "off" and settings.client_ca_file is None:
         yield "tls.client_certs", "says that clients have certificates: set tls.client_ca_file too"
+    if settings.client_certs == "off" and settings.client_ca_file is not None:
+        why = 'has no effect without tls.client_certs: set that to "required" or "optional"'
+        yield "tls.client_ca_file", why
     try:
         tls.load(settings)
     except tls.TlsFileError as error:
@@ -287,8 +285,12 @@ class _Settings:
             if value is not None:
                 self._given[path] = _Given(value, "--" + path.replace("_", "-"))
 
-    def decode(self) -> Config:
-        """Return the settings as one Config; ConfigError names every one that does not fit."""
+    def decode(self, check: Callable[[Config], Iterable[tuple[str, str]]]) -> Config:
+        """Return the settings as one Config.
+
+        Raises ConfigError that names every one that does not fit; if all do, every fault that
+        `check` finds: setting, reason.
+        """
         problems: list[str] = []
         tree: dict[str, dict[str, object]] = {"": {}}
         for path, given in self._given.items():
@@ -300,7 +302,11 @@ class _Settings:
         problems += [self.describe(path, "is required here") for path in self._missing()]
         if problems:
             raise ConfigError("\n".join(problems))
-        return msgspec.convert({**tree.pop(""), **tree}, Config)
+        config = msgspec.convert({**tree.pop(""), **tree}, Config)
+        problems = [self.describe(path, why) for path, why in check(config)]
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return config
 
     def describe(self, path: str, why: str) -> str:
         """Return `source: setting: reason`; `path` may go deeper than a setting (`routes[1]`).
@@ -364,8 +370,9 @@ class _Settings:
 
     def _explain(self, path: str, why: str, value: object) -> str:
         """Say an error of msgspec in the words of this file."""
-        if why.startswith("Invalid enum value"):
-            return words.one_of(_choices(self._known[path].type), value)
+        wanted = self._known[path].type
+        if get_origin(wanted) is Literal or why.startswith("Invalid enum value"):
+            return words.one_of(_choices(wanted), value)
         found = re.fullmatch(r"Object contains unknown field `(.*)`", why)
         if found is None:
             return words.plain(why, value)

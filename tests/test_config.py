@@ -272,17 +272,25 @@ def test_a_store_that_no_url_means_is_told_with_its_line(tmp_path: Path) -> None
     file = written(tmp_path, 'no_auth = true\nredis = "localhost:6379"\n')
 
     assert refused(file).startswith(f"{file}:2: redis: the URL must begin with redis://")
+    with pytest.raises(ConfigError, match=":2: redis: the URL must begin with redis://"):
+        read(file, {}, {})
 
 
 def test_a_word_that_is_none_of_the_allowed_is_told_with_them() -> None:
-    environ = {"RMV_TLS__CERT_FILE": "c", "RMV_TLS__KEY_FILE": "k", "RMV_TLS__CLIENT_CERTS": "yes"}
-    environ |= {"RMV_IDENTITY__ALGORITHMS": "RS512"}
+    environ = {"RMV_TLS__CLIENT_CERTS": "yes", "RMV_IDENTITY__ALGORITHMS": "RS512"}
 
     assert refused(environ=environ).splitlines()[:2] == [
-        'RMV_TLS__CLIENT_CERTS: `off`, `optional` or `required` is expected, not text "yes"',
-        "RMV_IDENTITY__ALGORITHMS: [0]: `RS256`, `ES256`, `EdDSA` or `HS256` is expected,"
+        'RMV_TLS__CLIENT_CERTS: "off", "optional" or "required" is expected, not text "yes"',
+        'RMV_IDENTITY__ALGORITHMS: [0]: "RS256", "ES256", "EdDSA" or "HS256" is expected,'
         ' not text "RS512"',
     ]
+
+
+def test_a_word_that_looks_like_a_number_is_told_with_its_quotes(tmp_path: Path) -> None:
+    file = written(tmp_path, "no_auth = true\n[tls]\nmin_version = 1.2\n")
+
+    told = f'{file}:3: tls.min_version: "1.2" or "1.3" is expected, not the number 1.2'
+    assert refused(file).splitlines()[0] == told
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,8 @@ def plain(message: str, value: object) -> str:
 
 
 def one_of(allowed: Iterable[str], value: object) -> str:
-    """Say that a value is none of the words that are allowed: `off` or `required`."""
-    *others, last = (f"`{word}`" for word in allowed)
+    """Say that a value is none of the words that are allowed: `"a" or "b" is expected`."""
+    *others, last = (f'"{word}"' for word in allowed)
     wanted = f"{', '.join(others)} or {last}" if others else last
     return f"{wanted} is expected, {_shown(value)}"
 

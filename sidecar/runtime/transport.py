@@ -28,6 +28,10 @@ class Transport(Protocol):
         """Deliver data again."""
         ...
 
+    def set_read_buffer_limits(self, high: int, low: int) -> None:
+        """Read no more while `high` bytes wait for who has paused; of TLS only."""
+        ...
+
     def is_closing(self) -> bool:
         """Return whether the transport is closed or about to be."""
         ...

@@ -181,7 +181,7 @@ class Dial:
         if context is None:
             _, made = await loop.create_connection(make, address, port)
             return made
-        _, made = await loop.create_connection(
+        transport, made = await loop.create_connection(
             make,
             address,
             port,
@@ -189,6 +189,9 @@ class Dial:
             server_hostname=self._endpoint.host.removesuffix("."),  # RFC 6066 section 3
             ssl_handshake_timeout=max(left_s, 0.01),
         )
+        # While nobody takes what it has read, it must not read on: uvloop drops that when it meets
+        # the end of the connection (and takes no limit of 0).
+        cast("Transport", transport).set_read_buffer_limits(1, 0)
         return made
 
     def _doubt(self) -> None:

@@ -312,7 +312,7 @@ def test_a_store_that_is_no_url_is_a_usage_error(tumor: Rmv) -> None:
     ran = tumor("status", "--redis", "localhost:6379")
 
     assert ran.code == 2
-    assert ran.err.startswith("error: redis: the URL must begin with redis://")
+    assert ran.err.startswith("error: --redis: the URL must begin with redis://")
 
 
 def test_the_embedded_store_needs_a_sidecar(rmv: Rmv, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ async def test_an_endpoint_that_answers_503_gets_no_more_requests_for_a_while(lo
 
 
 async def test_retries_end_with_their_budget(log: Path, dead_url: str) -> None:
-    endpoints = [dead_url, dead_url.replace("127.0.0.1", "127.0.0.2")]
+    endpoints: list[JSON] = [dead_url, dead_url.replace("127.0.0.1", "127.0.0.2")]
     document = policy({"v1": {"endpoints": endpoints}})
     async with proxy(document, log) as running, running.client() as client:
         statuses = {(await client.ask(GET)).status for _ in range(30)}

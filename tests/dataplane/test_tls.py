@@ -101,7 +101,7 @@ async def test_failed_handshakes_are_told_with_peer_and_reason_but_not_each(
             for _ in range(times):
                 async with proxy.client() as client:
                     await client.send(GET)
-                    await client.rest()
+                    await client.reset()
             await eventually(
                 lambda: proxy.counted("rmv_tls_handshake_failures_total") == failed + times
             )

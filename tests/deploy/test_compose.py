@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from sidecar import config
 from sidecar.model.limits import Timeouts
+from sidecar.runtime.processes import KILL_GRACE_S
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -142,10 +143,10 @@ def test_the_environment_holds_known_settings_only(compose: Compose) -> None:
     assert settings.identity.jwks_file == "/var/lib/rmv/keys/jwks.json"
 
 
-def test_stopping_waits_for_longer_than_a_drain(compose: Compose) -> None:
+def test_stopping_waits_until_a_worker_that_does_not_drain_is_killed(compose: Compose) -> None:
     grace = compose.services["sidecar"].stop_grace_period
 
-    assert int(grace.removesuffix("s")) > Timeouts().drain_tunnel_s
+    assert int(grace.removesuffix("s")) > Timeouts().drain_tunnel_s + KILL_GRACE_S
 
 
 def test_keys_are_made_once(compose: Compose, tmp_path: Path) -> None:

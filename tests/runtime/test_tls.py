@@ -137,3 +137,17 @@ def test_a_file_that_cannot_be_used_is_told_with_the_line_of_its_setting(
     assert str(caught.value) == (
         f"{file}:4: tls.key_file: {tmp_path}/gone: No such file or directory"
     )
+
+
+def test_an_authority_for_certificates_that_nobody_is_asked_for_is_refused(
+    files: TlsSettings, tmp_path: Path
+) -> None:
+    file = tmp_path / "rmv.toml"
+    said = f'cert_file = "{files.cert_file}"\nkey_file = "{files.key_file}"\n'
+    file.write_text(f'no_auth = true\n[tls]\n{said}client_ca_file = "{files.cert_file}"\n')
+
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {}, {})
+
+    told = f"{file}:5: tls.client_ca_file: has no effect without tls.client_certs"
+    assert str(caught.value).startswith(told)

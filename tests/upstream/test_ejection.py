@@ -45,6 +45,17 @@ def test_five_failures_in_a_row_eject() -> None:
     assert {bed.group.pick().url for _ in range(50)} == {B}
 
 
+def test_a_good_check_does_not_end_an_ejection() -> None:
+    bed = Bed()
+    bed.pool.is_healthy = False
+    bed.fail()
+
+    bed.pool.is_healthy = True
+    assert not bed.pool.is_available
+    bed.advance(10)
+    assert bed.pool.is_available
+
+
 def test_an_ejection_counts_for_each_version_that_has_the_endpoint() -> None:
     bed = Bed()
     bed.upstreams.group_of("n", "v2", Version((A, B)))
