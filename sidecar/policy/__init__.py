@@ -12,4 +12,6 @@ route     which model a request is for
 rewrite   how a request is spelled for one version
 diff      what changes between two policies
 trace     a decision told step by step
+attributes  what a policy looks at, taken from requests and given back
+plan      what another policy would change for them  (gaps: what cannot be told)
 """
