@@ -11,12 +11,13 @@ import msgspec
 import typer
 
 from sidecar.cli import documents, output
+from sidecar.cli.committing import commit
 from sidecar.cli.options import Actor, Comment, commands, user
 from sidecar.cli.review import Review, as_json, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.validate import Files
 from sidecar.config import allow_list
-from sidecar.errors import SidecarError, StoreConflictError
+from sidecar.errors import SidecarError
 from sidecar.model.identity import JSON
 from sidecar.model.policy import Policy
 from sidecar.policy.diff import fingerprint
@@ -160,12 +161,8 @@ async def _carry_out(store: Store, one: Review, actor: str, comment: str) -> Out
         await store.delete_policy(one.model)
         return planned
     wanted = msgspec.structs.replace(one.wanted, applied=fingerprint(one.wanted))
-    try:
-        committed = await store.commit(wanted, expected=one.raw, actor=actor, comment=comment)
-    except StoreConflictError as error:
-        msg = f"{one.model}: somebody else changed it just now; look at `rmv get` and apply again"
-        raise StoreConflictError(msg) from error
-    return msgspec.structs.replace(planned, revision=committed.revision)
+    revision = await commit(store, wanted, one.raw, actor, comment)
+    return msgspec.structs.replace(planned, revision=revision)
 
 
 def _planned(one: Review, outcome: str = "") -> Outcome:

@@ -12,9 +12,10 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
-from sidecar.cli.lookup import policy_of
-from sidecar.cli.options import commands
+from sidecar.cli.lookup import policy_of, version_named
+from sidecar.cli.options import At, commands
 from sidecar.cli.session import Session, with_store
+from sidecar.cli.steps import tell
 from sidecar.errors import ConfigError
 from sidecar.model.decision import Decision
 from sidecar.model.identity import Identity
@@ -23,6 +24,7 @@ from sidecar.model.request import RequestHead
 from sidecar.policy.resolver import resolve, shadows_for
 from sidecar.policy.route import RouteTable
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.policy.trace import trace
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
 
@@ -59,25 +61,44 @@ async def explain(
     asked_version: Annotated[
         str, typer.Option(help="What X-Model-Version asks for.", metavar="VERSION")
     ] = "",
+    at_s: At = None,
+    not_ready: Annotated[
+        list[str] | None,
+        typer.Option(help="As if it had no healthy endpoint; may be repeated.", metavar="VERSION"),
+    ] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Only what is decided, not each step to it.")
+    ] = False,
 ) -> None:
-    """Show which version a request would be served by, and why, as the store stands now."""
+    """Show which version a request would be served by, and each step to it.
+
+    As the store stands now; every version counts as healthy that --not-ready does not name.
+    """
     model = _one_model(model, model_option)
+    now_s = SystemClock().now_s()
     if token:
         _refuse_both(tenant, subject, app_name, scope, claim)
-        identity = verified(session.config, _told(token), SystemClock().now_s())
+        identity = verified(session.config, _told(token), now_s)
     else:
         claims = read_claims(claim or ())
         identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
     head = request_head(method, path, header or (), asked_version)
-    ask_by_path(head, model)
+    head.at_s = now_s if at_s is None else at_s
     policy = await policy_of(session.store, model)
-    snapshot = await _snapshot(session.store, policy, identity.tenant)
+    unready = frozenset(version_named(policy, name) for name in not_ready or ())
+    snapshot = await _snapshot(session.store, policy, identity.tenant, unready)
+    ask_by_path(head, snapshot)
     decision = resolve(snapshot, identity, head)
     shadows = shadows_for(snapshot, identity, head, decision)
+    found = trace(snapshot, identity, head)
     if session.as_json:
-        output.emit(_as_json(identity, decision, shadows))
+        told = _as_json(identity, decision, shadows)
+        steps = {"versions": found.versions, "steps": found.steps, "unreached": found.unreached}
+        output.emit(told if brief else told | steps)
         return
     _print(identity, decision, shadows)
+    if not brief:
+        tell(found, identity, snapshot.kills.get("", ""))
     if _is_drawn(policy):
         output.note("note: something here is drawn anew for each request; another one may differ")
 
@@ -102,19 +123,24 @@ def request_head(
     )
 
 
-def ask_by_path(head: RequestHead, model: str) -> None:
-    """Make a version that the path names (`/v2/models/m/versions/v2`) the one that is asked for.
+def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
+    """Make a version or label that the path names the one that is asked for.
 
     Raises ConfigError when the head asks for another one already: the sidecar answers 400.
     """
-    route = RouteTable((), model).find(head, {model})
-    if route.model != model or route.version is None:
+    route = RouteTable((), snapshot.model).find(head, {snapshot.model})
+    if route.model != snapshot.model or (route.version is None and route.label is None):
         return
-    asked = route.version.encode()
-    if head.asked_version not in {None, asked}:
-        msg = f"--path names version {route.version}, --asked-version another one"
-        raise ConfigError(msg)
-    head.asked_version = asked
+    named = route.version or snapshot.policy.labels.get(route.label or "", "")
+    asked = head.asked_version
+    if asked is not None:
+        other = snapshot.named(asked.decode("utf-8", "replace"))
+        if asked != named.encode() and (other is None or other is not snapshot.named(named)):
+            msg = (
+                f"--path names version {route.version or route.label}, --asked-version another one"
+            )
+            raise ConfigError(msg)
+    head.asked_version = named.encode()
 
 
 def _one_model(argument: str | None, option: str | None) -> str:
@@ -140,7 +166,7 @@ def _refuse_both(*others: object) -> None:
         raise ConfigError(msg)
 
 
-async def _snapshot(store: Store, policy: Policy, tenant: str) -> Snapshot:
+async def _snapshot(store: Store, policy: Policy, tenant: str, unready: frozenset[str]) -> Snapshot:
     """Compile the policy with the one pin that can matter."""
     pins = {
         one.tenant: one.version
@@ -148,7 +174,7 @@ async def _snapshot(store: Store, policy: Policy, tenant: str) -> Snapshot:
         if one.tenant == tenant and not one.fault
     }
     kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
-    return compile_snapshot(policy, pins, kills)
+    return compile_snapshot(policy, pins, kills, unready)
 
 
 def _is_drawn(policy: Policy) -> bool:

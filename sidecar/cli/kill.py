@@ -39,6 +39,8 @@ async def kill(
         msg = "--reason needs words: they are what everybody reads who looks"
         raise typer.BadParameter(msg)
     policy = await expect_version(session.store, model, version, is_forced=force)
+    if policy is not None:  # a label may move on to a good version, which the kill must not follow
+        version = policy.labels.get(version, version)
     await session.store.set_kill(model, version, reason, ttl_s=ttl)
     if version and policy is not None:
         await _warn_if_none_is_left(session.store, policy)

@@ -9,24 +9,29 @@ from sidecar.cli import output
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
-from sidecar.store.base import Store
+from sidecar.store.base import Store, StoredPolicy
 
 
 class NotFoundError(SidecarError):
     """The store has no such model, or its policy no such version."""
 
 
-async def policy_of(store: Store, model: str) -> Policy:
-    """Return a model's policy.
+async def stored_of(store: Store, model: str) -> StoredPolicy:
+    """Return a model's policy, and the bytes that a commit compares.
 
     Raises:
         NotFoundError: the store has none; the text names those it has.
         PolicyError: the stored document is not valid.
     """
     stored = await store.get_policy(model)
-    if stored is not None:
-        return stored.policy
-    raise await _no_policy(store, model)
+    if stored is None:
+        raise await _no_policy(store, model)
+    return stored
+
+
+async def policy_of(store: Store, model: str) -> Policy:
+    """Return a model's policy; raises as `stored_of`."""
+    return (await stored_of(store, model)).policy
 
 
 async def expect_version(
@@ -56,13 +61,20 @@ async def expect_version(
     return policy
 
 
+def version_named(policy: Policy, name: str) -> str:
+    """Return the version of a name or label; raises NotFoundError."""
+    if lacking := _lacking(policy, name):
+        raise NotFoundError(lacking)
+    return policy.labels.get(name, name)
+
+
 async def versions_of(store: Store, model: str) -> Collection[str] | None:
-    """Return the versions of a model: none without a policy, None when it is invalid."""
+    """Return the versions and labels of a model: none without a policy, None when invalid."""
     try:
         stored = await store.get_policy(model)
     except PolicyError:
         return None
-    return () if stored is None else tuple(stored.policy.versions)
+    return () if stored is None else (*stored.policy.versions, *stored.policy.labels)
 
 
 async def expect_model(store: Store, model: str) -> None:
@@ -77,10 +89,10 @@ async def _no_policy(store: Store, model: str) -> NotFoundError:
 
 
 def _lacking(policy: Policy, version: str) -> str:
-    if not version or version in policy.versions:
+    if not version or version in policy.versions or version in policy.labels:
         return ""
     what = f"the policy of {policy.model} has no version `{version}`"
-    return _unknown(what, version, policy.versions)
+    return _unknown(what, version, (*policy.versions, *policy.labels))
 
 
 def _unknown(what: str, wanted: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sidecar import config as configuration
 from sidecar.cli import durations
+from sidecar.policy import moment
 
 Redis = Annotated[
     str | None,
@@ -39,9 +40,20 @@ def _seconds(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+def _moment(text: str) -> float:
+    try:
+        return moment.seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 Ttl = Annotated[
     float | None,
     typer.Option(parser=_seconds, help="End by itself after: 30s, 15m, 1h, 2d.", metavar="TIME"),
+]
+At = Annotated[
+    float | None,
+    typer.Option("--at", parser=_moment, help="When: 2026-11-23T13:00:00Z.", metavar="TIME"),
 ]
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 Force = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated
@@ -14,6 +14,7 @@ from sidecar.cli import documents, durations, output
 from sidecar.cli.options import Since, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.validate import Files
+from sidecar.config import allow_list
 from sidecar.model.context import Context
 from sidecar.model.policy import Policy
 from sidecar.policy.plan import Change, Move, Plan, plan
@@ -52,7 +53,7 @@ async def plan_command(
     Requests that the sidecars have sampled are decided once by what the store holds now, and once
     with the documents in its place.
     """
-    found = documents.read(file)
+    found = documents.read(file, allow_list(session.config))
     if found.problems:
         raise PolicyError(found.problems)
     wanted = [one for one in found.policies.values() if not model or one.model in model]
@@ -71,11 +72,7 @@ async def plan_command(
 
 async def snapshot_of(store: Store, policy: Policy, tenants: frozenset[str]) -> Snapshot:
     """Compile a policy with what the store holds for its model: kills, and pins of `tenants`."""
-    pins = {
-        one.tenant: one.version
-        async for one in store.pins(policy.model)
-        if one.tenant in tenants and not one.fault
-    }
+    pins = await store.pins_of(policy.model, tenants)
     kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
     return compile_snapshot(policy, pins, kills)
 
@@ -118,7 +115,7 @@ def _print(found: Plan) -> None:
     span = durations.spell(found.until_s - found.from_s)
     print(
         f"{found.model}: {found.contexts:,} sampled requests of about {found.requests:,.0f}, "
-        f"in {span} until {_clock(found.until_s)}"
+        f"at {_count(found.instances, 'sidecar')}, in {span} until {_clock(found.until_s)}"
     )
     rows = [_row(one) for one in found.versions]
     output.table(("VERSION", "SHARE", "TENANTS", "AT A TIME", "LIMIT"), rows)
@@ -126,22 +123,35 @@ def _print(found: Plan) -> None:
         _print_moves(found)
     elif found.unknown_contexts < found.contexts:
         print("nobody moves")
-    for one in found.unknown:
-        output.warn(
-            f"{_part(one.requests, found.requests)} of the requests cannot be told: they hang on "
-            f"{one.attribute}, which no policy asked for when they came"
-        )
+    for warning in _warnings(found):
+        output.warn(warning)
+
+
+def _warnings(found: Plan) -> Iterator[str]:
+    """Yield what is to be feared, and what the figures do not tell."""
+    whole = found.requests
     for change in found.over:
         side = change.after
-        output.warn(
+        yield (
             f"{change.version} would have about {side.concurrency:.1f} requests at a time, "
             f"over its max_concurrency of {side.max_concurrency}"
         )
     refused = found.refused
     if refused:
-        part = _part(sum(move.requests for move in refused), found.requests)
-        tenants = len({move.tenant for move in refused})
-        output.warn(f"{part} of the requests, of {_tenants(tenants)}, would be refused")
+        part = _part(sum(move.requests for move in refused), whole)
+        tenants = _count(len({move.tenant for move in refused}), "tenant")
+        yield f"{part} of the requests, of {tenants}, would be refused"
+    for one in found.unknown:
+        yield (
+            f"{_part(one.requests, whole)} of the requests cannot be told: they hang on "
+            f"{one.attribute}, which no policy asked for when they came"
+        )
+    if found.decided_otherwise:
+        yield (
+            f"{_part(found.decided_otherwise, whole)} of the requests got another version when "
+            "they came than the store's policy gives them now: by an earlier revision, or pins, "
+            "kills or endpoints have changed"
+        )
 
 
 def _print_moves(found: Plan) -> None:
@@ -152,7 +162,7 @@ def _print_moves(found: Plan) -> None:
         print(f"and {len(found.moves) - MAX_SHOWN:,} more: see --json")
     moved = _part(sum(move.requests for move in found.moves), found.requests)
     tenants = len({move.tenant for move in found.moves})
-    print(f"\n{moved} of the requests move, of {_tenants(tenants)}")
+    print(f"\n{moved} of the requests move, of {_count(tenants, 'tenant')}")
 
 
 def _row(change: Change) -> tuple[str, ...]:
@@ -178,8 +188,8 @@ def _part(requests: float, whole: float) -> str:
     return f"{requests / whole:.1%}" if whole else "0.0%"
 
 
-def _tenants(number: int) -> str:
-    return "1 tenant" if number == 1 else f"{number:,} tenants"
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _clock(at_s: float) -> str:

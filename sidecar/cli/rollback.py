@@ -9,13 +9,13 @@ import msgspec
 import typer
 
 from sidecar.cli import output
+from sidecar.cli.committing import commit
 from sidecar.cli.lookup import NotFoundError, expect_model
 from sidecar.cli.names import Model
 from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
 from sidecar.cli.review import as_json, decoded, show
 from sidecar.cli.session import Session, with_store
-from sidecar.cli.waiting import wait_for
-from sidecar.errors import StoreConflictError
+from sidecar.cli.waiting import WAIT_S, wait_for
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.diff import diff
@@ -23,7 +23,6 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import HistoryEntry, Store
 
 LOOK_BACK = 1000  # revisions; more than that is found by its number in no history that is trimmed
-WAIT_S = 30.0
 
 app = commands()
 
@@ -59,7 +58,7 @@ async def rollback(
     else:
         why = comment or f"rollback to revision {entry.revision}"
         wanted = msgspec.structs.replace(said, applied=stored.applied if stored else "")
-        now = await _commit(store, wanted, raw, actor or user(), why)
+        now = await commit(store, wanted, raw, actor or user(), why)
     if not session.as_json:
         print(_outcome(model, entry.revision, now, is_changed=bool(changes)))
         show(changes, sys.stdout)
@@ -97,12 +96,3 @@ async def _earlier(
     )
     msg = f"the history of {model} has {which}; `rmv history {model}` lists what it has"
     raise NotFoundError(msg)
-
-
-async def _commit(store: Store, wanted: Policy, raw: bytes | None, actor: str, comment: str) -> int:
-    try:
-        committed = await store.commit(wanted, expected=raw, actor=actor, comment=comment)
-    except StoreConflictError as error:
-        msg = f"{wanted.model}: somebody else changed it just now; look at `rmv get` and try again"
-        raise StoreConflictError(msg) from error
-    return committed.revision

@@ -17,6 +17,7 @@ from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, Sto
 from sidecar.errors import ConfigError, SidecarError
 
 COMMANDS = {
+    "init": "sidecar.cli.init",
     "serve": "sidecar.cli.serve",
     "validate": "sidecar.cli.validate",
     "schema": "sidecar.cli.validate",
@@ -28,6 +29,8 @@ COMMANDS = {
     "status": "sidecar.cli.status",
     "explain": "sidecar.cli.explain",
     "plan": "sidecar.cli.plan",
+    "try": "sidecar.cli.trial",
+    "label": "sidecar.cli.label",
     "pin": "sidecar.cli.pin",
     "unpin": "sidecar.cli.pin",
     "pins": "sidecar.cli.pin",

@@ -1,6 +1,8 @@
-"""`rmv status`: every model at a glance."""
+"""`rmv status`: every model and every sidecar at a glance."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -9,7 +11,7 @@ from sidecar.cli.marks import marked_kills, marked_pins, spell
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.policy.problem import PolicyError
-from sidecar.store.base import Kill, Store
+from sidecar.store.base import Fleet, Instance, Kill, Store
 from sidecar.store.keys import BadNameError
 
 app = commands()
@@ -35,14 +37,23 @@ class ModelStatus(msgspec.Struct, frozen=True):
 @app.command("status")
 @with_store
 async def status(session: Session) -> None:
-    """Show models, revisions, pins, and what is switched off."""
-    found = [await _status(session.store, model) for model in await session.store.named_models()]
+    """Show models, what is switched off, and which sidecar decides by which revision."""
+    store = session.store
+    found = [await _status(store, model) for model in await store.named_models()]
+    living = await store.fleet() if isinstance(store, Fleet) else []
     if session.as_json:
-        output.emit(found)
+        output.emit({"models": found, "sidecars": living})
         return
     if not found:
         output.note("the store has no policy yet; `rmv apply -f policies/` commits some")
-        return
+    else:
+        _tell_models(found)
+    if living:
+        print()
+        _tell_sidecars(living, found)
+
+
+def _tell_models(found: Sequence[ModelStatus]) -> None:
     rows = [(one.model, *_cells(one)) for one in found]
     output.table(("MODEL", "REVISION", "VERSIONS", "PINS", "SWITCHED OFF"), rows)
     for one in found:
@@ -55,24 +66,53 @@ async def status(session: Session) -> None:
             output.warn(f"{one.model}: pins or kills name it, but the store has no policy of it")
 
 
+def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
+    """Print who is live, and what keeps each from the stored revisions."""
+    stored = {one.model: one.revision for one in found if one.has_policy and not one.fault}
+    rows = [
+        (one.name, _behind(one, stored) or "all", _state(one), f"{one.age_s:.1f}s")
+        for one in living
+    ]
+    output.table(("SIDECAR", "DECIDES BY", "STORE", "SEEN"), rows)
+    for one in living:
+        for model, fault in sorted(one.faults.items()):
+            output.warn(f"{one.name} refuses the document of {model}: {fault}")
+
+
+def _behind(one: Instance, stored: dict[str, int]) -> str:
+    """Name the models that a sidecar decides by an older revision, or not at all."""
+    told = [
+        f"{model} {one.revisions.get(model, 'none')} of {revision}"
+        for model, revision in sorted(stored.items())
+        if one.revisions.get(model, -1) < revision
+    ]
+    return ", ".join(told)
+
+
+def _state(one: Instance) -> str:
+    return "lost: last known policies" if one.is_stale else "connected"
+
+
 async def _status(store: Store, model: str) -> ModelStatus:
     revision, fault, has_policy = 0, "", True
-    versions: tuple[str, ...] | None = ()
+    versions: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = ()
     try:
         stored = await store.get_policy(model)
         has_policy = stored is not None
         if stored is not None:
             revision, versions = stored.policy.revision, tuple(stored.policy.versions)
+            names = (*versions, *stored.policy.labels)
     except PolicyError as error:
-        fault, versions = str(error), None
+        fault, names = str(error), None
     except BadNameError:  # of a pin or kill that was written by hand: no policy can have it
         return ModelStatus(model, 0, (), 0, (), has_policy=False)
     pins = idle = 0
-    async for one in marked_pins(store, model, versions):
+    async for one in marked_pins(store, model, names):
         pins += 1
         idle += bool(one.fault)
-    kills = await marked_kills(store, model, versions)
-    return ModelStatus(model, revision, versions or (), pins, kills, fault, idle, has_policy)
+    kills = await marked_kills(store, model, names)
+    return ModelStatus(model, revision, versions, pins, kills, fault, idle, has_policy)
 
 
 def _cells(one: ModelStatus) -> tuple[str, str, str, str]:

@@ -12,6 +12,7 @@ from sidecar.runtime.clock import Clock, SystemClock
 from sidecar.store.base import Fleet, Instance
 
 POLL_S = 0.005  # a look costs the server far less; propagation takes a few milliseconds
+WAIT_S = 30.0
 MAX_NAMED = 5
 
 

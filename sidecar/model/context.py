@@ -40,6 +40,6 @@ class Context(Struct, frozen=True, omit_defaults=True):
 class ContextSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How many contexts are taken, and how long they are kept."""
 
-    per_second: Annotated[int, Meta(ge=0, le=10_000)] = 20  # of a worker; 0 takes none
+    per_second: Annotated[int, Meta(ge=0, le=10_000)] = 10  # of a worker; 0 takes none
     per_model: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000  # kept in the store
     keep_s: Annotated[int, Meta(ge=1, le=366 * 86_400)] = 86_400

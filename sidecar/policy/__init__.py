@@ -10,6 +10,8 @@ match     conditions on a caller      (check: on one value, with semver, network
 bucket    sticky weighted choice
 route     which model a request is for
 rewrite   how a request is spelled for one version
+attributes  what a policy looks at, taken from requests and given back
+plan      what another policy would change for them  (gaps: what cannot be told)
 diff      what changes between two policies
-trace     a decision told step by step
+trace     a decision told step by step  (trial: what becomes of many callers)
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.model.decision import Reason
+from sidecar.model.decision import Cause, Reason
 from sidecar.policy.attributes import attributes_of, spelled
 from sidecar.policy.match import compile_matcher, segments_named
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sidecar.policy.match import Test
 
 _BY_RULE = (Reason.RULE.value, Reason.SPLIT.value)
+_OF_ALL = frozenset({Cause.NOT_ENTITLED.value, Cause.NO_DEFAULT.value})
+"""Causes for which every version is asked, when no rule led to any."""
 _BEFORE_RULES = frozenset({Reason.EXPLICIT.value, Reason.PINNED.value, Reason.KILLED.value})
 
 
@@ -68,6 +70,8 @@ class Gaps:
                     labels = self._policy.labels
                     considered |= {labels.get(arm, arm) for arm in rule.split.arms}
                 break
+        if not is_by_name and decision.refusal is not None and deciding in _OF_ALL:
+            considered |= self._versions.keys()
         for name in considered & self._versions.keys():
             yield from self._versions[name]
 

@@ -76,11 +76,16 @@ class Unknown(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What would change for one model, estimated from so many contexts of so many requests."""
+    """What would change for one model, estimated from so many contexts of so many requests.
+
+    `decided_otherwise` requests got another version when they came than they would get now by the
+    policy `before`: another revision decided, or pins, kills or endpoints were not what they are.
+    """
 
     model: str
     contexts: int
     requests: float
+    instances: int
     from_s: float
     until_s: float
     versions: tuple[Change, ...]
@@ -88,6 +93,7 @@ class Plan(Struct, frozen=True):
     unknown: tuple[Unknown, ...]
     unknown_contexts: int
     unknown_requests: float
+    decided_otherwise: float
 
     @property
     def refused(self) -> tuple[Move, ...]:
@@ -127,6 +133,7 @@ def plan(model: str, contexts: Sequence[Context], before: Snapshot, after: Snaps
         model=model,
         contexts=len(contexts),
         requests=_requests(contexts),
+        instances=len({one.instance for one in contexts}),
         from_s=min((one.at_s for one in contexts), default=0.0),
         until_s=max((one.at_s for one in contexts), default=0.0),
         versions=_versions(known, _Loads(contexts), before, after),
@@ -137,6 +144,9 @@ def plan(model: str, contexts: Sequence[Context], before: Snapshot, after: Snaps
         ),
         unknown_contexts=len(unknown),
         unknown_requests=_requests(unknown),
+        decided_otherwise=_requests(
+            one.context for one in known if one.context.version != one.before.version
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from sidecar.model.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from sidecar.model.context import Context, ContextSettings
     from sidecar.store.live import LivePolicies
@@ -142,6 +142,10 @@ class Store(Protocol):
 
     def pins(self, model: str) -> AsyncIterator[Pin]:
         """Iterate over the pins of a model, in no order; there may be a million."""
+        ...
+
+    async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
+        """Return the version that each of these tenants is pinned to, of those who are."""
         ...
 
     async def set_kill(

@@ -10,7 +10,7 @@ from msgspec import Struct
 from sidecar.errors import SidecarError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as `model.policy.Name`
-_MAX_TENANT = 512  # characters; a tenant comes from a claim, not from a person's typing
+MAX_TENANT = 512  # characters; a tenant comes from a claim, not from a person's typing
 
 
 class BadNameError(SidecarError):
@@ -62,8 +62,8 @@ class Keys:
 
     def pin(self, model: str, tenant: str) -> str:
         """Spell the key of a pin; `tenant` may contain colons."""
-        if not tenant or len(tenant) > _MAX_TENANT:
-            raise BadNameError(f"a tenant has 1 to {_MAX_TENANT} characters, not {len(tenant)}")
+        if not tenant or len(tenant) > MAX_TENANT:
+            raise BadNameError(f"a tenant has 1 to {MAX_TENANT} characters, not {len(tenant)}")
         return f"{self._pin}{_checked(model)}:{tenant}"
 
     def kill(self, model: str, version: str = "") -> str:

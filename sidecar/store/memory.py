@@ -19,7 +19,7 @@ from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 from sidecar.store.live import Contents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
@@ -118,6 +118,12 @@ class MemoryStore:
         self._keys.pins_pattern(model)
         for tenant, version in list(self._contents.pins.get(model, {}).items()):
             yield Pin(tenant, version, self._ttl_s(PinKey(model, tenant)))
+
+    async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
+        """Return the version that each of these tenants is pinned to, of those who are."""
+        self._keys.pins_pattern(model)
+        pins = self._contents.pins.get(model, {})
+        return {tenant: pins[tenant] for tenant in tenants if tenant in pins}
 
     async def set_kill(
         self, model: str, version: str, reason: str, ttl_s: float | None = None

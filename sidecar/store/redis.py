@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import structs
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
@@ -19,12 +19,12 @@ from sidecar.store.client import bounded, make_client
 from sidecar.store.contexts import ContextRing
 from sidecar.store.doubts import NO_TEXT
 from sidecar.store.journal import Journal
-from sidecar.store.keys import Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.keys import MAX_TENANT, Keys, KillKey, PinKey, PolicyKey
 from sidecar.store.tracking import TrackingConnection
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
@@ -65,7 +65,7 @@ class RedisStore:
             try:
                 return _bytes(await self._redis.get(key))
             except ResponseError as e:
-                if not str(e).startswith("WRONGTYPE"):
+                if not _is_of_another_type(e):
                     raise
         raise PolicyError([Problem(key, "", f"{NO_TEXT}: nothing can be read from it; delete it")])
 
@@ -139,6 +139,24 @@ class RedisStore:
                 if isinstance(key, PinKey) and key.tenant not in seen:
                     seen.add(key.tenant)
                     yield Pin(key.tenant, value or "", ttl_s, NO_TEXT if value is None else "")
+
+    async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
+        """Return the version that each of these tenants is pinned to, of those who are."""
+        named = [tenant for tenant in tenants if 0 < len(tenant) <= MAX_TENANT]
+        found: dict[str, str] = {}
+        for start in range(0, len(named), _PAGE):
+            page = named[start : start + _PAGE]
+            pipeline = self._redis.pipeline(transaction=False)
+            for tenant in page:
+                pipeline.get(self._keys.pin(model, tenant))
+            async with bounded():
+                values = await pipeline.execute(raise_on_error=False)
+                for tenant, value in zip(page, values, strict=True):
+                    if isinstance(value, bytes):
+                        found[tenant] = value.decode("utf-8", "replace").strip()
+                    elif isinstance(value, RedisError) and not _is_of_another_type(value):
+                        raise value
+        return found
 
     async def set_kill(
         self, model: str, version: str, reason: str, ttl_s: float | None = None
@@ -235,6 +253,10 @@ class RedisStore:
             for key, value, ttl_ms in zip(keys, values, ttls_ms, strict=True)
             if value is not None or ttl_ms != _GONE
         ]
+
+
+def _is_of_another_type(error: RedisError) -> bool:
+    return str(error).startswith("WRONGTYPE")
 
 
 def _bytes(value: bytes | str | None) -> bytes | None:

@@ -34,6 +34,7 @@ class Tally:
 
     __slots__ = (
         "_attributes",
+        "_credit",
         "_draw",
         "_instance",
         "_owed",
@@ -42,23 +43,22 @@ class Tally:
         "_set_to",
         "_stride",
         "_taken",
-        "_tokens",
         "left",
     )
 
     def __init__(
-        self, policy: Policy, tokens: int, draw: Callable[[], float], instance: str
+        self, policy: Policy, share: float, draw: Callable[[], float], instance: str
     ) -> None:
         self._policy = policy
         self._attributes: frozenset[str] | None = None
         self._draw = draw
         self._instance = instance
-        self._tokens = tokens  # contexts that may still be taken in this second
+        self._credit = max(share, 1.0) if share else 0.0  # contexts that may be taken now
         self._stride = 1  # requests from one context to the next, about
         self._seen = 0  # requests of this second, as far as `left` was read
         self._owed = 0  # requests of earlier seconds that no context stands for
         self._taken: list[Context] = []
-        self.left = self._set_to = 1 if tokens else NEVER
+        self.left = self._set_to = 1 if share else NEVER
 
     def is_due(self) -> bool:
         """Count a request; return whether it is to be taken."""
@@ -94,7 +94,7 @@ class Tally:
                 code="" if refusal is None else refusal.slug,
             )
         )
-        self._tokens -= 1
+        self._credit -= 1.0
         self._count()
         self._rest()
 
@@ -108,13 +108,16 @@ class Tally:
         self._count()
         return self._seen
 
-    def drain(self, tokens: int) -> list[Context]:
-        """Return what was taken since the last call, and begin a second with so many tokens."""
+    def drain(self, share: float) -> list[Context]:
+        """Return what was taken since the last call, and begin a second with this share.
+
+        A share of less than one context is saved up; more than a second's worth never is.
+        """
         seen = self.seen()
         taken, self._taken = self._taken, []
         self._seen = 0
-        self._tokens = tokens
-        self._stride = max(seen // tokens, 1) if tokens else 1
+        self._credit = min(self._credit + share, max(share, 1.0))
+        self._stride = max(int(seen / max(share, 1.0)), 1)
         if self.left > 2 * self._stride:  # what was drawn at another pace
             self._rest()
         if not taken:
@@ -130,7 +133,7 @@ class Tally:
 
     def _rest(self) -> None:
         """Pass over as many requests as are drawn: 1 to twice the stride, the stride on average."""
-        gap = 1 + int(self._draw() * (2 * self._stride - 1)) if self._tokens > 0 else NEVER
+        gap = 1 + int(self._draw() * (2 * self._stride - 1)) if self._credit >= 1.0 else NEVER
         self._count()
         self.left = self._set_to = gap
 
@@ -139,7 +142,7 @@ class Sampler:
     """The tallies of one worker, which divide `per_second` contexts between the busy models."""
 
     def __init__(self, per_second: int, draw: Callable[[], float], instance: str) -> None:
-        """Take about `per_second` contexts, at least one a model; `draw` is uniform in [0, 1)."""
+        """Take about `per_second` contexts; `draw` returns numbers evenly from 0 to below 1."""
         self._per_second = per_second
         self._draw = draw
         self._instance = instance
@@ -153,8 +156,8 @@ class Sampler:
         elif tally is not None:
             tally.follow(policy)
         else:
-            tokens = self._share(len(self._tallies) + 1)
-            self._tallies[model] = Tally(policy, tokens, self._draw, self._instance)
+            share = self._share(len(self._tallies) + 1)
+            self._tallies[model] = Tally(policy, share, self._draw, self._instance)
 
     def tally(self, model: str) -> Tally | None:
         """Return the tally of a model; None for one that has no policy."""
@@ -163,11 +166,11 @@ class Sampler:
     def drain(self) -> list[Context]:
         """Return what was taken since the last call; to be called once a second."""
         busy = sum(tally.seen() > 0 for tally in self._tallies.values())
-        tokens = self._share(busy)
-        return [one for tally in self._tallies.values() for one in tally.drain(tokens)]
+        share = self._share(busy)
+        return [one for tally in self._tallies.values() for one in tally.drain(share)]
 
-    def _share(self, models: int) -> int:
-        return max(self._per_second // max(models, 1), 1) if self._per_second else 0
+    def _share(self, models: int) -> float:
+        return self._per_second / max(models, 1)
 
 
 def _version_text(asked: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 
 from sidecar.cli.callers import read_claims
 from sidecar.errors import ConfigError
+from tests.cli.conftest import POLICY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def test_the_default_is_explained(tumor: Rmv) -> None:
-    ran = tumor("explain", "--model", "tumor", "--tenant", "acme")
+    ran = tumor("explain", "--model", "tumor", "--tenant", "acme", "--brief")
 
     assert ran.code == 0
     assert dict(line.split(maxsplit=1) for line in ran.out.splitlines()) == {
@@ -29,6 +31,81 @@ def test_the_default_is_explained(tumor: Rmv) -> None:
         "reason": "DEFAULT",
         "revision": "1",
     }
+
+
+def test_every_step_is_told(tumor: Rmv) -> None:
+    tumor("label", "tumor", "next", "v2")
+    ran = tumor("explain", "tumor", "--tenant", "evil", "-H", "X-Beta: yes")
+
+    facts, versions, steps = ran.out.split("\n\n")
+    assert "rejected  v2 (not-entitled)" in facts
+    assert rows(versions) == [
+        ["v1", "active", "-", "may serve"],
+        ["v2", "active", "next", "may not serve (not-entitled)"],
+    ]
+    assert rows(steps) == [
+        ["kill", "no", "the model is on"],
+        ["explicit", "no", "no version is asked for"],
+        ["pin", "no", "evil is not pinned"],
+        ["rule beta", "passed over", 'header.x-beta is "yes"; v2 is not entitled'],
+        ["default", "serves v1", "the default is v1"],
+    ]
+
+
+def test_a_condition_that_fails_is_told_with_the_value_seen(tumor: Rmv) -> None:
+    absent = tumor("explain", "tumor").out
+    other = tumor("explain", "tumor", "-H", "X-Beta: no").out
+
+    assert 'no header.x-beta, wanted "yes"' in absent
+    assert 'header.x-beta is "no", wanted "yes"' in other
+
+
+def test_what_ends_the_search_early_leaves_rules_unasked(tumor: Rmv) -> None:
+    tumor("pin", "tumor", "acme", "v2")
+    pinned = tumor("explain", "tumor", "--tenant", "acme").out
+    tumor("kill", "tumor", "--reason", "recall")
+    killed = tumor("explain", "tumor", "--tenant", "acme").out
+
+    assert rows(pinned.split("\n\n")[2])[2:] == [
+        ["pin", "serves v2", "acme is pinned to v2"],
+        ["1 more rule", "not asked", "-"],
+    ]
+    assert rows(killed.split("\n\n")[2])[0] == ["kill", "refuses", "recall"]
+
+
+def test_steps_are_told_to_programs(tumor: Rmv) -> None:
+    told = json.loads(tumor("explain", "tumor", "--tenant", "acme", "--json").out)
+
+    assert [step["asked"] for step in told["steps"]] == [
+        "kill", "explicit", "pin", "rule", "default"
+    ]  # fmt: skip
+    assert told["steps"][3]["conditions"] == [
+        {"attribute": "header.x-beta", "wanted": "yes", "seen": [], "holds": False}
+    ]
+    assert told["versions"][0]["by_rule"] is None
+
+
+def test_another_time_and_readiness_can_be_supposed(store: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "window.yaml"
+    file.write_text(POLICY.replace('header.x-beta: "yes"', "time: {from: 2027-01-01T00:00:00Z}"))
+    store("apply", "-f", file)
+
+    before = store("explain", "tumor", "--at", "2026-12-31T23:59:59Z", "--json")
+    after = store("explain", "tumor", "--at", "2027-01-01T00:00:00Z", "--json")
+    unready = store(
+        "explain", "tumor", "--at", "2027-01-01T00:00:00Z", "--not-ready", "v2", "--json"
+    )
+
+    assert json.loads(before.out)["version"] == "v1"
+    assert json.loads(after.out)["version"] == "v2"
+    assert json.loads(unready.out)["rejected"] == [{"version": "v2", "cause": "not-ready"}]
+    assert store("explain", "tumor", "--at", "tomorrow").code == 2
+    assert store("explain", "tumor", "--not-ready", "v9").code == 1
+
+
+def rows(table: str) -> list[list[str]]:
+    """Return the cells of a table, without its header."""
+    return [re.split(r" {2,}", line.strip()) for line in table.strip().splitlines()[1:]]
 
 
 def test_a_rule_sees_the_headers(tumor: Rmv) -> None:

@@ -98,7 +98,7 @@ def test_an_unclear_target_is_not_killed(tumor: Rmv, arguments: tuple[str, ...])
     ran = tumor("kill", *arguments, "--reason", "x")
 
     assert ran.code == 2
-    assert json.loads(tumor("status", "--json").out)[0]["kills"] == []
+    assert json.loads(tumor("status", "--json").out)["models"][0]["kills"] == []
 
 
 def test_a_duration_that_cannot_be_read_is_a_usage_error(tumor: Rmv) -> None:
@@ -113,7 +113,7 @@ def test_status_counts_pins_and_names_kills(tumor: Rmv) -> None:
     tumor("kill", "tumor:v2", "--reason", "wrong dose")
 
     shown = tumor("status")
-    (told,) = json.loads(tumor("status", "--json").out)
+    (told,) = json.loads(tumor("status", "--json").out)["models"]
 
     assert shown.out.splitlines()[1].split(maxsplit=4) == [
         "tumor", "1", "v1,", "v2", "1     v2 (wrong dose)"
@@ -166,7 +166,7 @@ def test_the_store_may_be_named_before_or_after_the_command(
 
     assert before.code == 0
     assert before == after
-    assert json.loads(before.out)[0]["model"] == "tumor"
+    assert json.loads(before.out)["models"][0]["model"] == "tumor"
 
 
 def test_a_password_is_not_told(rmv: Rmv, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_document_that_names_another_model_shows_as_invalid(tumor: Rmv, redis:
     redis.set(key("policy", "fraud"), str(document, "utf-8") if isinstance(document, bytes) else "")
 
     shown = tumor("status")
-    (fraud, _) = json.loads(tumor("status", "--json").out)
+    (fraud, _) = json.loads(tumor("status", "--json").out)["models"]
 
     assert shown.code == 0
     assert shown.out.splitlines()[1].split()[:2] == ["fraud", "invalid"]
@@ -298,7 +298,7 @@ def test_a_tenant_that_no_token_can_have_is_not_pinned(tumor: Rmv, tenant: str) 
 
     assert ran.code == 2
     assert "no token can have the tenant" in ran.err
-    assert json.loads(tumor("status", "--json").out)[0]["pins"] == 0
+    assert json.loads(tumor("status", "--json").out)["models"][0]["pins"] == 0
 
 
 @pytest.mark.parametrize("command", ["pins", "history"])

@@ -76,7 +76,7 @@ def test_who_moves_is_printed_with_shares_loads_and_causes(tumor: Rmv, wanted: P
 
     assert ran.code == 0
     lines = [line.split() for line in ran.out.splitlines()]
-    assert "tumor: 24 sampled requests of about 240, in 10s until" in ran.out
+    assert "tumor: 24 sampled requests of about 240, at 1 sidecar, in 10s until" in ran.out
     assert ["v1", "100.0%", "->", "45.8%", "3", "->", "1", "12.0", "->", "5.5", "-"] in lines
     assert [
         "v2",
@@ -185,3 +185,12 @@ def test_a_plan_changes_nothing(tumor: Rmv, wanted: Path) -> None:
     tumor("plan", "-f", wanted)
 
     assert tumor("get", "tumor", "--json").out == before
+
+
+def test_traffic_that_was_decided_otherwise_is_told(tumor: Rmv, wanted: Path) -> None:
+    add(sampled("acme"))
+    tumor("pin", "tumor", "acme", "v2")
+
+    ran = tumor("plan", "-f", wanted)
+
+    assert "100.0% of the requests got another version when they came" in ran.err

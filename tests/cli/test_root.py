@@ -47,7 +47,7 @@ def test_an_unforeseen_error_is_not_dressed_up(rmv: Rmv, monkeypatch: pytest.Mon
     """A plain trace: a decorated one prints the values of variables, tokens among them."""
     validate = importlib.import_module("sidecar.cli.validate")
 
-    def fail(_paths: object) -> None:
+    def fail(*_arguments: object) -> None:
         raise RuntimeError
 
     monkeypatch.setattr(validate.documents, "read", fail)

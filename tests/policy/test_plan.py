@@ -293,3 +293,18 @@ def test_what_is_unknown_still_tells_how_long_was_watched_and_how_fast_versions_
     v2 = next(one for one in found.versions if one.version == "v2")
     assert found.unknown_contexts == 1
     assert v2.after.concurrency == pytest.approx(50 * 1.0 / 100)
+
+
+def test_requests_that_were_decided_otherwise_when_they_came_are_counted() -> None:
+    contexts = [of("acme", stands_for=2), of("globex", served="v3", stands_for=5)]
+
+    found = planned(contexts, make_policy(), make_policy())
+
+    assert found.decided_otherwise == 5
+    assert found.moves == ()
+
+
+def test_sidecars_are_counted() -> None:
+    found = planned([of("a", instance="x"), of("b", instance="y")], make_policy(), make_policy())
+
+    assert found.instances == 2

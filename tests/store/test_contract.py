@@ -45,6 +45,18 @@ async def test_what_is_not_there_is_none_or_empty(store: Store) -> None:
     assert [pin async for pin in store.pins("fraud")] == []
 
 
+async def test_the_pins_of_some_tenants_are_read_alone(store: Store) -> None:
+    await store.set_pin("fraud", "acme", "v1")
+    await store.set_pin("fraud", "a:b", "v2")
+    await store.set_pin("fraud", "globex", "v2")
+    await store.set_pin("churn", "hooli", "v2")
+
+    found = await store.pins_of("fraud", ("acme", "a:b", "hooli", "", "x" * 600))
+
+    assert found == {"acme": "v1", "a:b": "v2"}
+    assert await store.pins_of("fraud", ()) == {}
+
+
 async def test_models_are_sorted(store: Store) -> None:
     for model in ("tumor", "fraud", "churn"):
         await _commit(store, policy(model))

@@ -96,6 +96,24 @@ def test_a_rare_model_is_not_drowned_by_a_busy_one() -> None:
         assert stand_for(rare) == 2
 
 
+def test_more_models_than_contexts_a_second_take_turns_and_none_is_forgotten() -> None:
+    models = [f"m{n}" for n in range(40)]
+    made = sampler(10, *models)
+    stood_for: Counter[str] = Counter()
+    taken = []
+    for _ in range(50):
+        for model in models:
+            send(made, 3, model)
+        taken.append(made.drain())
+        for one in taken[-1]:
+            stood_for[one.model] += round(one.stands_for)
+
+    assert all(len(batch) <= 40 for batch in taken[1:])
+    assert sum(map(len, taken[1:])) <= 10 * 49
+    assert set(stood_for) == set(models)
+    assert all(3 * 40 < number <= 3 * 50 for number in stood_for.values())
+
+
 def test_an_idle_model_leaves_its_part_to_the_others() -> None:
     made = sampler(10, "busy", "idle")
     send(made, 1000, "busy")

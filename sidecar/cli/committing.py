@@ -1,0 +1,24 @@
+"""One commit of a changed policy, and what to do when somebody else was faster."""
+
+from __future__ import annotations
+
+from sidecar.errors import StoreConflictError
+from sidecar.model.policy import Policy
+from sidecar.store.base import Store
+
+
+async def commit(
+    store: Store, policy: Policy, expected: bytes | None, actor: str, comment: str
+) -> int:
+    """Commit a policy in the place of the bytes that were read; return its revision.
+
+    Raises:
+        StoreConflictError: somebody else changed the document; what they meant is not lost.
+        PolicyError: the policy is not valid.
+    """
+    try:
+        committed = await store.commit(policy, expected=expected, actor=actor, comment=comment)
+    except StoreConflictError as error:
+        msg = f"{policy.model}: somebody else changed it just now; look at `rmv get` and try again"
+        raise StoreConflictError(msg) from error
+    return committed.revision

@@ -1,0 +1,81 @@
+"""`rmv label`: a label moved to another version, in one commit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sidecar.cli import output
+from sidecar.cli.committing import commit
+from sidecar.cli.lookup import NotFoundError, stored_of, version_named
+from sidecar.cli.names import Model, complete_version
+from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
+from sidecar.cli.session import Session, with_store
+from sidecar.cli.waiting import WAIT_S, wait_for
+from sidecar.model.policy import Policy
+from sidecar.runtime.clock import SystemClock
+
+app = commands()
+
+
+@app.command("label")
+@with_store
+async def label(
+    session: Session,
+    *,
+    model: Model,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="LABEL", help="The label.", autocompletion=complete_version),
+    ],
+    version: Annotated[
+        str,
+        typer.Argument(
+            metavar="[VERSION]",
+            help="The version, or a label of it.",
+            autocompletion=complete_version,
+            show_default=False,
+        ),
+    ] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Take the label away.")] = False,
+    comment: Comment = "",
+    actor: Actor = None,
+    wait: Wait = False,
+    timeout_s: Timeout = None,
+) -> None:
+    """Move a label to a version, so that whatever names the label means that one now."""
+    if bool(version) == remove:
+        msg = "name the version that the label moves to, or --remove it: one of both"
+        raise typer.BadParameter(msg)
+    stored = await stored_of(session.store, model)
+    policy, before = stored.policy, stored.policy.labels.get(name)
+    if remove and before is None:
+        msg = f"{model} has no label `{name}`; it has {', '.join(policy.labels) or 'none'}"
+        raise NotFoundError(msg)
+    after = None if remove else version_named(policy, version)
+    began_s, now = SystemClock().monotonic_s(), policy.revision
+    if after != before:
+        wanted = _moved(policy, name, after)
+        now = await commit(
+            session.store, wanted, stored.raw, actor or user(), comment or _said(name, after)
+        )
+    if not session.as_json:
+        was = f", was {before}" if before not in {None, after} else ""
+        print(f"{model}: {_said(name, after)}{was} (revision {now})")
+    waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
+    if session.as_json:
+        told = {"model": model, "label": name, "version": after, "before": before}
+        output.emit({**told, "revision": now, "waited": waited})
+
+
+def _moved(policy: Policy, name: str, version: str | None) -> Policy:
+    labels = {one: of for one, of in policy.labels.items() if one != name}
+    if version is not None:
+        labels[name] = version
+    return msgspec.structs.replace(policy, labels=labels)
+
+
+def _said(name: str, version: str | None) -> str:
+    return f"label {name} removed" if version is None else f"{name} is {version}"

@@ -1,0 +1,78 @@
+"""`rmv label` moves a label in a commit; whatever takes a version takes a label."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from tests.cli.conftest import POLICY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Rmv
+
+
+def test_a_label_is_set_moved_and_removed(tumor: Rmv) -> None:
+    ran = [
+        tumor("label", "tumor", "stable", "v1"),
+        tumor("label", "tumor", "stable", "v2"),
+        tumor("label", "tumor", "next", "stable"),
+        tumor("label", "tumor", "stable", "--remove"),
+    ]
+
+    assert [one.out for one in ran] == [
+        "tumor: stable is v1 (revision 2)\n",
+        "tumor: stable is v2, was v1 (revision 3)\n",
+        "tumor: next is v2 (revision 4)\n",
+        "tumor: label stable removed, was v2 (revision 5)\n",
+    ]
+    assert json.loads(tumor("get", "tumor", "--json").out)["labels"] == {"next": "v2"}
+    assert json.loads(tumor("history", "tumor", "--json").out)[0]["comment"] == (
+        "label stable removed"
+    )
+
+
+def test_a_label_that_is_there_already_is_no_new_revision(tumor: Rmv) -> None:
+    tumor("label", "tumor", "stable", "v1")
+
+    again = json.loads(tumor("label", "tumor", "stable", "v1", "--json").out)
+
+    assert (again["revision"], again["before"], again["version"]) == (2, "v1", "v1")
+
+
+def test_a_label_of_nothing_is_refused(tumor: Rmv) -> None:
+    assert "did you mean" in tumor("label", "tumor", "stable", "v22").err
+    assert "has no label `stable`" in tumor("label", "tumor", "stable", "--remove").err
+    assert tumor("label", "tumor", "stable").code == 2
+    assert tumor("label", "tumor", "v1", "v2").code == 1  # the name of a version
+
+
+def test_a_label_in_use_cannot_be_removed(tumor: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "labelled.yaml"
+    file.write_text(POLICY.replace("default: v1", "default: stable\nlabels: {stable: v1}"))
+    tumor("apply", "-f", file)
+
+    ran = tumor("label", "tumor", "stable", "--remove")
+
+    assert ran.code == 1
+    assert "stable" in ran.err
+    assert tumor("explain", "tumor", "--json").code == 0
+
+
+def test_pins_follow_a_label_and_kills_do_not(tumor: Rmv, valkey_url: str) -> None:
+    tumor("label", "tumor", "canary", "v2")
+
+    pinned = tumor("pin", "tumor", "acme", "canary")
+    killed = tumor("kill", "tumor:canary", "--reason", "wrong dose")
+
+    with Redis.from_url(valkey_url) as redis:
+        prefix = os.environ["RMV_PREFIX"]
+        assert redis.get(f"{prefix}:pin:tumor:acme") == b"canary"
+        assert redis.get(f"{prefix}:kill:tumor:v2") == b"wrong dose"
+    assert pinned.out == "tumor: acme is pinned to canary\n"
+    assert killed.out == "tumor:v2 is switched off: wrong dose\n"
+    assert "without effect" not in tumor("status").out
