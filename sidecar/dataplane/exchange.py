@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.flow import UNCONNECTED, UPSTREAM_FULL
+from sidecar.dataplane.pieces import MIN_APART_BYTES, joined, packed
 from sidecar.dataplane.respond import problem_response
 from sidecar.dataplane.tunnel import Tunnel
 from sidecar.decide import Verdict
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
-MIN_APART_BYTES: Final = 16 * 1024  # of a piece of a body that is not copied to join others
 SWITCHED: Final = 101
 CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
 CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
@@ -142,27 +142,10 @@ class Exchange(ResponseSink):
 
     def _spell(self, pool: Pool) -> list[bytes | memoryview]:
         """Return the pieces of the head that the version gets."""
-        head, lane, client, verdict = self.head, self.lane, self.client, self.verdict
-        target = head.target
-        if lane.rewrite is not None:
-            target = lane.rewrite(target, verdict.rest)
-        out: list[bytes | memoryview] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
-        out += head.fields if not lane.replaced else wire.without(head.fields, lane.replaced)
-        if not head.host:  # of HTTP/1.0; an HTTP/1.1 request has one (RFC 9112 section 3.2)
-            out.append(b"Host: %b\r\n" % pool.authority)
-        if self.is_chunked or head.upgrade or head.takes_trailers:
-            out += _hop_lines(head)
-        out += (
-            client.forwarded_lines,
-            head.host,
-            b"\r\nX-Request-Id: ",
-            head.request_id,
-            b"\r\n",
-            lane.request_lines,
-            self.plane.tenant_lines[verdict.identity.tenant],
-            b"\r\n",
-        )
-        return out
+        verdict, client = self.verdict, self.client
+        tenant_line = self.plane.tenant_lines[verdict.identity.tenant]
+        lines = client.forwarded_lines, tenant_line
+        return self.lane.spelling.head(self.head, verdict.rest, pool.authority, lines)
 
     # --- 2. Find a connection ------------------------------------------------------------------
 
@@ -325,7 +308,7 @@ class Exchange(ResponseSink):
 
     def _write(self, upstream: UpstreamConnection) -> None:
         pieces = self.out
-        out = _packed(pieces) if self.is_bulky else _joined(pieces)
+        out = packed(pieces) if self.is_bulky else joined(pieces)
         self.out = []
         self.is_bulky = False
         if self.is_request_done:
@@ -568,38 +551,3 @@ class Exchange(ResponseSink):
         elif self.turn is not None:
             self.lane.group.withdraw(self.turn)
         self.client.on_exchange_end(now_s)
-
-
-def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    return [b"".join(pieces)]
-
-
-def _packed(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Return `pieces` with the small ones between large ones joined."""
-    packed: list[bytes | memoryview] = []
-    small: list[bytes | memoryview] = []
-    for piece in pieces:
-        if len(piece) < MIN_APART_BYTES:
-            small.append(piece)
-            continue
-        if small:
-            packed.append(b"".join(small))
-            small = []
-        packed.append(piece)
-    if small:
-        packed.append(b"".join(small))
-    return packed
-
-
-def _hop_lines(head: RequestHead) -> list[bytes]:
-    """Return the lines that hold for one hop and that the next hop needs as well."""
-    lines = []
-    if head.framing == CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-        if head.trailer:
-            lines.append(b"Trailer: %b\r\n" % head.trailer)
-    if head.upgrade:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
-    elif head.takes_trailers:
-        lines.append(b"Connection: TE\r\nTE: trailers\r\n")
-    return lines

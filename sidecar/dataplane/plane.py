@@ -38,9 +38,7 @@ class Lane:
         group: Group,
         plane: Plane,
     ) -> None:
-        self.request_lines = spelling.lines
-        self.rewrite = spelling.rewrite
-        self.replaced = spelling.replaced
+        self.spelling = spelling
         self.response_lines = response_lines
         self.group = group
         own = version.timeouts or VersionTimeouts()

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Final
 from sidecar.model.policy import State
 from sidecar.policy.moment import seconds
 from sidecar.policy.rewrite import compile_rewrite
+from sidecar.wire.fields import without
+from sidecar.wire.framing import CHUNKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidecar.model.policy import Policy, Version
+    from sidecar.model.request import RequestHead
 
 MAX_TENANTS: Final = 16_384  # remembered lines
 
@@ -35,6 +38,40 @@ class Spelling:
             self.replaced = frozenset(name.lower().encode() for name in rewrite.headers)
             lines += "".join(f"{name}: {value}\r\n" for name, value in rewrite.headers.items())
         self.lines = lines.encode("latin-1")
+
+    def head(
+        self, head: RequestHead, rest: bytes, authority: bytes, lines: tuple[bytes, bytes]
+    ) -> list[bytes | memoryview]:
+        """Return the head that the version gets, in pieces.
+
+        `authority` is of the endpoint, for HTTP/1.0 knows no host; `lines` are X-Forwarded-* up to
+        the value of X-Forwarded-Host, and X-Tenant.
+        """
+        forwarded, tenant = lines
+        target = head.target if self.rewrite is None else self.rewrite(head.target, rest)
+        out: list[bytes | memoryview] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out += without(head.fields, self.replaced) if self.replaced else head.fields
+        if not head.host:  # an HTTP/1.1 request has one (RFC 9112 section 3.2)
+            out.append(b"Host: %b\r\n" % authority)
+        if head.framing == CHUNKED or head.upgrade or head.takes_trailers:
+            out += _hop_lines(head)
+        out += (forwarded, head.host, b"\r\nX-Request-Id: ", head.request_id, b"\r\n")
+        out += (self.lines, tenant, b"\r\n")
+        return out
+
+
+def _hop_lines(head: RequestHead) -> list[bytes]:
+    """Return the lines that hold for one hop and that the next hop needs as well."""
+    lines = []
+    if head.framing == CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+        if head.trailer:
+            lines.append(b"Trailer: %b\r\n" % head.trailer)
+    if head.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+    elif head.takes_trailers:
+        lines.append(b"Connection: TE\r\nTE: trailers\r\n")
+    return lines
 
 
 def deprecation_lines(version: Version) -> bytes:
