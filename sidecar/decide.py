@@ -135,6 +135,20 @@ class Decider:
             return None
         return fallback_of(snapshot, verdict.identity, head, verdict.decision, failed)
 
+    def fall_back(self, verdict: Verdict, head: RequestHead, cause: Cause) -> Verdict | None:
+        """Return the verdict after a version failed before its answer began; None if that is all.
+
+        By the policy as it stands now: what was killed meanwhile is out.
+        """
+        failed = verdict.decision
+        snapshot = self._live.snapshots.get(failed.model)
+        if snapshot is None or snapshot.model_killed is not None:
+            return None
+        decision = fallback_of(snapshot, verdict.identity, head, failed, cause)
+        if decision is None:
+            return None
+        return Verdict(verdict.identity, decision, verdict.rest, verdict.shadows)
+
     def _no_snapshot(self) -> Decision:
         # The model is left out: clients can make up any number of names, and metrics keep them.
         if not self._live.is_loaded:

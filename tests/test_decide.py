@@ -9,6 +9,7 @@ from sidecar import decide as subject
 from sidecar.decide import ClaimedTenants, Decider
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
+from sidecar.model.decision import Cause
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.policy import Policy, Version
 from sidecar.model.request import RequestHead
@@ -124,6 +125,42 @@ def test_what_cannot_be_decided_is_refused_by_code(request_head: RequestHead, co
     assert verdict.decision.refusal is code
     assert verdict.decision.version == ""
     assert verdict.shadows == ()
+
+
+def test_a_version_that_failed_is_followed_by_its_fallback_as_things_stand_now() -> None:
+    versions = {
+        "v1": Version(endpoints=("http://127.0.0.1:9001",), fallback="v2"),
+        "v2": Version(endpoints=("http://127.0.0.1:9002",), fallback="v3"),
+        "v3": Version(endpoints=("http://127.0.0.1:9003",)),
+    }
+    snapshot = compile_snapshot(Policy(model="m", versions=versions, default="v1"), {}, {})
+    live = LivePolicies()
+    live.snapshots["m"] = snapshot
+    own = Decider(live, RouteTable((), "m"), ClaimedTenants())
+    made = head(b"/v2/models/m/infer", claimed_tenant=b"acme")
+    failed = own.decide(made, 0.0)
+
+    after = own.fall_back(failed, made, Cause.UPSTREAM_FAILED)
+    live.snapshots["m"] = snapshot.with_health({"v2": "why"}, frozenset())
+    after_kill = own.fall_back(failed, made, Cause.UPSTREAM_FAILED)
+    live.snapshots["m"] = snapshot.with_health({"": "why"}, frozenset())
+    after_all = own.fall_back(failed, made, Cause.UPSTREAM_FAILED)
+    del live.snapshots["m"]
+
+    assert after is not None
+    assert (after.decision.version, after.decision.reason) == ("v2", "FALLBACK:upstream-failed")
+    assert (after.identity, after.rest) == (failed.identity, b"/infer")
+    assert after_kill is not None
+    assert after_kill.decision.version == "v3"
+    assert after_all is None
+    assert own.fall_back(failed, made, Cause.UPSTREAM_FAILED) is None
+
+
+def test_an_explicit_request_has_no_verdict_after_its_own() -> None:
+    made = head(asked_version=b"v1")
+    verdict = decider().decide(made, 0.0)
+
+    assert decider().fall_back(verdict, made, Cause.UPSTREAM_FAILED) is None
 
 
 def test_nothing_a_client_made_up_is_in_a_decision() -> None:

@@ -14,6 +14,7 @@ from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
 from sidecar.cli.lookup import policy_of, version_named
 from sidecar.cli.options import At, commands
+from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.steps import tell
 from sidecar.errors import ConfigError
@@ -23,10 +24,9 @@ from sidecar.model.policy import Policy, Shadow
 from sidecar.model.request import RequestHead
 from sidecar.policy.resolver import resolve, shadows_for
 from sidecar.policy.route import RouteTable
-from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.policy.snapshot import Snapshot
 from sidecar.policy.trace import trace
 from sidecar.runtime.clock import SystemClock
-from sidecar.store.base import Store
 
 app = commands()
 
@@ -86,7 +86,8 @@ async def explain(
     head.at_s = now_s if at_s is None else at_s
     policy = await policy_of(session.store, model)
     unready = frozenset(version_named(policy, name) for name in not_ready or ())
-    snapshot = await _snapshot(session.store, policy, identity.tenant, unready)
+    now = await snapshot_of(session.store, policy, frozenset({identity.tenant}))
+    snapshot = now.with_health(now.kills, unready)
     ask_by_path(head, snapshot)
     decision = resolve(snapshot, identity, head)
     shadows = shadows_for(snapshot, identity, head, decision)
@@ -164,17 +165,6 @@ def _refuse_both(*others: object) -> None:
     if any(others):
         msg = "--token says who calls: leave out --tenant, --subject, --app, --scope and --claim"
         raise ConfigError(msg)
-
-
-async def _snapshot(store: Store, policy: Policy, tenant: str, unready: frozenset[str]) -> Snapshot:
-    """Compile the policy with the one pin that can matter."""
-    pins = {
-        one.tenant: one.version
-        async for one in store.pins(policy.model)
-        if one.tenant == tenant and not one.fault
-    }
-    kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
-    return compile_snapshot(policy, pins, kills, unready)
 
 
 def _is_drawn(policy: Policy) -> bool:

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from sidecar.cli import output
-from sidecar.cli.lookup import expect_model, policy_of
+from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of
 from sidecar.cli.names import Model, complete_model
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
@@ -98,6 +98,9 @@ async def _all(session: Session) -> list[Policy]:
 
 
 def _list(policies: Sequence[Policy]) -> None:
+    if not policies:
+        output.note(NO_POLICY)
+        return
     rows = [
         (one.model, str(one.revision), ", ".join(one.versions), one.default or "", one.actor)
         for one in policies

@@ -11,6 +11,10 @@ from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store, StoredPolicy
 
+NO_POLICY = (
+    "the store has no policy yet; `rmv init` writes one, `rmv apply -f policies/` commits it"
+)
+
 
 class NotFoundError(SidecarError):
     """The store has no such model, or its policy no such version."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sidecar.cli import durations, output
+from sidecar.cli.lookup import NO_POLICY
 from sidecar.cli.marks import marked_kills, marked_pins, spell
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
@@ -45,7 +46,7 @@ async def status(session: Session) -> None:
         output.emit({"models": found, "sidecars": living})
         return
     if not found:
-        output.note("the store has no policy yet; `rmv apply -f policies/` commits some")
+        output.note(NO_POLICY)
     else:
         _tell_models(found)
     if living:

@@ -16,6 +16,7 @@ from sidecar.cli.explain import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of
 from sidecar.cli.names import Model
 from sidecar.cli.options import At, commands
+from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
 from sidecar.config import allow_list
 from sidecar.errors import ConfigError
@@ -23,7 +24,6 @@ from sidecar.model.identity import Identity, is_tenant
 from sidecar.model.policy import Policy
 from sidecar.model.request import RequestHead
 from sidecar.policy.problem import PolicyError
-from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.policy.trial import Share, shares
 from sidecar.runtime.clock import SystemClock
 
@@ -68,7 +68,7 @@ async def try_(
     """
     policy = await _policy(session, model, file)
     named = None if tenants is None else _tenants(tenants)
-    snapshot = await _snapshot(session, policy, set(named or ()))
+    snapshot = await snapshot_of(session.store, policy, frozenset(named or ()))
     caller = Identity("", "", app_name, tuple(scope or ()), read_claims(claim or ()))
     head = request_head(method, path, header or (), "")
     head.at_s = SystemClock().now_s() if at_s is None else at_s
@@ -116,20 +116,6 @@ def _tenants(file: Path) -> list[str]:
         msg = f"--tenants {file}: names no tenant"
         raise ConfigError(msg)
     return found
-
-
-async def _snapshot(session: Session, policy: Policy, tenants: set[str]) -> Snapshot:
-    """Compile the policy with the kills, and the pins of tenants that were named."""
-    store = session.store
-    kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
-    pins: dict[str, str] = {}
-    if tenants:
-        pins = {
-            one.tenant: one.version
-            async for one in store.pins(policy.model)
-            if one.tenant in tenants and not one.fault
-        }
-    return compile_snapshot(policy, pins, kills)
 
 
 def _requests(

@@ -1,7 +1,9 @@
 """PURE. Policy documents to snapshots, and snapshots to decisions.
 
-codec     bytes <-> Policy            (document: YAML; shape, words: what does not fit)
-validate  what a policy may not mean
+codec     bytes <-> Policy            (document: YAML; shape, words: what does not fit; places:
+                                       where)
+validate  what a policy may not mean  (deployment, condition, address, circle, reach: its parts)
+schema    how a document looks, for editors
 compiled  Policy, indexed for deciding    (candidate, ruleset, segment, sticky: its parts)
 snapshot  the same with pins, kills and readiness
 resolver  snapshot + caller + head -> Decision

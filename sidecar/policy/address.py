@@ -138,7 +138,7 @@ def _split_port(text: str) -> tuple[str, str]:
     """Split `host:port`, `[address]:port` or either without a port; the port keeps its colon."""
     if text.startswith("[") and "]" in text:
         host, _, port = text[1:].partition("]")
-        return host, port
+        return (host, port) if port[:1] in {"", ":"} else (text, "")
     if text.count(":") > 1:
         return text, ""  # an IPv6 address
     host, colon, port = text.partition(":")

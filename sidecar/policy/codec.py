@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sidecar.model.policy import Policy
-from sidecar.policy import document, places
+from sidecar.policy import document, places, words
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem, gather
 from sidecar.policy.shape import misfits
@@ -41,7 +41,7 @@ def decode(raw: bytes, *, source: str) -> Policy:
     try:
         policy = _DECODER.decode(text)
     except msgspec.ValidationError as error:
-        raise _json_misfits(text, source) from error
+        raise _json_misfits(text, source, error) from error
     except msgspec.DecodeError as error:
         return _from_flow_yaml(text, source, str(error))
     _refuse_twins(text, source)
@@ -114,7 +114,7 @@ def _convert(read: document.Document, source: str) -> Policy:
     try:
         return msgspec.convert(read.value, Policy)
     except msgspec.ValidationError as error:
-        problems = gather(misfits(read.value), source)
+        problems = gather(misfits(read.value), source) or (_first_misfit(error, source),)
         raise PolicyError(_placed(problems, read.places)) from error
 
 
@@ -131,9 +131,11 @@ def _from_flow_yaml(text: str, source: str, json_reason: str) -> Policy:
     return _convert(read, source)
 
 
-def _json_misfits(text: str, source: str) -> PolicyError:
+def _json_misfits(text: str, source: str, refusal: msgspec.ValidationError) -> PolicyError:
+    problems: tuple[Problem, ...] = ()
     try:
         value: JSON = json.loads(text)
+        problems = gather(misfits(value), source)
     except RecursionError:
         where = places.too_deep(text, document.MAX_DEPTH)
         reason = f"nested deeper than {document.MAX_DEPTH} levels"
@@ -141,10 +143,17 @@ def _json_misfits(text: str, source: str) -> PolicyError:
     except json.JSONDecodeError as error:
         where = places.place(text, error.pos)
         return PolicyError([Problem(source, "", f"not JSON: {error.msg}", *where)])
-    except ValueError as error:  # a number of thousands of digits
-        return PolicyError([Problem(source, "", f"not JSON: {error}", 1, 1)])
-    problems = gather(misfits(value), source)
+    except ValueError:
+        pass  # a number of thousands of digits, which is what was refused
+    problems = problems or (_first_misfit(refusal, source),)
     return PolicyError(_placed(problems, places.in_json(text, [one.path for one in problems])))
+
+
+def _first_misfit(refusal: msgspec.ValidationError, source: str) -> Problem:
+    """Tell what a decoder refused, where it knows more than the types: numbers out of range."""
+    reason, _, path = str(refusal).partition(" - at `$")
+    inside = path.partition("[...]")[0].rstrip("`").removeprefix(".")
+    return Problem(source, inside, words.plain(reason, None))
 
 
 def _refuse_twins(text: str, source: str) -> None:
@@ -152,7 +161,7 @@ def _refuse_twins(text: str, source: str) -> None:
     try:
         json.loads(text, object_pairs_hook=_refuse_twin_members)
     except _TwinKeyError as error:
-        reason = f"the key {json.dumps(str(error))} is given twice"
+        reason = f"the key {json.dumps(str(error)[:80])} is given twice"
         where = places.twin(text) or (1, 1)
         raise PolicyError([Problem(source, "", reason, *where)]) from error
 

@@ -50,7 +50,7 @@ RESERVED_HEADERS = frozenset(
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 _OF_TIME = frozenset({"from", "until"})
-_OF_SEGMENT = frozenset({"in", "not_in"})
+_OF_SEGMENT = frozenset({"in", "not_in", "exists"})
 
 
 def matcher_faults(matcher: Matcher, at: Path, segments: Collection[str]) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def header_faults(name: str, at: Path) -> Iterator[Finding]:
         yield at, f'the header "{name}" is of the connection or the sidecar; no rule can see it'
 
 
-def segment_names(condition: Condition) -> Iterator[tuple[Path, Scalar]]:
+def _segment_names(condition: Condition) -> Iterator[tuple[Path, Scalar]]:
     """Yield the segments that a condition on `segment` names, each with its path below it."""
     if isinstance(condition, Operators):
         for operator, options in (("in", condition.in_), ("not_in", condition.not_in)):
@@ -93,7 +93,7 @@ def segment_names(condition: Condition) -> Iterator[tuple[Path, Scalar]]:
 
 
 def _references(condition: Condition, at: Path, segments: Collection[str]) -> Iterator[Finding]:
-    for below, name in segment_names(condition):
+    for below, name in _segment_names(condition):
         if not isinstance(name, str):
             yield (*at, *below), "a segment is named by text"
         elif name not in segments:
@@ -155,7 +155,7 @@ def _misplaced(operator: str, attribute: str) -> str:
     if operator in _OF_TIME:
         return f"{operator} is for the attribute time alone"
     if attribute == "segment" and operator not in _OF_SEGMENT:
-        return "a segment is matched by its name, a list of names, in or not_in"
+        return "a segment is matched by its name, a list of names, in, not_in or exists"
     return ""
 
 
@@ -202,7 +202,7 @@ def _unreadable(read: Callable[[str], object], text: str, at: Path) -> Iterator[
     try:
         read(text)
     except ValueError as error:
-        yield at, str(error)
+        yield at, str(error)[:200]
 
 
 def _regex(regex: str, at: Path) -> Iterator[Finding]:

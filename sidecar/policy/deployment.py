@@ -93,11 +93,11 @@ def _rewrite(rewrite: Rewrite, at: Path) -> Iterator[Finding]:
     for name, value in rewrite.headers.items():
         here: Path = (*at, "headers", name)
         if not TOKEN.fullmatch(name):
-            yield here, f'"{name}" is not a header name'
+            yield here, f'"{name[:80]}" is not a header name'
         elif name.lower() in RESERVED_HEADERS:
             yield here, f'the header "{name}" is written by the sidecar itself'
         elif name.lower() in lowered:
-            yield here, f'the header "{name}" is given twice'
+            yield here, f'the header "{name[:80]}" is given twice'
         lowered.add(name.lower())
         if _NOT_IN_VALUE.search(value):
             yield here, "a header value is visible ASCII, without control characters"
@@ -109,7 +109,7 @@ def _template_faults(template: str) -> Iterable[str]:
     for part in _TEMPLATE_PART.findall(template):
         if part not in PLACEHOLDERS:
             known = ", ".join(PLACEHOLDERS)
-            yield f'unknown placeholder "{part}": one of {known}'
+            yield f'unknown placeholder "{part[:80]}": one of {known}'
     literal = _TEMPLATE_PART.sub("", template)
     if _NOT_IN_TARGET.search(literal):
         yield "a path is visible ASCII, without blanks; percent-encode the rest"

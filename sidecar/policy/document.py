@@ -126,7 +126,7 @@ class _Builder:
         if not isinstance(event, yaml.ScalarEvent) or event.tag not in _TEXT_TAGS:
             self._refuse(event, "a key must be plain text")
         if frame.members is not None and event.value in frame.members:
-            self._refuse(event, f'the key "{event.value}" is given twice')
+            self._refuse(event, f'the key "{event.value[:80]}" is given twice')
         frame.key = event.value
 
     def _alias(self, event: yaml.AliasEvent) -> None:

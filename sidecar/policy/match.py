@@ -209,10 +209,12 @@ def _in_segments(condition: Condition, segments: Memberships) -> Test:
         raise ValueError("a segment takes in, not_in and exists alone")
     wanted = None if condition.in_ is None else _in_any(condition.in_, segments)
     barred = None if condition.not_in is None else _in_any(condition.not_in, segments)
-    must_exist, in_some = condition.exists, _in_any(tuple(segments), segments)
+    must_exist, in_some = condition.exists, None
+    if must_exist is not None:
+        in_some = _in_any(tuple(segments), segments)
 
     def holds(identity: Identity, head: RequestHead) -> bool:
-        if must_exist is not None and must_exist is not in_some(identity, head):
+        if in_some is not None and in_some(identity, head) is not must_exist:
             return False
         if barred is not None and barred(identity, head):
             return False

@@ -20,7 +20,7 @@ Place = tuple[int, int]
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
-_skip = json.JSONDecoder().raw_decode
+_skip = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode  # no number is too long
 
 
 def place(text: str, at: int) -> Place:

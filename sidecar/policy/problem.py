@@ -23,6 +23,8 @@ Finding = tuple[Path, str]
 
 MAX_PROBLEMS = 100  # more of them is one mistake repeated, and a log line without end
 
+MAX_STEP_CHARS = 100  # of a key in a path: a document may be one key
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -35,6 +37,8 @@ def below(path: str, step: str | int) -> str:
     """Return the spelled path of what a spelled path holds under a key or index."""
     if isinstance(step, int):
         return f"{path}[{step}]"
+    if len(step) > MAX_STEP_CHARS:
+        step = f"{step[:MAX_STEP_CHARS]}..."
     if not _PLAIN.fullmatch(step):
         return f"{path}[{json.dumps(step)}]"
     return f"{path}.{step}" if path else step

@@ -13,7 +13,7 @@ import msgspec
 from sidecar.model.policy import Operators, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from sidecar.model.policy import Condition, Matcher, Policy, Rule, Scalar, Split
 
@@ -52,10 +52,10 @@ def answers_everybody(policy: Policy) -> bool:
 
 def unreached(policy: Policy) -> Iterator[tuple[int, str]]:
     """Yield the rules that no caller gets to, by index, each with the reason."""
-    whole: dict[frozenset[str], str] = {}
+    whole: dict[frozenset[Hashable], str] = {}
     tenants: dict[str, str] = {}
     for n, rule in enumerate(policy.rules):
-        conditions = _conditions(rule.when)
+        conditions = [(attribute, _key(value)) for attribute, value in rule.when.items()]
         own = _tenants(rule.when)
         before = _covering(conditions, whole)
         if before is not None:
@@ -65,28 +65,26 @@ def unreached(policy: Policy) -> Iterator[tuple[int, str]]:
             by = ", ".join(f'"{one}"' for one in sorted({tenants[tenant] for tenant in own})[:3])
             yield n, f"never reached: all of its tenants are answered before, by rule {by}"
         elif _answers(rule, policy):
-            whole[conditions] = rule.id
+            whole[frozenset(conditions)] = rule.id
             if len(rule.when) == 1:
                 for tenant in own:
                     tenants.setdefault(tenant, rule.id)
 
 
-def _covering(conditions: frozenset[str], whole: dict[frozenset[str], str]) -> str | None:
-    """Return the rule that answers a part of these conditions, which is more callers."""
-    parts = (frozenset[str](), *(frozenset({one}) for one in sorted(conditions)), conditions)
-    return next((whole[part] for part in parts if part in whole), None)
+def _covering(
+    conditions: Sequence[Hashable], whole: Mapping[frozenset[Hashable], str]
+) -> str | None:
+    """Return the rule that answers by a part of these conditions, which is more callers."""
+    parts = [(), *((one,) for one in conditions), conditions]
+    return next((whole[part] for part in map(frozenset, parts) if part in whole), None)
 
 
-def _conditions(when: Matcher) -> frozenset[str]:
-    """Spell each condition so that the same one is the same text."""
-    return frozenset(f"{attribute} {_spelled(value)}" for attribute, value in when.items())
-
-
-def _spelled(condition: Condition) -> str:
+def _key(condition: Condition) -> Hashable:
+    """Return what is equal for conditions that mean the same; in Python True is equal to 1."""
     options = _options(condition)
     if options is None:
-        return msgspec.json.encode(condition).decode()
-    return " ".join(sorted({msgspec.json.encode(option).decode() for option in options}))
+        return msgspec.json.encode(condition)
+    return frozenset((type(option), option) for option in options)
 
 
 def _options(condition: Condition) -> tuple[Scalar, ...] | None:

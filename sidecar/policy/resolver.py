@@ -3,7 +3,7 @@
 Hot path: the first request of a tenant finds out whether its decision can depend on anything but
 the tenant; if not, the decision itself is kept. `tests/policy/test_resolver.py` holds the outcome
 equal to a plain reading of the document; `tests/bench/resolve.py` has the figures
-(pinned, default and a split by tenant 0.13 us; by subject 1 us, by request 2.7 us).
+(compiled: pinned, default and a split by tenant 0.1 us; by subject 0.7 us, by request 2 us).
 """
 
 from __future__ import annotations
@@ -133,8 +133,7 @@ def _plan(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Decision
     rules = snapshot.rules.rules_for(identity, head)
     walk = _Walk(snapshot, identity, head)
     decision = walk.decide(snapshot.rules.asked(rules, identity, head))
-    is_variable = walk.is_variable or snapshot.rules.has_keyed
-    snapshot.plan(identity.tenant, rules if is_variable else decision)
+    snapshot.plan(identity.tenant, rules if walk.is_variable else decision)
     return decision
 
 
@@ -167,7 +166,9 @@ class _Walk:
             if test is None or test(self._identity, self._head):
                 decision = self._apply(rule)
                 if decision is not None:
+                    self._reach(rule.place)
                     return decision
+        self._reach(self._snapshot.rules.end)
         default = self._snapshot.default
         if default is not None and self._accepts(default):
             return self._snapshot.serve(default.name, _DEFAULT, self._rejected)
@@ -182,6 +183,11 @@ class _Walk:
                     reason = f"{_FALLBACK}:{one.cause.value}"
                     return snapshot.serve(name, reason, self._rejected)
         return None
+
+    def _reach(self, place: int) -> None:
+        """Note whether another request may have rules of its own before this place."""
+        if place > self._snapshot.rules.first_keyed:
+            self.is_variable = True
 
     def _apply(self, rule: CompiledRule) -> Decision | None:
         """Return the decision of a rule that matches; None passes the request to the next one."""

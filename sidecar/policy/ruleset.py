@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import TYPE_CHECKING
 
 from sidecar.model.decision import Reason
@@ -102,7 +103,7 @@ class CompiledRule:
 class RuleIndex:
     """Finds the rules that can concern a tenant, then those that can concern its request."""
 
-    __slots__ = ("_by_tenant", "_is_general", "_keyed", "general", "has_keyed")
+    __slots__ = ("_by_tenant", "_is_general", "_keyed", "end", "first_keyed", "general")
 
     def __init__(self, rules: Sequence[CompiledRule], segments: Memberships) -> None:
         self._by_tenant = _by_tenant(rules, segments)
@@ -121,26 +122,29 @@ class RuleIndex:
             [rule for rule in unlisted if rule.key is None or rule.key[0] not in keyed_by]
         )
         """The rules that no look-up finds."""
-        self.has_keyed = bool(self._keyed)
-        """Whether `asked` may add rules to those of a tenant."""
+        places = [rule.place for rule in unlisted if rule.key and rule.key[0] in keyed_by]
+        self.end = len(rules)
+        self.first_keyed = min(places, default=self.end)
+        """The first place at which `asked` may add a rule to those of a tenant."""
         self._is_general = all(rule.tenant_test is None for rule in self.general)
 
     def rules_for(self, identity: Identity, head: RequestHead) -> Rules:
         """Return the rules whose condition on the tenant holds; what else they ask is open."""
-        named = self._by_tenant.get(identity.tenant)
-        if named is None and self._is_general:
+        named = self._by_tenant.get(identity.tenant, ())
+        if self._is_general and not named:
             return self.general  # one tuple for all such tenants, however many rules
-        found = self.general
-        if named is not None:
-            found = _in_order({*found, *(rule for rules in named for rule in rules)})
-        return tuple([rule for rule in found if _is_for(rule, identity, head)])
+        general = self.general
+        if not self._is_general:
+            general = tuple([rule for rule in general if _is_for(rule, identity, head)])
+        found = {rule for rules in named for rule in rules if _is_for(rule, identity, head)}
+        return _with(general, found)
 
     def asked(self, rules: Rules, identity: Identity, head: RequestHead) -> Rules:
         """Return the rules of a tenant, and those that are found by what the request has."""
         found: list[CompiledRule] = []
         for keyed in self._keyed:
             keyed.find(found, identity, head)
-        return _in_order((*rules, *found)) if found else rules
+        return _with(rules, found) if found else rules
 
 
 class _Keyed:
@@ -183,8 +187,12 @@ def _by_tenant(
     return found
 
 
-def _in_order(rules: Iterable[CompiledRule]) -> Rules:
-    return tuple(sorted(rules, key=_place))
+def _with(rules: Rules, found: Iterable[CompiledRule]) -> Rules:
+    """Return rules in order, and where they belong a few more."""
+    every = list(rules)
+    for rule in found:
+        insort(every, rule, key=_place)
+    return tuple(every)
 
 
 def _place(rule: CompiledRule) -> int:

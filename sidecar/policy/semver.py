@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 MAX_CHARS = 256  # npm's limit; a longer text is no version, and its numbers cost to read
 
 _NUMBER = r"0|[1-9][0-9]*"
-_PRERELEASE = r"(?:-(?P<pre>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
+_PART = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"  # section 9: no number with a leading 0
+_PRERELEASE = rf"(?:-(?P<pre>{_PART}(?:\.{_PART})*))?"
 _BUILD = r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 _VERSION = re.compile(
     rf"v?(?P<a>{_NUMBER})(?:\.(?P<b>{_NUMBER})(?:\.(?P<c>{_NUMBER}){_PRERELEASE}{_BUILD})?)?"

@@ -86,7 +86,7 @@ def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Fin
         if key in fields:
             yield from _walk(item, fields[key].type, (*path, key))
         else:
-            yield (*path, key), f'unknown field "{key}"' + suggestion(key, fields)
+            yield (*path, key), f'unknown field "{key[:80]}"' + suggestion(key, fields)
     for name, field in fields.items():
         if field.required and name not in value:
             yield path, f'the field "{name}" is missing'

@@ -28,7 +28,7 @@ class Snapshot:
     """One policy, ready to decide from. Immutable by convention.
 
     `pins` is read and never copied: its owner changes a pin in place, at once and whatever their
-    number. `kills` holds reasons by version, that of the whole model under the key "";
+    number. `kills` holds reasons by version or label, that of the whole model under the key "";
     `unready` are the versions without a healthy endpoint. A change of either makes a new
     snapshot by `with_health`. Decisions are interned: equal ones are one object.
     """
@@ -41,6 +41,7 @@ class Snapshot:
         "default",
         "explicit",
         "interned",
+        "killed",
         "kills",
         "mirrored",
         "model",
@@ -71,13 +72,14 @@ class Snapshot:
         self.revision = policy.revision
         self.pins = pins
         self.kills = dict(kills)
+        self.killed = frozenset(compiled.names.get(name, name) for name in kills)
         self.unready = unready
         self.versions = {
             name: Candidate(
                 name,
                 compiled.accesses[name],
                 version.state,
-                is_killed=name in kills,
+                is_killed=name in self.killed,
                 is_ready=name not in unready,
             )
             for name, version in policy.versions.items()
@@ -163,7 +165,7 @@ class Snapshot:
     def _can_copy(self, one: CompiledShadow) -> bool:
         """Return whether a shadow gets copies; in any state, for tests precede activation."""
         version = one.shadow.version
-        return version not in self.kills and version not in self.unready
+        return version not in self.killed and version not in self.unready
 
     def _mirrored(self) -> dict[str, tuple[Shadow, ...]]:
         """Return the shadows by the version that serves, if none of them has to be drawn."""

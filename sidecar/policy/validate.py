@@ -7,14 +7,14 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
-from sidecar.model.policy import State
+from sidecar.model.policy import Operators, State
 from sidecar.policy import reach
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
-from sidecar.policy.condition import header_faults, matcher_faults, segment_names
+from sidecar.policy.condition import header_faults, matcher_faults
 from sidecar.policy.deployment import version_faults
 from sidecar.policy.problem import gather
-from sidecar.policy.segment import MAX_DEPTH
+from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ _NO_TENANT = (
 
 
 def _segment_references(policy: Policy) -> Iterator[Finding]:
-    after = {name: _named_in(segment, policy) for name, segment in policy.segments.items()}
+    after = {name: _named_in(name, segment, policy) for name, segment in policy.segments.items()}
     found = list(circles(after, after.__getitem__))
     for circle in found:
         yield ("segments", circle[0]), f"is made of itself: {_arrows(circle)}"
@@ -138,16 +138,12 @@ def _segment_references(policy: Policy) -> Iterator[Finding]:
             yield ("segments", name), f"names segments that name others, over {MAX_DEPTH} deep"
 
 
-def _named_in(segment: Segment, policy: Policy) -> list[str]:
-    """Return the segments that a segment refers to, each once, in the order of the document."""
-    found = (
-        name
-        for matcher in segment.when
-        if "segment" in matcher
-        for _, name in segment_names(matcher["segment"])
-    )
-    known = (name for name in found if isinstance(name, str) and name in policy.segments)
-    return list(dict.fromkeys(known))
+def _named_in(name: str, segment: Segment, policy: Policy) -> list[str]:
+    """Return the segments that a segment refers to, each once."""
+    conditions = (matcher.get("segment") for matcher in segment.when)
+    if any(isinstance(one, Operators) and one.exists is not None for one in conditions):
+        return [name]  # it asks for all, and so for itself
+    return sorted(references(segment, policy.segments) & policy.segments.keys())
 
 
 def _rules(policy: Policy) -> Iterator[Finding]:

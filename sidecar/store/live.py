@@ -147,11 +147,8 @@ class LivePolicies:
             return
         _put(kills, version, reason)
         self._judge(KillKey(model, version), version, is_set=reason is not None)
-        policy = self._policies.get(model)
-        if policy is None:
-            return
-        self._compile(policy)
-        self._changed(model)
+        if self._revise(model):
+            self._changed(model)
 
     def set_unready(self, model: str, versions: frozenset[str]) -> None:
         """Let `versions` of a model serve nobody: none of their endpoints is healthy.
@@ -162,9 +159,7 @@ class LivePolicies:
         if self._unready.get(model, frozenset()) == versions:
             return
         _put(self._unready, model, versions or None)
-        policy = self._policies.get(model)
-        if policy is not None:
-            self._compile(policy)
+        self._revise(model)
 
     def replace(self, contents: Contents) -> None:
         """Make everything as in `contents`; what is not there is removed."""
@@ -215,10 +210,10 @@ class LivePolicies:
             tenants = list(pins)
             for start in range(0, len(tenants), _STRIDE):
                 policy = self._policies.get(model)
-                versions = policy.versions if policy else {}
+                names = {*policy.versions, *policy.labels} if policy else ()
                 for tenant in tenants[start : start + _STRIDE]:
                     # The good ones cost no more than this, with a million of them every minute.
-                    if pins.get(tenant) not in versions or not is_tenant(tenant):
+                    if pins.get(tenant) not in names or not is_tenant(tenant):
                         self._judge_pin(model, tenant, pins.get(tenant))
                 yield
 
@@ -241,7 +236,8 @@ class LivePolicies:
     def _judge_pin(self, model: str, tenant: str, version: str | None) -> None:
         policy = self._policies.get(model)
         # The common case without a key: there may be a million pins.
-        if policy is not None and version in policy.versions and is_tenant(tenant):
+        is_known = policy is not None and (version in policy.versions or version in policy.labels)
+        if is_known and is_tenant(tenant):
             if self._doubts:
                 self._doubts.forget(self._keys.spell(PinKey(model, tenant)))
             return
@@ -263,14 +259,23 @@ class LivePolicies:
         if policy is None:  # a document without a good one before it says nothing of its versions
             return "" if key.model in self._documents else NO_MODEL
         is_whole = isinstance(key, KillKey) and not version
-        return "" if is_whole or version in policy.versions else NO_VERSION
+        is_known = version in policy.versions or version in policy.labels
+        return "" if is_whole or is_known else NO_VERSION
 
     def _compile(self, policy: Policy) -> None:
         model = policy.model
         pins = self._pins.setdefault(model, {})
-        # The kills are copied: a snapshot is made from them, it does not look them up.
-        kills, unready = dict(self._kills.get(model, {})), self._unready.get(model, frozenset())
+        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
         self.snapshots[model] = compile_snapshot(policy, pins, kills, unready)
+
+    def _revise(self, model: str) -> bool:
+        """Bring kills and readiness of a model into force, if it has a policy; return whether."""
+        snapshot = self.snapshots.get(model)
+        if snapshot is None:
+            return False
+        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
+        self.snapshots[model] = snapshot.with_health(kills, unready)
+        return True
 
     def _refuse(self, model: str, reason: str) -> None:
         self.faults[model] = reason

@@ -1,14 +1,20 @@
-"""Print what one decision costs, in microseconds: `.venv/bin/python tests/bench/resolve.py`."""
+"""Print what one decision costs, in microseconds: `.venv/bin/python -m tests.bench.resolve`.
+
+After `make compiled`, `PYTHONSAFEPATH=1 PYTHONPATH=build/compiled:.` before it measures that form.
+"""
 
 from __future__ import annotations
 
 import statistics
 import timeit
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.model.identity import Identity
-from sidecar.model.policy import Operators, Policy, Rule, Shadow, Split, Version
+from msgspec.structs import replace
+
+from sidecar.model.identity import JSON, Identity
+from sidecar.model.policy import Operators, Policy, Rule, Segment, Shadow, Split, State, Version
 from sidecar.model.request import RequestHead
 from sidecar.policy import codec
 from sidecar.policy.resolver import resolve, shadows_for
@@ -18,11 +24,16 @@ from sidecar.policy.snapshot import compile_snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.model.policy import Condition
+    from sidecar.policy.snapshot import Snapshot
+
 NUMBER = 5_000
 REPEAT = 9
+MANY_RULES = 10_000
+MANY_PINS = 1_000_000
 
 VERSIONS = {name: Version(endpoints=("http://127.0.0.1:9001",)) for name in ("v1", "v2")}
-CLAIMS = {"plan": "gold", "org": {"tier": 2}}
+CLAIMS: dict[str, JSON] = {"plan": "gold", "org": {"tier": 2}}
 CALLER = Identity(tenant="t-50", subject="s-1", app="web", scopes=("a", "b"), claims=CLAIMS)
 FIELDS = [b"accept", b"user-agent", b"content-type", b"x-a", b"x-b", b"x-c", b"content-length"]
 HEAD = RequestHead(
@@ -38,15 +49,53 @@ def policy(*rules: Rule, shadows: tuple[Shadow, ...] = ()) -> Policy:
     return Policy(model="tumor", versions=VERSIONS, rules=rules, default="v1", shadows=shadows)
 
 
-def measure(name: str, call: Callable[[], object]) -> None:
+def measure(name: str, call: Callable[[], object], number: int = NUMBER) -> None:
     call()
-    runs = [run / NUMBER * 1e6 for run in timeit.repeat(call, number=NUMBER, repeat=REPEAT)]
-    print(f"{name:44} {statistics.median(runs):8.3f} us  (best {min(runs):.3f})")
+    runs = [run / number * 1e6 for run in timeit.repeat(call, number=number, repeat=REPEAT)]
+    print(f"{name:52} {statistics.median(runs):11.3f} us  (best {min(runs):.3f})")
 
 
 def measure_resolve(name: str, made: Policy, pins: dict[str, str], head: RequestHead) -> None:
     snapshot = compile_snapshot(made, pins, {})
     measure(name, lambda: resolve(snapshot, CALLER, head))
+
+
+def many(attribute: str) -> tuple[Rule, ...]:
+    """Return rules, each for one value of an attribute; one of them is for the caller."""
+    wanted: dict[str, Callable[[int], Condition]] = {
+        "tenant": lambda n: f"t-{n}",
+        "segment": lambda n: f"segment-{n}",
+        "app": lambda n: "web" if n == MANY_RULES // 2 else f"a-{n}",
+        "header.x-c": lambda n: "value" if n == MANY_RULES // 2 else f"{n}",
+        "path": lambda n: Operators(prefix=f"/v1/{n}"),
+    }
+    return tuple(
+        Rule(id=f"r{n}", when={attribute: wanted[attribute](n)}, serve="v2")
+        for n in range(MANY_RULES)
+    )
+
+
+def measure_many_rules() -> None:
+    segments = {f"segment-{n}": Segment(include=(f"t-{n}",)) for n in range(MANY_RULES)}
+    for attribute in ("tenant", "segment", "app", "header.x-c", "path"):
+        made = replace(policy(*many(attribute)), segments=segments)
+        snapshot = compile_snapshot(made, {}, {})
+        number = 10 if attribute == "path" else NUMBER
+
+        def first(snapshot: Snapshot = snapshot) -> object:
+            snapshot.plans.clear()
+            return resolve(snapshot, CALLER, HEAD)
+
+        name = f"{MANY_RULES:,} rules by {attribute}"
+        measure(f"{name}: a tenant's first request", first, number)
+        measure(f"{name}: its next one", partial(resolve, snapshot, CALLER, HEAD), number)
+        measure(f"{name}: compile", partial(compile_snapshot, made, {}, {}), 1)
+        measure(f"{name}: a kill", partial(snapshot.with_health, {"v1": ""}, frozenset()), 10)
+
+
+def measure_many_pins() -> None:
+    pins = {f"t-{n}": "v2" for n in range(MANY_PINS)}
+    measure_resolve(f"pinned, one of {MANY_PINS:,}", policy(), pins, HEAD)
 
 
 def main() -> None:
@@ -68,6 +117,11 @@ def main() -> None:
     }
     limited = Policy(model="tumor", versions=VERSIONS | gold, default="v2")
     measure_resolve("default, entitled by a claim", limited, {}, HEAD)
+    failed = replace(VERSIONS["v1"], state=State.RETIRED, fallback="v2")
+    fallen = Policy(model="tumor", versions=VERSIONS | {"v1": failed}, default="v1")
+    measure_resolve("fallback of the default", fallen, {}, HEAD)
+    measure_many_rules()
+    measure_many_pins()
 
     shadowed = compile_snapshot(policy(shadows=(Shadow(version="v2"),)), {}, {})
     decision = resolve(shadowed, CALLER, HEAD)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
+from sidecar.cli.lookup import NO_POLICY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -147,11 +149,9 @@ def test_a_broken_document_shows_in_status_and_apply_repairs_it(
 
 
 def test_an_empty_store_says_how_to_fill_it(store: Rmv) -> None:
-    assert store("status") == (
-        0,
-        "",
-        "the store has no policy yet; `rmv apply -f policies/` commits some\n",
-    )
+    told = (0, "", f"{NO_POLICY}\n")
+    assert store("status") == told
+    assert store("get") == told
 
 
 def test_the_store_may_be_named_before_or_after_the_command(

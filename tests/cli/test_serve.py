@@ -175,3 +175,15 @@ def test_the_program_ends_with_one_line_and_no_trace(tmp_path: Path) -> None:
     assert ran.stderr.startswith(f"error: the store `unix://{missing}` cannot be reached: ")
     assert "Is `rmv serve` running?" not in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_version_of_the_flags_is_held_to_the_allow_list(
+    rmv: Rmv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMV_ENDPOINTS__ALLOW", "127.0.0.1:9002")
+
+    ran = rmv("serve", "--no-auth", "--model", "tumor", "--version", V1)
+
+    assert ran.code == 2
+    assert "versions.v1.endpoints[0]" in ran.err
+    assert "endpoints.allow" in ran.err

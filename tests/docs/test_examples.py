@@ -64,6 +64,21 @@ def test_commands_print_what_the_page_shows(page: Path, shell: Shell, tmp_path: 
             assert fits(step.printed, printed), f"$ {step.command}\n{printed}"
 
 
+def test_the_samples_are_applied_together_and_serve(shell: Shell) -> None:
+    samples = ROOT / "policies"
+    models = [codec.load(file.read_bytes(), source="").model for file in samples.glob("*.yaml")]
+
+    applied = shell.run(f"rmv apply -f {samples}")
+    again = shell.run(f"rmv diff -f {samples}")
+
+    assert sorted(applied.splitlines()) == sorted(f"{one} created (revision 1)" for one in models)
+    assert again == ""
+    for model in models:
+        shares = shell.run(f"rmv try {model} -n 50").splitlines()
+        assert len(shares) > 1
+        assert not any("DENIED" in share for share in shares)
+
+
 class Became(Exception):  # noqa: N818 -- it stands for success
     """This process would serve by now."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.certificates import write_certificate
 from tests.support.sidecar import flags, sidecar
-from tests.support.upstream import Received, receive
+from tests.support.upstream import Received, receive, scripted_upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,3 +108,34 @@ async def test_endpoints_whose_certificates_are_not_verified_are_told_of(tmp_pat
     ):
         assert (await running.ask()).status == 200
         assert "UPSTREAM TLS IS NOT VERIFIED" in running.said()
+
+
+def leading_to(url: str) -> dict[str, object]:
+    return {"model": "m", "versions": {"v1": {"endpoints": [url]}}, "default": "v1"}
+
+
+async def test_no_policy_leads_where_the_configuration_does_not() -> None:
+    async with scripted_upstream() as listed, scripted_upstream() as other:
+        named, unlisted = (one.url.replace("127.0.0.1", "localhost") for one in (listed, other))
+        port = listed.url.rpartition(":")[2]
+        settings = f'[endpoints]\nallow = ["localhost", "127.0.0.1:{port}"]\n'
+        async with (
+            sidecar(*flags(v1=named), settings=settings) as running,
+            running.editor() as editor,
+        ):
+            assert (await running.ask()).status == 200
+
+            # Past every command: the address is not listed, so the former policy serves.
+            await editor.put(leading_to(other.url))
+            await running.says("endpoints.allow")
+            assert (await running.ask()).status == 200
+
+            # The name is listed, but what it resolves to is not with that port.
+            await editor.put(leading_to(unlisted))
+
+            async def is_refused() -> bool:
+                return (await running.ask()).status == 502
+
+            await running.until(is_refused, "answer from nowhere")
+            assert other.connections == 0
+            assert "in none of the networks" in running.said()

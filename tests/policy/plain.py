@@ -182,7 +182,7 @@ class PlainReading:
         is_accepted = version.accepts is None or self.fits(version.accepts, identity, head)
         causes = {
             Cause.NOT_ENTITLED: is_denied or not is_allowed,
-            Cause.KILLED: name in self.kills,
+            Cause.KILLED: name in {self.name(ref) for ref in self.kills},
             Cause.NOT_ACTIVE: state in {State.REGISTERED, State.WARMING},
             Cause.RETIRED: state is State.RETIRED,
             Cause.DRAINING: state is State.DRAINING and not by_name,

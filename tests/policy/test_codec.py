@@ -6,13 +6,16 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.model.policy import Operators, Policy, Rule, Split, Version
 from sidecar.policy import codec, document
-from sidecar.policy.codec import MAX_DOCUMENT_BYTES, decode, digest, encode, load
+from sidecar.policy.codec import MAX_DOCUMENT_BYTES, decode, digest, encode, load, locate
 from sidecar.policy.problem import PolicyError, Problem
+from sidecar.policy.schema import WORDS
+from sidecar.policy.validate import validate, warnings
 from tests.policy.policies import policies
 
 if TYPE_CHECKING:
@@ -209,12 +212,6 @@ def test_all_misfits_are_reported_at_once() -> None:
     ]
 
 
-def test_json_that_is_no_yaml_is_refused_without_places() -> None:
-    (problem,) = refused(b'{\n\t"model": 1,\n\t"versions": {}\n}')
-
-    assert problem.path == "model"
-
-
 def test_flow_yaml_is_no_broken_json() -> None:
     policy = decode(b"{model: m, versions: {v1: {endpoints: ['http://h:1']}}}", source="doc")
 
@@ -324,3 +321,175 @@ def test_a_problem_is_placed_at_the_nearest_value_that_encloses_it() -> None:
 
 def test_a_problem_without_source_and_place_is_path_and_reason() -> None:
     assert str(Problem("", "rules[0]", "why")) == "rules[0]: why"
+
+
+def with_members(members: str) -> bytes:
+    return MINIMAL[:-1] + f",{members}}}".encode()
+
+
+FIELDS = sorted({field for fields in WORDS.values() for field in fields})
+NAMES = ("v1", "v2", "gold", "tenant", "segment", "time", "claim.a.b", "header.x", "header.host")
+VALUES: st.SearchStrategy[JSON] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from((*NAMES, "2026-11-23T13:00:00Z", "10.0.0.0/8", ">=1 <2", "(", "draining"))
+    | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from((*FIELDS, *NAMES)) | st.text(max_size=4), inner, max_size=3
+        )
+    ),
+    max_leaves=10,
+)
+
+
+def judged(raw: bytes) -> None:
+    """Read, judge and warn of a document: it is good, or refused with places."""
+    try:
+        policy = load(raw, source="doc")
+    except PolicyError as error:
+        lines = raw.count(b"\n") + 1
+        assert error.problems  # noqa: PT017  # either outcome is right
+        for one in error.problems:
+            assert one.reason
+            assert one.line is not None
+            assert one.column is not None
+            assert 1 <= one.line <= lines
+            assert one.column >= 1
+    else:
+        assert load(encode(policy), source="doc") == policy
+        assert locate(raw, warnings(policy)) is not None
+
+
+@st.composite
+def spelled(draw: st.DrawFn, value: JSON) -> bytes:
+    """Spell a value as JSON of some kind, or as YAML."""
+    if draw(st.integers(0, 2)) == 0:
+        return yaml.safe_dump(value, allow_unicode=True).encode()
+    indent = draw(st.sampled_from((None, 2, "\t")))
+    return json.dumps(value, indent=indent, ensure_ascii=draw(st.booleans())).encode()
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """Spell a policy in which one value is another, has gone, or has come."""
+    document: JSON = json.loads(encode(draw(policies())))
+    at = document
+    while steps := steps_of(at):
+        step = draw(st.sampled_from(steps))
+        inner = member(at, step)
+        if not steps_of(inner) or draw(st.integers(0, 2)) == 0:
+            change(draw, at, step)
+            break
+        at = inner
+    return draw(spelled(document))
+
+
+def steps_of(value: JSON) -> list[str | int]:
+    """Return what leads to the members of a value."""
+    if isinstance(value, dict):
+        return list(value)
+    return list(range(len(value))) if isinstance(value, list) else []
+
+
+def member(value: JSON, step: str | int) -> JSON:
+    if isinstance(value, dict) and isinstance(step, str):
+        return value[step]
+    return value[step] if isinstance(value, list) and isinstance(step, int) else None
+
+
+def change(draw: st.DrawFn, at: JSON, step: str | int) -> None:
+    """Put another value in the place of one, or beside it, or take it away."""
+    kind = draw(st.sampled_from(("replace", "add", "remove")))
+    if isinstance(at, list) and isinstance(step, int):
+        at[step : step + (kind != "add")] = [] if kind == "remove" else [draw(VALUES)]
+    elif isinstance(at, dict) and isinstance(step, str):
+        if kind == "remove":
+            del at[step]
+        else:
+            at[draw(st.sampled_from(FIELDS)) if kind == "add" else step] = draw(VALUES)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(mutated())
+def test_a_mutated_policy_is_good_or_refused_with_places(raw: bytes) -> None:
+    judged(raw)
+
+
+@given(VALUES.flatmap(spelled))
+def test_any_value_is_refused_with_places(raw: bytes) -> None:
+    judged(raw)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(mutated())
+def test_whatever_has_the_shape_of_a_policy_can_be_judged(raw: bytes) -> None:
+    try:
+        policy = decode(raw, source="doc")
+    except PolicyError:
+        return
+    assert all(problem.reason for problem in (*validate(policy), *warnings(policy)))
+
+
+def test_json_with_tabs_is_refused_with_places() -> None:
+    (problem,) = refused(b'{\n\t"model": 1,\n\t"versions": {}\n}')
+
+    assert str(problem).startswith("doc:2:11: model: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        (b'{"a":\n' + b"[" * 40_000, (2, 32)),
+        (b'{"model":' + b"[" * 100_000, (1, 41)),
+        (b"a:\n  " + b"[" * 40, (2, 34)),
+        (b"x" * MAX_DOCUMENT_BYTES + b"\n", (1, MAX_DOCUMENT_BYTES + 1)),
+        (b"# x\n" + b" " * MAX_DOCUMENT_BYTES, (2, MAX_DOCUMENT_BYTES - 3)),
+    ],
+)
+def test_what_is_too_deep_or_large_is_refused_with_its_place(
+    raw: bytes, place: tuple[int, int]
+) -> None:
+    first = refused(raw)[0]
+
+    assert (first.line, first.column) == place
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        with_members('"rules":[{"id":"r","when":{"claim.n":' + "1" * 5000 + '},"serve":"v1"}]'),
+        with_members('"rules":[{"id":"r","when":{"claim.n":1e999},"serve":"v1"}]'),
+        with_members('"comment":"\\ud800"'),
+        with_members('"comment":"\x01"'),
+    ],
+)
+def test_json_that_no_reader_agrees_on_is_refused_with_a_place(raw: bytes) -> None:
+    assert refused(raw)[0].line == 1
+
+
+def test_a_number_out_of_range_is_told_with_its_place() -> None:
+    (problem,) = refused(with_rule('{"id":"r","when":{"claim.n":1e999},"serve":"v1"}'))
+
+    assert str(problem) == "doc:1:87: rules[0].when: number out of range"
+
+
+def test_a_key_as_long_as_a_document_is_told_in_short() -> None:
+    raw = b'{"model":"m","versions":{"%b":{"endpoints":[%b]}}}' % (
+        b"v" * 500_000,
+        b"1," * 99 + b"1",
+    )
+
+    problems = refused(raw)
+
+    assert len(problems) == 101
+    assert len("".join(map(str, problems))) < 50_000
+
+
+def test_a_twin_key_in_json_with_tabs_has_its_place() -> None:
+    (problem,) = refused(MINIMAL[:-1] + b',\n\t"model": "x"}')
+
+    assert str(problem) == 'doc:2:2: the key "model" is given twice'

@@ -61,7 +61,9 @@ def outcome(decision: Decision) -> tuple[str, str, Code | None]:
 PINS = st.dictionaries(
     st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, *LABELS, "gone")), max_size=2
 )
-KILLS = st.dictionaries(st.sampled_from((*VERSIONS, *VERSIONS, "")), st.just("why"), max_size=2)
+KILLS = st.dictionaries(
+    st.sampled_from((*VERSIONS, *VERSIONS, "canary", "")), st.just("why"), max_size=2
+)
 UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
 REQUESTS = st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6)
 
@@ -104,7 +106,8 @@ def test_shadows_are_all_but_the_serving_the_killed_the_unready_and_the_retired(
     for shadow in policy.shadows:
         name = reading.name(shadow.version)
         version = policy.versions[name]
-        is_idle = name in {decision.version, *kills, *unready} or version.state is State.RETIRED
+        killed = {reading.name(ref) for ref in kills}
+        is_idle = name in {decision.version, *killed, *unready} or version.state is State.RETIRED
         if not decision.version or is_idle:
             continue
         if version.accepts is not None and not reading.fits(version.accepts, identity, head):

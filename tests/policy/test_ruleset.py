@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.model.decision import Decision
 from sidecar.model.policy import Operators, Policy, Rule, Segment
 from sidecar.policy.resolver import resolve
 from sidecar.policy.ruleset import MIN_KEYED
@@ -104,3 +105,15 @@ def test_what_plans_keep_of_rules_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     for n in range(50):
         assert resolve(snapshot, caller(f"t{n}"), HEAD).reason == "DEFAULT"
         assert len(snapshot.plans) <= 4
+
+
+def test_what_comes_before_all_looked_up_rules_is_decided_once_for_a_tenant() -> None:
+    first = Rule(id="first", when={"tenant": "t3"}, serve="v1")
+    snapshot = compile_snapshot(policy_of(first, *rules_by("app", "a")), {}, {})
+
+    for tenant in ("t3", "t4"):
+        resolve(snapshot, caller(tenant, app="a5"), HEAD)
+
+    assert isinstance(snapshot.plans["t3"], Decision)
+    assert snapshot.plans["t4"] == ()
+    assert resolve(snapshot, caller("t4", app="a6"), HEAD).reason == "RULE:a6"

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 
 from sidecar.model import policy as structs
-from sidecar.policy import codec
+from sidecar.policy import codec, document
 from sidecar.policy.schema import DIALECT, WORDS, schema
 from tests.policy.policies import policies
 
@@ -27,9 +26,9 @@ VALIDATOR = Draft202012Validator(schema())
 VERSIONS = {"v1": {"endpoints": ["http://h:1"]}}
 
 
-def faults(document: object) -> list[str]:
+def faults(value: object) -> list[str]:
     """Return the paths at which a document does not fit the schema."""
-    return [error.json_path for error in VALIDATOR.iter_errors(document)]
+    return [error.json_path for error in VALIDATOR.iter_errors(value)]
 
 
 def test_the_committed_schema_is_the_one_of_the_structs() -> None:
@@ -50,9 +49,10 @@ def test_a_sample_fits_the_schema_that_it_names(sample: Path) -> None:
     named = sample.parent / comment.removeprefix("# yaml-language-server: $schema=")
 
     assert named.resolve() == COMMITTED
-    assert faults(yaml.safe_load(text)) == []
+    assert faults(document.read(text, sample.name).value) == []
 
 
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(policies())
 def test_every_policy_of_the_structs_fits_the_schema(policy: Policy) -> None:
     assert faults(json.loads(codec.encode(policy))) == []

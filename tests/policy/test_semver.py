@@ -44,7 +44,19 @@ def test_numbers_left_out_are_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "01.2.3", "1.2.3.4", "1.2.3-", "1.2.3-a..b", "1.2-rc", "1.2.3 ", "9" * 300]
+    "text",
+    [
+        "",
+        "a",
+        "01.2.3",
+        "1.2.3.4",
+        "1.2.3-",
+        "1.2.3-a..b",
+        "1.2-rc",
+        "1.2.3-01",
+        "1.2.3 ",
+        "9" * 300,
+    ],
 )
 def test_what_is_no_version_is_in_no_range(text: str) -> None:
     assert key(text) is None

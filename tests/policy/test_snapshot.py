@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.model.decision import Cause, Rejected
 from sidecar.model.policy import Policy, Rule, Shadow, Split
 from sidecar.policy.resolver import resolve, shadows_for
 from sidecar.policy.snapshot import compile_snapshot
@@ -87,6 +88,24 @@ def test_a_label_means_its_version_wherever_one_is_named() -> None:
     decision = resolve(snapshot, caller("four"), HEAD)
     assert shadows_for(snapshot, caller("four"), HEAD, decision) == (Shadow(version="v2"),)
     assert shadows_for(snapshot, caller("one"), HEAD, resolve(snapshot, caller("one"), HEAD)) == ()
+
+
+def test_a_kill_by_label_switches_its_version_off() -> None:
+    policy = Policy(
+        model="tumor",
+        versions=make_policy().versions,
+        labels={"canary": "v2"},
+        rules=(Rule(id="all", serve="v2"),),
+        default="v1",
+        shadows=(Shadow(version="v2"),),
+    )
+    snapshot = compile_snapshot(policy, {}, {"canary": "wrong scores"})
+
+    decision = resolve(snapshot, caller(), HEAD)
+
+    assert decision.version == "v1"
+    assert decision.rejected == (Rejected("v2", Cause.KILLED),)
+    assert shadows_for(snapshot, caller(), HEAD, decision) == ()
 
 
 def test_moving_a_label_moves_whoever_is_pinned_to_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from msgspec import structs
 
 from sidecar.model.policy import (
@@ -474,6 +474,18 @@ def test_segments_that_are_made_of_themselves_are_named() -> None:
     ]
 
 
+def test_a_segment_cannot_ask_whether_its_callers_are_in_any() -> None:
+    some = Segment(when=({"segment": Operators(exists=True)},))
+
+    assert found(segmented(some=some)) == ["segments.some: is made of itself: some -> some"]
+
+
+def test_any_number_of_segments_that_ask_for_all_are_refused_at_once() -> None:
+    some = Segment(when=({"segment": Operators(exists=True)},))
+
+    assert len(found(segmented(**{f"s{n}": some for n in range(20_000)}))) == 101
+
+
 def test_segments_are_named_at_most_sixteen_deep() -> None:
     def chain(length: int) -> Policy:
         rest = {
@@ -503,8 +515,7 @@ def test_a_long_chain_of_segments_costs_no_stack() -> None:
     [
         ("segment", 1, "named by text"),
         ("segment", "gold", 'unknown segment "gold"'),
-        ("segment", Operators(prefix="g"), "by its name, a list of names, in or not_in"),
-        ("segment", Operators(exists=True), "by its name, a list of names, in or not_in"),
+        ("segment", Operators(prefix="g"), "by its name, a list of names, in, not_in or exists"),
         ("time", "2026-11-23T13:00:00Z", "matched by from and until"),
         ("time", (), "matched by from and until"),
         ("time", Operators(exists=True), "from and until alone"),
@@ -712,6 +723,7 @@ def test_a_rule_that_some_of_its_callers_reach_is_accepted(before: Matcher, when
     assert found(make_policy(first, second)) == []
 
 
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(policies(), callers(), heads())
 def test_a_rule_that_is_never_reached_answers_nobody(
     policy: Policy, identity: Identity, head: RequestHead

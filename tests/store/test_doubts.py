@@ -6,15 +6,18 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from sidecar.identity.claims import ClaimNames, read_identity
 from sidecar.identity.refusal import TokenRefused
+from sidecar.model.decision import Cause
 from sidecar.model.identity import is_tenant
+from sidecar.policy import codec
 from sidecar.store.doubts import MAX_DOUBTS
 from sidecar.store.live import Contents, LivePolicies
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
-from tests.store.documents import document, eventually, pin_of, watching
+from tests.store.documents import document, eventually, pin_of, policy, watching
 
 if TYPE_CHECKING:
     from tests.support.valkey import Valkey
@@ -37,6 +40,19 @@ def loaded(**kills: str) -> LivePolicies:
     live = LivePolicies()
     live.replace(Contents({"fraud": document()}, kills={"fraud": kills} if kills else {}))
     return live
+
+
+def test_a_pin_or_kill_by_a_label_has_its_effect(caplog: pytest.LogCaptureFixture) -> None:
+    labelled = codec.encode(structs.replace(policy(), labels={"stable": "v1"}))
+    contents = Contents({"fraud": labelled}, {"fraud": {"acme": "stable"}})
+    live = LivePolicies()
+
+    live.replace(contents)
+    live.put_pin("fraud", "globex", "stable")
+    live.put_kill("fraud", "stable", "oops")
+
+    assert told(caplog) == []
+    assert live.snapshots["fraud"].versions["v1"].out is Cause.KILLED
 
 
 def test_a_pin_or_kill_of_a_version_that_is_not_there_is_told_once(

@@ -238,3 +238,14 @@ def test_a_document_that_points_outside_of_the_allow_list_never_serves() -> None
     assert "endpoints.allow" in live.faults["fraud"]
     endpoints = live.snapshots["fraud"].policy.versions["v2"].endpoints
     assert endpoints == ("http://127.0.0.1:9002",)
+
+
+def test_kills_and_readiness_compile_no_document(live: LivePolicies) -> None:
+    compiled = live.snapshots["fraud"].compiled
+
+    live.put_kill("fraud", "v1", "why")
+    live.set_unready("fraud", frozenset({"v2"}))
+
+    assert live.snapshots["fraud"].compiled is compiled
+    assert live.snapshots["fraud"].versions["v1"].out is Cause.KILLED
+    assert live.snapshots["fraud"].versions["v2"].out is Cause.NOT_READY

@@ -1,0 +1,86 @@
+"""Places in JSON are those that a reader of the whole text finds, at the cost of what is asked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.policy import document, places
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
+
+KEYS = st.text("ab.[]\"' 0", max_size=5)
+LEAVES: st.SearchStrategy[JSON] = (
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | KEYS
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+SPELLINGS = st.sampled_from([None, 0, 1, 4])
+
+
+@given(VALUES, SPELLINGS)
+def test_every_value_is_where_yaml_finds_it(value: JSON, indent: int | None) -> None:
+    text = "\n " + json.dumps(value, indent=indent)
+    known = document.read(text, "").places
+
+    assert places.in_json(text, known) == known
+
+
+@given(VALUES, SPELLINGS, st.data())
+def test_one_value_is_found_without_the_others(
+    value: JSON, indent: int | None, data: st.DataObject
+) -> None:
+    text = json.dumps(value, indent=indent)
+    known = document.read(text, "").places
+    path = data.draw(st.sampled_from(sorted(known)))
+
+    found = places.in_json(text, [path])
+
+    assert found[path] == known[path]
+    assert found.items() <= known.items()
+
+
+def test_tabs_and_line_ends_of_any_kind_are_blanks() -> None:
+    found = places.in_json('{\t"a":\r\n\t[1,\n\t\t{"b": 2}]}', ["a[1].b"])
+
+    assert found == {"": (1, 1), "a": (2, 2), "a[1]": (3, 3), "a[1].b": (3, 9)}
+
+
+def test_what_is_not_there_has_the_place_of_what_is_around_it() -> None:
+    found = places.in_json('{"a": [1]}', ["a[0].b", "c.d"])
+
+    assert places.nearest("a[0].b", found) == (1, 8)
+    assert places.nearest("c.d", found) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"a": 1, "b": {"a": 2}}', None),
+        ('{"a": 1,\n "a": 2}', (2, 2)),
+        ('{"a": {"b": 1, "b": 2}, "c": 1, "c": 2}', (1, 33)),
+        ('[{"x": [{"k": 1, "\\u006b": 2}]}]', (1, 18)),
+    ],
+)
+def test_a_twin_key_is_found_as_json_reads_it(text: str, place: places.Place | None) -> None:
+    assert places.twin(text) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[[[[1]]]]", (1, 4)),
+        ('{"[[[[": [\n[[1]]]}', (2, 2)),
+        ("[[],[],[],[[]]]", (1, 16)),
+    ],
+)
+def test_the_bracket_that_is_too_deep_is_found(text: str, place: places.Place) -> None:
+    assert places.too_deep(text, 3) == place

@@ -1,0 +1,77 @@
+"""Misfits are told no further than anybody reads, and near words are found among many."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.policy.codec import load
+from sidecar.policy.problem import MAX_PROBLEMS, PolicyError
+from sidecar.policy.shape import misfits, suggestion
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from sidecar.model.identity import JSON
+
+MANY = [f"version-{n}" for n in range(300)]
+
+
+def wrong(count: int) -> dict[str, JSON]:
+    """Return a document that is wrong in each of so many rules, twice."""
+    rules: list[JSON] = [
+        {"id": f"r{n}", "whenn": {"tenant": "a"}, "serve": n} for n in range(count)
+    ]
+    return {"model": "m", "versions": {"v1": {"endpoints": ["http://h:1"]}}, "rules": rules}
+
+
+def calls_to_refuse(raw: bytes) -> int:
+    """Count the calls of functions until a document is refused."""
+    count = 0
+
+    def note(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    with pytest.raises(PolicyError):
+        load(raw, source="warm")
+    sys.setprofile(note)
+    try:
+        load(raw, source="doc")
+    except PolicyError:
+        pass
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_mistake_repeated_without_end_is_walked_no_further_than_it_is_told() -> None:
+    assert len(list(misfits(wrong(16_000)))) == MAX_PROBLEMS + 1
+
+
+def test_a_large_document_costs_no_more_calls_to_refuse_than_a_small_one() -> None:
+    small, large = (json.dumps(wrong(count)).encode() for count in (200, 12_000))
+
+    assert calls_to_refuse(large) < 1.1 * calls_to_refuse(small)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("version-1", "version-1"),
+        ("versoin-12", "version-12"),
+        ("verison-299", "version-299"),
+        ("version_42", "version-42"),
+        ("vrsion-7", "version-7"),
+    ],
+)
+def test_the_near_word_is_found_among_hundreds(wrong: str, near: str) -> None:
+    assert suggestion(wrong, MANY) == f'; did you mean "{near}"?'
+
+
+@pytest.mark.parametrize("wrong", ["", "completely", "x" * 1_000_000])
+def test_nothing_is_suggested_for_a_word_like_no_other(wrong: str) -> None:
+    assert suggestion(wrong, MANY) == ""
