@@ -123,4 +123,8 @@ def _plain(values: Iterable[JSON]) -> Values | None:
 
 def _is_unicode(text: str) -> bool:
     """Return whether `text` can be written as JSON: a header may hold any bytes."""
-    return text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -175,3 +175,21 @@ def test_a_model_that_is_gone_is_followed_no_more() -> None:
 
     assert made.tally("tumor") is None
     assert made.drain() == []
+
+
+def test_what_cannot_be_written_or_is_long_is_not_taken() -> None:
+    made = Sampler(10, random.random, "here")
+    names = ("header.x-raw", "header.x-long", "header.x-good", "claim.org", "claim.tags")
+    made.follow("tumor", make_policy(Rule(id="r", when=dict.fromkeys(names, "x"), serve="v2")))
+    tally = made.tally("tumor")
+    assert tally is not None
+    assert tally.is_due()
+    head = make_head(
+        headers=((b"x-raw", b"\xff"), (b"x-long", b"x" * 257), (b"x-good", "\u00fc".encode()))
+    )
+    identity = caller(claims={"org": {"plan": "gold"}, "tags": ["a", 1, True]})
+
+    tally.take(identity, head, DECISION, 1.0, 0.1)
+    [context] = made.drain()
+
+    assert context.attributes == {"header.x-good": ("\u00fc",), "claim.tags": ("a", 1, True)}
