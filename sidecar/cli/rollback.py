@@ -16,6 +16,7 @@ from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
 from sidecar.cli.review import as_json, decoded, show
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.waiting import WAIT_S, wait_for
+from sidecar.config import allow_list
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.diff import diff
@@ -50,7 +51,8 @@ async def rollback(
     raw = await store.get_document(model)
     stored = None if raw is None else decoded(raw)
     entry = await _earlier(store, model, stored, revision)
-    said = codec.load(entry.document, source=f"revision {entry.revision} of {model}")
+    source = f"revision {entry.revision} of {model}"
+    said = codec.load(entry.document, source=source, allowed=allow_list(session.config))
     changes = diff(stored, said)
     began_s = SystemClock().monotonic_s()
     if stored is not None and not changes:

@@ -108,8 +108,8 @@ def _members(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
         if is_object:
             step, end = _skip(text, here)
             value_at = _start(text, _start(text, end) + 1)  # past the colon
-        _, end = _skip(text, value_at)
         yield step, key_at, value_at
+        _, end = _skip(text, value_at)  # not before: who has found all that is wanted goes
         here = _start(text, end)
         if text[here] == ",":
             here = _start(text, here + 1)

@@ -13,7 +13,7 @@ import msgspec
 from sidecar.model.policy import Operators, State
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from sidecar.model.policy import Condition, Matcher, Policy, Rule, Scalar, Split
 
@@ -52,31 +52,51 @@ def answers_everybody(policy: Policy) -> bool:
 
 def unreached(policy: Policy) -> Iterator[tuple[int, str]]:
     """Yield the rules that no caller gets to, by index, each with the reason."""
-    whole: dict[frozenset[Hashable], str] = {}
-    tenants: dict[str, str] = {}
+    before = _Answered()
     for n, rule in enumerate(policy.rules):
         conditions = [(attribute, _key(value)) for attribute, value in rule.when.items()]
-        own = _tenants(rule.when)
-        before = _covering(conditions, whole)
-        if before is not None:
-            whom = "every caller" if frozenset() in whole else "all whom this one matches"
-            yield n, f'never reached: rule "{before}" before it answers {whom}'
-        elif own and all(tenant in tenants for tenant in own):
-            by = ", ".join(f'"{one}"' for one in sorted({tenants[tenant] for tenant in own})[:3])
-            yield n, f"never reached: all of its tenants are answered before, by rule {by}"
+        tenants = _tenants(rule.when)
+        reason = before.covers(conditions, tenants)
+        if reason:
+            yield n, f"never reached: {reason}"
         elif _answers(rule, policy):
-            whole[frozenset(conditions)] = rule.id
-            if len(rule.when) == 1:
-                for tenant in own:
-                    tenants.setdefault(tenant, rule.id)
+            before.add(rule.id, conditions, tenants)
 
 
-def _covering(
-    conditions: Sequence[Hashable], whole: Mapping[frozenset[Hashable], str]
-) -> str | None:
-    """Return the rule that answers by a part of these conditions, which is more callers."""
-    parts = [(), *((one,) for one in conditions), conditions]
-    return next((whole[part] for part in map(frozenset, parts) if part in whole), None)
+class _Answered:
+    """Whom rules answer for sure: by one condition, by several together, or every caller."""
+
+    def __init__(self) -> None:
+        self._every: list[str] = []
+        self._by_one: dict[Hashable, str] = {}
+        self._by_several: dict[frozenset[Hashable], str] = {}
+        self._tenants: dict[str, str] = {}
+
+    def add(self, rule: str, conditions: Sequence[Hashable], tenants: frozenset[str]) -> None:
+        """Note that a rule answers all whom its conditions match."""
+        if len(conditions) > 1:
+            self._by_several.setdefault(frozenset(conditions), rule)
+        elif not conditions:
+            self._every.append(rule)
+        else:
+            self._by_one.setdefault(conditions[0], rule)
+            for tenant in tenants:
+                self._tenants.setdefault(tenant, rule)
+
+    def covers(self, conditions: Sequence[Hashable], tenants: frozenset[str]) -> str:
+        """Return why nobody of these conditions is left, or nothing."""
+        if self._every:
+            return f'rule "{self._every[0]}" before it answers every caller'
+        rule = next((self._by_one[one] for one in conditions if one in self._by_one), None)
+        if rule is None and len(conditions) > 1:
+            rule = self._by_several.get(frozenset(conditions))
+        if rule is not None:
+            return f'rule "{rule}" before it answers all whom this one matches'
+        if tenants and all(tenant in self._tenants for tenant in tenants):
+            by = sorted({self._tenants[tenant] for tenant in tenants})
+            rules = ", ".join(f'"{one}"' for one in by[:3])
+            return f"all of its tenants are answered before, by rule {rules}"
+        return ""
 
 
 def _key(condition: Condition) -> Hashable:
