@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from sidecar import __version__
 from sidecar.app.spec import LONGEST_STALL, METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
 from sidecar.config import allow_list
 from sidecar.dataplane.listener import Listener
@@ -33,6 +34,7 @@ from sidecar.store.connect import open_store
 from sidecar.store.contexts import ContextWriter
 from sidecar.store.keys import Keys
 from sidecar.store.live import LivePolicies
+from sidecar.store.pulse import Member, Pulse
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.telemetry.sampler import Sampler
@@ -65,6 +67,7 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     watch = spawn(store.watch(worker.live), name="policy-watch")
     contexts = worker.context_writer(store)
     writing = spawn(contexts.run(), name="contexts")
+    beating = spawn(store.beat(worker.pulse), name="heartbeat")
     await worker.wait_for_policies()
     await worker.listener.start(listening)
     answers = await serve_questions(answering, {READY: worker.unready, METRICS: worker.exposition})
@@ -74,7 +77,7 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     keeps_socket = await ending.asked() is RETIRE
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
     watchdog.close()
-    await stop(watch, writing)
+    await stop(watch, writing, beating)
     await contexts.flush()
     await store.close()
     worker.close()
@@ -95,6 +98,9 @@ class Worker:
         instance = f"{platform.node()}-{os.getppid()}"
         self._sampler = Sampler(config.contexts.per_second, random.random, instance)
         clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
+        worker = f"{os.getpid()}-{os.urandom(3).hex()}"  # containers may share name and pids
+        member = Member(instance, worker, __version__, clock.now_s())
+        self.pulse = Pulse(member, self.live, self._totals)
         settings = PoolSettings(
             connect_timeout_s=timeouts.connect_s,
             idle_timeout_s=timeouts.upstream_idle_s,
@@ -202,6 +208,11 @@ class Worker:
         self._health.update(model, None if snapshot is None else snapshot.policy)
         self._plane.on_policy_change(model)
         self._metrics.count("rmv_policy_changes_total", "model", model)
+        self.pulse.notice(model)
+
+    def _totals(self) -> dict[str, int]:
+        self._recorder.flush()
+        return self._metrics.totals()
 
 
 def _identities(config: Config) -> IdentityCache | ClaimedTenants:

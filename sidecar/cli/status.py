@@ -12,7 +12,7 @@ from sidecar.cli.marks import marked_kills, marked_pins, spell
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.policy.problem import PolicyError
-from sidecar.store.base import Fleet, Instance, Kill, Store
+from sidecar.store.base import Instance, Kill, Store
 from sidecar.store.keys import BadNameError
 
 app = commands()
@@ -41,7 +41,7 @@ async def status(session: Session) -> None:
     """Show models, what is switched off, and which sidecar decides by which revision."""
     store = session.store
     found = [await _status(store, model) for model in await store.named_models()]
-    living = await store.fleet() if isinstance(store, Fleet) else []
+    living = await store.fleet()
     if session.as_json:
         output.emit({"models": found, "sidecars": living})
         return
@@ -68,13 +68,23 @@ def _tell_models(found: Sequence[ModelStatus]) -> None:
 
 
 def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
-    """Print who is live, and what keeps each from the stored revisions."""
+    """Print who is live, what keeps each from the stored revisions, and what is not ready there."""
     stored = {one.model: one.revision for one in found if one.has_policy and not one.fault}
     rows = [
-        (one.name, _behind(one, stored) or "all", _state(one), f"{one.age_s:.1f}s")
+        (
+            one.name,
+            str(one.workers),
+            _behind(one, stored) or "what is stored",
+            _unready(one),
+            "lost" if one.is_stale else "connected",
+            f"{one.age_s:.1f}s ago",
+            one.program,
+        )
         for one in living
     ]
-    output.table(("SIDECAR", "DECIDES BY", "STORE", "SEEN"), rows)
+    output.table(
+        ("SIDECAR", "WORKERS", "DECIDES BY", "NOT READY", "STORE", "SEEN", "PROGRAM"), rows
+    )
     for one in living:
         for model, fault in sorted(one.faults.items()):
             output.warn(f"{one.name} refuses the document of {model}: {fault}")
@@ -90,8 +100,11 @@ def _behind(one: Instance, stored: dict[str, int]) -> str:
     return ", ".join(told)
 
 
-def _state(one: Instance) -> str:
-    return "lost: last known policies" if one.is_stale else "connected"
+def _unready(one: Instance) -> str:
+    """Name the versions without a healthy endpoint there."""
+    return ", ".join(
+        f"{model}:{version}" for model, named in sorted(one.unready.items()) for version in named
+    )
 
 
 async def _status(store: Store, model: str) -> ModelStatus:

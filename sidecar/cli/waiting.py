@@ -39,7 +39,7 @@ async def acknowledged(
         StoreUnavailableError: the store did not answer.
     """
     while True:
-        living = await fleet.fleet()
+        living = await fleet.fleet(model)
         behind = [one for one in living if one.revisions.get(model, 0) < revision]
         took_s = clock.monotonic_s() - began_s
         if not behind:
@@ -53,12 +53,8 @@ async def wait_for(
     session: Session, model: str, revision: int, began_s: float, timeout_s: float
 ) -> Acknowledged:
     """Wait as `acknowledged` does, and tell people how long it took."""
-    fleet = session.store
-    if not isinstance(fleet, Fleet):
-        msg = "this store does not know which sidecars live"
-        raise NotAcknowledgedError(msg)
     reached = await acknowledged(
-        fleet, model, revision, began_s=began_s, timeout_s=timeout_s, clock=SystemClock()
+        session.store, model, revision, began_s=began_s, timeout_s=timeout_s, clock=SystemClock()
     )
     if not session.as_json:
         print(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sidecar.model.context import Context, ContextSettings
     from sidecar.store.live import LivePolicies
+    from sidecar.store.pulse import Pulse
 
 
 class StoredPolicy(Struct, frozen=True):
@@ -58,7 +59,10 @@ class Instance(Struct, frozen=True):
     """One live sidecar, as its last heartbeat told.
 
     `revisions` are those that all of its workers decide by, by model; `faults` say why a newer
-    document of a model was refused. `age_s` is how old the heartbeat is.
+    document of a model was refused; `unready` are the versions without a healthy endpoint.
+    `age_s` is how old the heartbeat is, that of the worker that was silent longest. `program` is
+    the release that runs, `mixed` while its workers are being replaced; `counters` are sums over
+    its workers, by name.
     """
 
     name: str
@@ -66,14 +70,21 @@ class Instance(Struct, frozen=True):
     is_stale: bool = False
     faults: dict[str, str] = {}
     age_s: float = 0.0
+    workers: int = 1
+    program: str = ""
+    started_s: float = 0.0
+    unready: dict[str, tuple[str, ...]] = {}
+    counters: dict[str, int] = {}
 
 
 @runtime_checkable
 class Fleet(Protocol):
     """Which sidecars live by a store."""
 
-    async def fleet(self) -> list[Instance]:
+    async def fleet(self, model: str | None = None) -> list[Instance]:
         """Return the sidecars whose heartbeat has not expired, by name.
+
+        With `model` they tell of that one alone: cheap enough to be asked every few milliseconds.
 
         Raises:
             StoreUnavailableError: the store did not answer.
@@ -174,6 +185,14 @@ class Store(Protocol):
 
     def contexts(self, model: str) -> AsyncIterator[Context]:
         """Iterate over the contexts that are kept of a model, the last added first."""
+        ...
+
+    async def fleet(self, model: str | None = None) -> list[Instance]:
+        """Return the live sidecars, as `Fleet` has it."""
+        ...
+
+    async def beat(self, pulse: Pulse) -> None:
+        """Tell of a worker until cancelled, each change at once; nothing else ends it."""
         ...
 
     async def watch(self, live: LivePolicies) -> None:

@@ -50,6 +50,8 @@ class Keys:
         self._kill = f"{prefix}:kill:"
         self._history = f"{prefix}:history:"
         self._contexts = f"{prefix}:contexts:"
+        self.fleet = f"{prefix}:fleet"
+        """The sorted set of workers that tell of themselves."""
         self.watched = (self._policy, self._pin, self._kill)
         """The prefixes of the keys that decisions depend on."""
         # One SCAN for all three; `parse` drops what the wider pattern lets in besides them.
@@ -78,6 +80,10 @@ class Keys:
     def contexts(self, model: str) -> str:
         """Spell the key of the stream of contexts of a model's requests."""
         return self._contexts + _checked(model)
+
+    def member(self, name: str) -> str:
+        """Spell the key of what one worker tells of itself."""
+        return f"{self.fleet}:{name}"
 
     def pins_pattern(self, model: str) -> str:
         """Return the SCAN pattern of all pins of `model`."""

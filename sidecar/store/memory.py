@@ -15,6 +15,7 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.store import document
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
+from sidecar.store.fleet import merged, told_of
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 from sidecar.store.live import Contents
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
     from sidecar.runtime.clock import Clock
+    from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
+    from sidecar.store.pulse import Pulse
 
 
 class MemoryStore:
@@ -38,6 +41,7 @@ class MemoryStore:
         self._samples: dict[str, list[Context]] = defaultdict(list)
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
+        self._beating: list[Pulse] = []
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""
@@ -162,6 +166,22 @@ class MemoryStore:
         self._keys.contexts(model)
         for context in reversed(self._samples[model]):
             yield context
+
+    async def fleet(self, model: str | None = None) -> list[Instance]:
+        """Return the live sidecars by name; what they tell is of all models, asked or not."""
+        self._keys.policy(model or "any")
+        told: dict[str, list[Instance]] = defaultdict(list)
+        for pulse in self._beating:
+            told[pulse.member.sidecar].append(told_of(pulse))
+        return [merged(workers) for _, workers in sorted(told.items())]
+
+    async def beat(self, pulse: Pulse) -> None:
+        """Tell of a worker until cancelled, each change at once; nothing else ends it."""
+        self._beating.append(pulse)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._beating.remove(pulse)
 
     async def watch(self, live: LivePolicies) -> None:
         """Keep `live` current until cancelled; nothing else ends it."""

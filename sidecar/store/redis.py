@@ -12,7 +12,7 @@ from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.runtime.clock import SystemClock
-from sidecar.store import document
+from sidecar.store import document, fleet
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
 from sidecar.store.client import bounded, make_client
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
     from sidecar.runtime.clock import Clock
+    from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
+    from sidecar.store.pulse import Pulse
 
 _GONE = -2  # what PTTL answers for a key that does not exist
 _PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
@@ -55,7 +57,8 @@ class RedisStore:
         self._keys = keys or Keys()
         self._redis = make_client(url)
         self._contexts = ContextRing(self._redis, self._keys)
-        self._journal = Journal(self._redis, self._keys, clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._journal = Journal(self._redis, self._keys, self._clock)
         self._timing = timing or WatchTiming()
 
     async def get_document(self, model: str) -> bytes | None:
@@ -193,6 +196,14 @@ class RedisStore:
     def contexts(self, model: str) -> AsyncIterator[Context]:
         """Iterate over the contexts that are kept of a model, the last added first."""
         return self._contexts.newest(model)
+
+    async def fleet(self, model: str | None = None) -> list[Instance]:
+        """Return the live sidecars by name, with `model` what they tell of that one alone."""
+        return await fleet.read(self._redis, self._keys, model)
+
+    async def beat(self, pulse: Pulse) -> None:
+        """Tell of a worker until cancelled, each change at once; nothing else ends it."""
+        await fleet.Heart(self._redis, self._keys, pulse, self._clock).run()
 
     async def watch(self, live: LivePolicies) -> None:
         """Keep `live` current until cancelled; nothing else ends it."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BUCKETS: Final = 28  # powers of two of a microsecond: 1 us to 67 s, the last is open
 FIRST_SHOWN: Final = 7  # 128 us: nothing that crosses two sockets is faster
+SERVER_ERROR: Final = 500
 MAX_SERIES: Final = 10_000  # decisions counted apart; past that under one label, never unbounded
 
 
@@ -61,6 +62,15 @@ class Metrics:
     def count(self, name: str, *labels: str) -> None:
         """Add one to a counter; `labels` are name, value, name, value."""
         self.events[name, *labels] += 1
+
+    def totals(self) -> dict[str, int]:
+        """Return how many exchanges were finished, and how many of these with a status of 5xx."""
+        requests = errors = 0
+        for series in self._series.values():
+            for (status, _), number in series.outcomes.items():
+                requests += number
+                errors += number if status >= SERVER_ERROR else 0
+        return {"requests": requests, "errors": errors}
 
     def exposition(self) -> str:
         """Return the Prometheus text format, version 0.0.4."""

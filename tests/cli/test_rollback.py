@@ -105,7 +105,7 @@ class Sidecars:
         self._clock = clock
         self._looks = [*looks]
 
-    async def fleet(self) -> list[Instance]:
+    async def fleet(self, _model: str | None = None) -> list[Instance]:
         self._clock.advance(0.25)
         return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
 

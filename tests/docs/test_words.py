@@ -172,6 +172,8 @@ def test_every_kind_of_key_has_a_row() -> None:
         *spelled,
         keys.history("m"),
         keys.contexts("m"),
+        keys.fleet,
+        keys.member("<sidecar>:<worker>"),
     }
 
 

@@ -1,0 +1,206 @@
+"""Which sidecars live by a store: what each worker tells of itself, and all of it put together.
+
+A worker has a hash `<prefix>:fleet:<sidecar>:<worker>` that expires, and its name in the sorted set
+`<prefix>:fleet`, by when it last told, so that nobody has to search among a million pins for it.
+No command spans the two: a name without a hash is of a worker that is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from sidecar.errors import StoreUnavailableError
+from sidecar.store.base import Instance
+from sidecar.store.client import bounded
+from sidecar.store.pulse import COUNT, FAULT, REVISION, UNREADY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from redis.asyncio import Redis
+
+    from sidecar.runtime.clock import Clock
+    from sidecar.store.keys import Keys
+    from sidecar.store.pulse import Pulse
+
+BEAT_EVERY_S: Final = 2.0
+EXPIRES_S: Final = 7.0  # a beat may be lost to one call's timeout, and no more
+_FORGOTTEN_S: Final = 3600.0  # names of workers that are gone; beyond what clocks differ by
+_log = logging.getLogger("sidecar.store")
+
+
+class Heart:
+    """Tells of one pulse until cancelled: every change at once, everything with each beat."""
+
+    def __init__(self, redis: Redis, keys: Keys, pulse: Pulse, clock: Clock) -> None:
+        member = pulse.member
+        self._redis = redis
+        self._index = keys.fleet
+        self._name = f"{member.sidecar}:{member.worker}"
+        self._key = keys.member(self._name)
+        self._pulse = pulse
+        self._clock = clock
+        self._told: dict[str, str] = {}
+        self._is_failing = False
+
+    async def run(self) -> None:
+        """Beat; a store that does not answer is told again with the next beat."""
+        is_news = False
+        try:
+            while True:
+                await self._try_tell(is_beat=not is_news)
+                is_news = await self._pulse.noticed(BEAT_EVERY_S)
+        finally:
+            await self._leave()
+
+    async def _try_tell(self, *, is_beat: bool) -> None:
+        try:
+            await self._tell(is_beat=is_beat)
+        except StoreUnavailableError as error:
+            if not self._is_failing:  # once: the policy watch tells how long
+                _log.warning("heartbeat lost", extra={"reason": str(error)})
+            self._is_failing = True
+            self._told = {}
+        else:
+            self._is_failing = False
+
+    async def _tell(self, *, is_beat: bool) -> None:
+        state = self._pulse.state()
+        news = {name: value for name, value in state.items() if self._told.get(name) != value}
+        gone = self._told.keys() - state.keys()
+        if not (is_beat or news or gone):
+            return
+        counters = self._pulse.counters() if is_beat else {}
+        was_there = await self._write({**news, **counters}, gone)
+        if not was_there and self._told:  # flushed, or it expired: what is there now is a part
+            await self._write(state, ())
+        self._told = state
+
+    async def _write(self, fields: Mapping[str, str], gone: Iterable[str]) -> bool:
+        """Write fields, and delete those that are `gone`; return whether the hash was there."""
+        now_s = self._clock.now_s()
+        expires_ms = int(EXPIRES_S * 1000)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.pexpire(self._key, expires_ms)
+        if fields:
+            pipeline.hset(self._key, items=[word for pair in fields.items() for word in pair])
+        if names := list(gone):
+            pipeline.hdel(self._key, *names)
+        pipeline.pexpire(self._key, expires_ms)
+        pipeline.zadd(self._index, {self._name: now_s})
+        if not self._told:
+            pipeline.zremrangebyscore(self._index, "-inf", now_s - _FORGOTTEN_S)
+        async with bounded():
+            replies = await pipeline.execute()
+        return bool(replies[0])
+
+    async def _leave(self) -> None:
+        """Take leave, so that nobody waits for this worker until it expires."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.delete(self._key)
+        pipeline.zrem(self._index, self._name)
+        try:
+            async with bounded():
+                await pipeline.execute()
+        except StoreUnavailableError:
+            _log.debug("left without a word", extra={"key": self._key})
+
+
+async def read(redis: Redis, keys: Keys, model: str | None = None) -> list[Instance]:
+    """Return the live sidecars by name; with `model`, revisions and faults of that one alone.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer.
+    """
+    async with bounded():
+        found = await redis.zrange(keys.fleet, 0, -1)
+    names = [_text(name) for name in found if isinstance(name, bytes | str)]
+    if not names:
+        return []
+    asked = () if model is None else _fields_of(model)
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        key = keys.member(name)
+        if asked:
+            pipeline.hmget(key, asked)
+        else:
+            pipeline.hgetall(key)
+        pipeline.pttl(key)
+    async with bounded():
+        replies = await pipeline.execute()
+    told: dict[str, list[Instance]] = defaultdict(list)
+    for values, ttl_ms in zip(replies[::2], replies[1::2], strict=True):
+        pairs = zip(asked, values, strict=True) if asked else values.items()
+        fields = {_text(name): _text(value) for name, value in pairs if value is not None}
+        if ttl_ms >= 0 and "sidecar" in fields:
+            one = _decoded(fields, ttl_ms / 1000)
+            told[one.name].append(one)
+    return [merged(workers) for _, workers in sorted(told.items())]
+
+
+def told_of(pulse: Pulse) -> Instance:
+    """Return what a worker tells of itself, without the way through a store."""
+    return _decoded({**pulse.state(), **pulse.counters()}, EXPIRES_S)
+
+
+def merged(workers: list[Instance]) -> Instance:
+    """Return one sidecar from what its workers tell: the oldest revision that any decides by."""
+    first, *others = workers
+    for one in others:
+        first = Instance(
+            name=one.name,
+            revisions={
+                model: min(revision, one.revisions[model])
+                for model, revision in first.revisions.items()
+                if model in one.revisions
+            },
+            is_stale=first.is_stale or one.is_stale,
+            faults={**first.faults, **one.faults},
+            age_s=max(first.age_s, one.age_s),
+            workers=first.workers + one.workers,
+            program=first.program if first.program == one.program else "mixed",
+            started_s=min(first.started_s, one.started_s),
+            unready={
+                model: tuple(sorted({*first.unready.get(model, ()), *one.unready.get(model, ())}))
+                for model in first.unready.keys() | one.unready.keys()
+            },
+            counters={
+                name: first.counters.get(name, 0) + one.counters.get(name, 0)
+                for name in first.counters.keys() | one.counters.keys()
+            },
+        )
+    return first
+
+
+def _fields_of(model: str) -> tuple[str, ...]:
+    about = ("sidecar", "program", "started", "is_stale")
+    return (*about, REVISION + model, FAULT + model, UNREADY + model)
+
+
+def _decoded(fields: Mapping[str, str], ttl_s: float) -> Instance:
+    def under(prefix: str) -> dict[str, str]:
+        size = len(prefix)
+        return {name[size:]: value for name, value in fields.items() if name.startswith(prefix)}
+
+    return Instance(
+        name=fields["sidecar"],
+        revisions=_numbers(under(REVISION)),
+        is_stale=fields.get("is_stale") == "1",
+        faults=under(FAULT),
+        age_s=max(0.0, EXPIRES_S - ttl_s),
+        program=fields.get("program", ""),
+        started_s=_numbers(fields).get("started", 0),
+        unready={model: tuple(told.split()) for model, told in under(UNREADY).items()},
+        counters=_numbers(under(COUNT)),
+    )
+
+
+def _numbers(told: Mapping[str, str]) -> dict[str, int]:
+    """Return the numbers; anybody may have written what is none."""
+    return {name: int(value) for name, value in told.items() if value.isascii() and value.isdigit()}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
