@@ -73,6 +73,7 @@ async def test_a_refused_connection_is_a_502(log: Path, dead_url: str, request_:
         assert (await client.ask(request_)).status == 502
         record = (await running.recorded(2))[0]
         assert (record["endpoint"], record["first_byte_s"]) == (dead_url, -1.0)
+        assert running.counted("rmv_retries_total") == 0  # there is no other endpoint
 
 
 @pytest.mark.parametrize("request_", [GET, POST])
