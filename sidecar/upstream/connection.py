@@ -67,7 +67,7 @@ class UpstreamConnection(Response):
         self._sent_bytes = 0  # ever
         self._began_at = 0  # of them, those before the request in hand
         self._is_tunnel = False
-        self._is_refused = False  # the upstream had closed before it could take what was sent
+        self._has_closed = False  # the upstream: by a FIN, or where there is TLS by close_notify
 
     # --- what the sink does -------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class UpstreamConnection(Response):
         request. A reset alone says nothing: it may overtake an acknowledgement. Called from
         `on_response_lost`, while the socket is still open.
         """
-        if not self._is_refused or self.transport.get_extra_info("ssl_object") is not None:
+        if not self._has_closed or self.transport.get_extra_info("ssl_object") is not None:
             return False  # records, not bytes of ours, are what is acknowledged
         acked = bytes_acked(cast("Socket", self.transport.get_extra_info("socket")))
         return acked is not None and acked <= self._began_at + 1
@@ -171,17 +171,19 @@ class UpstreamConnection(Response):
 
     def eof_received(self) -> bool:
         """Let the transport close; `connection_lost` follows. A tunnel may be half-closed."""
-        self._is_refused = True
+        self._has_closed = True
         return self._is_tunnel and self.sink is not None and self.sink.on_half_close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the keeper, and tell the sink."""
         self._keeper.forget(self)
-        self._is_refused |= isinstance(exc, BrokenPipeError)  # what a reset after a FIN becomes
+        self._has_closed |= isinstance(exc, BrokenPipeError)  # what a reset after a FIN becomes
         sink = self.sink
         if sink is None:
             return
-        if self._is_tunnel or (self._has_head and self.framing == UNTIL_CLOSE and exc is None):
+        # A FIN without close_notify is told as no error, and anybody can send one (RFC 9112 9.8).
+        has_ended = self._has_closed and exc is None
+        if self._is_tunnel or (self._has_head and self.framing == UNTIL_CLOSE and has_ended):
             self.sink = None
             sink.on_response_end()
         else:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.support.certificates import write_certificate
 from tests.support.sidecar import flags, sidecar
@@ -35,11 +38,32 @@ class Model:
             writer.transport.abort()
 
 
+class LastingModel(Model):
+    """Answers until it closes: as TLS does that, or as anybody on the way can."""
+
+    def __init__(self, *, ends_tls: bool) -> None:
+        super().__init__()
+        self._ends_tls = ends_tls
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of")
+        if self._ends_tls:
+            writer.write(b" it all")
+            writer.close()
+        else:
+            writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            await reader.read()
+            writer.close()
+
+
 @asynccontextmanager
-async def tls_model(cert: Path, key: Path) -> AsyncIterator[tuple[Model, int]]:
+async def tls_model(
+    cert: Path, key: Path, model: Model | None = None
+) -> AsyncIterator[tuple[Model, int]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    model = Model()
+    model = model or Model()
     server = await asyncio.start_server(model.serve, "127.0.0.1", 0, ssl=context)
     try:
         yield model, server.sockets[0].getsockname()[1]
@@ -98,6 +122,25 @@ async def test_what_is_not_believed_is_a_502_that_tells_the_client_nothing(tmp_p
         assert "self-signed certificate" in running.said()
         assert "upstream.sockets" in running.said()
         assert "endpoint=unix:/run/docker.sock versions=m:v2" in running.said()
+
+
+async def test_an_answer_until_close_is_whole_only_if_tls_ends_it(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    settings = f'[upstream_tls]\nca_file = "{cert}"\n[timeouts]\nconnect_s = 10\n'
+    async with (
+        tls_model(cert, key, LastingModel(ends_tls=True)) as (_, whole),
+        tls_model(cert, key, LastingModel(ends_tls=False)) as (_, cut),
+        sidecar(
+            *flags(v1=f"https://localhost:{whole}", v2=f"https://localhost:{cut}"),
+            settings=settings,
+        ) as running,
+    ):
+        assert (await running.ask()).body == b"half of it all"
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await running.ask(X_Model_Version="v2")
+        codes = [record["code"] for record in await running.recorded(2)]
+
+    assert codes == ["", "upstream-failed"]
 
 
 async def test_endpoints_whose_certificates_are_not_verified_are_told_of(tmp_path: Path) -> None:
