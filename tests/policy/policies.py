@@ -79,10 +79,12 @@ ATTRIBUTES: dict[str, st.SearchStrategy[Condition]] = {
     "tenant": st.sampled_from(TENANTS[1:])
     | st.lists(st.sampled_from(TENANTS), min_size=1).map(tuple),
     "app": CONDITIONS,
+    "subject": CONDITIONS | st.sampled_from(("s1", "s2")),
     "scope": CONDITIONS,
     "claim.level": CONDITIONS,
     "claim.org.unit": CONDITIONS,
     "header.x-word": CONDITIONS,
+    "path": st.sampled_from(("/invocations", "/a", Operators(prefix="/v2/"))) | CONDITIONS,
     "time": st.builds(
         Operators, from_=st.none() | st.sampled_from(MOMENTS), until=st.sampled_from(MOMENTS)
     ),
@@ -200,6 +202,7 @@ def heads(draw: st.DrawFn) -> RequestHead:
     """Heads that may ask for a version and may carry `X-Word`."""
     words = draw(st.lists(st.sampled_from(WORDS), max_size=1))
     made = make_head(
+        draw(st.sampled_from((b"/invocations", b"/%61?b=/a", b"/v2/models/tumor/infer"))),
         method=draw(st.sampled_from((b"GET", b"POST"))),
         request_id=draw(st.sampled_from((b"r1", b"r2", b"r3"))),
         asked_version=draw(
