@@ -51,12 +51,14 @@ def version_faults(
 def _endpoints(endpoints: tuple[str, ...], at: Path, allowed: AllowList) -> Iterator[Finding]:
     if not endpoints:
         yield at, "a version needs at least one endpoint"
+    seen: set[str] = set()
     for n, endpoint in enumerate(endpoints):
         fault = address.fault(endpoint) or allowed.fault(endpoint)
         if fault is not None:
             yield (*at, n), f'"{endpoint[:200]}": {fault}'
-        elif endpoint in endpoints[:n]:
+        elif endpoint in seen:
             yield (*at, n), f'the endpoint "{endpoint}" is given twice'
+        seen.add(endpoint)
 
 
 def _health(health: Health, at: Path) -> Iterator[Finding]:
