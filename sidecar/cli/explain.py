@@ -27,6 +27,7 @@ from sidecar.policy.route import RouteTable
 from sidecar.policy.snapshot import Snapshot
 from sidecar.policy.trace import trace
 from sidecar.runtime.clock import SystemClock
+from sidecar.store.base import Store
 
 app = commands()
 
@@ -100,6 +101,7 @@ async def explain(
     _print(identity, decision, shadows)
     if not brief:
         tell(found, identity, snapshot.kills.get("", ""))
+    await _note_health(session.store, policy, unready)
     if _is_drawn(policy):
         output.note("note: something here is drawn anew for each request; another one may differ")
 
@@ -165,6 +167,18 @@ def _refuse_both(*others: object) -> None:
     if any(others):
         msg = "--token says who calls: leave out --tenant, --subject, --app, --scope and --claim"
         raise ConfigError(msg)
+
+
+async def _note_health(store: Store, policy: Policy, supposed: frozenset[str]) -> None:
+    """Say what live sidecars find not ready, which is not taken into account here."""
+    living = await store.fleet(policy.model)
+    for version in policy.versions:
+        where = [one for one in living if version in one.unready.get(policy.model, ())]
+        if where and version not in supposed:
+            output.note(
+                f"note: {version} has no healthy endpoint at {len(where)} of {len(living)} "
+                f"sidecars; --not-ready {version} takes that into account"
+            )
 
 
 def _is_drawn(policy: Policy) -> bool:

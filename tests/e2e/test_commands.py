@@ -1,0 +1,101 @@
+"""Commands on a store that sidecars serve from: what they wait for, and what they show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from tests.support.proxy import policy
+from tests.support.sidecar import PATIENCE_S, flags, sidecar
+from tests.support.upstream import ANSWER, scripted_upstream
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
+    from tests.support.sidecar import Sidecar
+    from tests.support.upstream import Received
+
+WORKERS = 2
+BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+
+
+async def rmv(running: Sidecar, *arguments: str) -> tuple[int, str, str]:
+    """Run a command on the store of a sidecar; return its status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "sidecar", *arguments, "--state-dir", str(running.state_dir),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE_S):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_rollback_returns_when_every_worker_decides_by_it() -> None:
+    async with (
+        scripted_upstream() as up,
+        sidecar("--workers", str(WORKERS), *flags(v1=up.url, v2=up.url)) as running,
+        running.editor() as editor,
+    ):
+        document = await editor.document()
+        await editor.put({**document, "default": "v2"})
+
+        status, out, err = await rmv(running, "rollback", "m", "1", "--wait", "--json")
+        answers = await running.ask_workers(WORKERS)
+
+        assert (status, err) == (0, "")
+        told = json.loads(out)
+        assert told["waited"]["instances"] == 1
+        assert {answer.get(b"X-Model-Version") for answer in answers} == {b"v1"}
+
+
+async def test_status_shows_which_sidecar_decides_by_what() -> None:
+    async with (
+        scripted_upstream() as up,
+        sidecar(*flags(v1=up.url, v2=up.url)) as running,
+        running.editor() as editor,
+    ):
+        _, out, _ = await rmv(running, "label", "m", "stable", "v1", "--wait", "--json")
+        waited = json.loads(out)["waited"]
+        _, shown, _ = await rmv(running, "status", "--json")
+        (instance,) = json.loads(shown)["sidecars"]
+        await editor.set("policy:m", b"{")
+        refused = await _told(running, "refuses", "status")
+
+    assert waited["instances"] == 1
+    assert instance["revisions"] == {"m": 2}
+    assert not instance["is_stale"]
+    assert "refuses the document of m" in refused
+
+
+async def test_explain_notes_what_a_sidecar_finds_not_ready() -> None:
+    async def script(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(BAD if request.target == b"/ready" else ANSWER)
+
+    async with (
+        scripted_upstream(script) as up,
+        sidecar(*flags(v1=up.url)) as running,
+        running.editor() as editor,
+    ):
+        asked: JSON = {"path": "/ready", "interval_s": 0.05}
+        document = policy({"v1": {"endpoints": [up.url], "health": asked}})
+        await editor.set("policy:m", document.decode())
+        await running.says("endpoint unhealthy")
+        noted = await _told(running, "no healthy endpoint", "explain", "m")
+        _, shown, _ = await rmv(running, "status")
+        _, supposed, note = await rmv(running, "explain", "m", "--not-ready", "v1", "--brief")
+
+    assert "note: v1 has no healthy endpoint at 1 of 1 sidecars; --not-ready v1 takes" in noted
+    assert "m:v1" in shown
+    assert "DENIED:not-ready" in supposed
+    assert note == ""
+
+
+async def _told(running: Sidecar, text: str, *arguments: str) -> str:
+    """Return what a command says on standard error once it has `text`."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            _, _, err = await rmv(running, *arguments)
+            if text in err:
+                return err
