@@ -92,10 +92,12 @@ class RequestHead:
             known = self._headers = {}
         elif name in known:
             return known[name]
-        found, end = [], len(name)
-        for line in self.fields:
-            # Most names are told apart by their length alone.
-            if line[end : end + 1] == b":" and line[:end].lower() == name:
-                found.append(line[end + 1 :].strip())
+        end = len(name)
+        # Most names are told apart by their length alone.
+        found = [
+            line[end + 1 :].strip()
+            for line in self.fields
+            if line[end : end + 1] == b":" and line[:end].lower() == name
+        ]
         value = known[name] = b", ".join(found) if found else None
         return value
