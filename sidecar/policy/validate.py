@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from graphlib import TopologicalSorter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
@@ -13,7 +14,7 @@ from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
 from sidecar.policy.condition import header_faults, matcher_faults
 from sidecar.policy.deployment import version_faults
-from sidecar.policy.problem import gather
+from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 KEYS = ("tenant", "subject", "app", "request")
 
+MAX_SHOWN = 10  # names in one reason
+
+_NO_TENANT = (
+    "no caller can be of this tenant: one is printable ASCII without outer blanks, "
+    f"at most {MAX_TENANT_CHARS} characters"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -89,8 +96,9 @@ def _fallback_circles(policy: Policy) -> Iterator[Finding]:
 
 
 def _arrows(circle: list[str]) -> str:
-    shown = circle if len(circle) <= 10 else [*circle[:8], "...", circle[-1]]  # noqa: PLR2004
-    return " -> ".join(shown)
+    if len(circle) > MAX_SHOWN:
+        circle = [*circle[: MAX_SHOWN - 2], "...", circle[-1]]
+    return " -> ".join(circle)
 
 
 def _labels(policy: Policy) -> Iterator[Finding]:
@@ -120,15 +128,10 @@ def _segments(policy: Policy) -> Iterator[Finding]:
     yield from _segment_references(policy)
 
 
-_NO_TENANT = (
-    "no caller can be of this tenant: one is printable ASCII without outer blanks, "
-    f"at most {MAX_TENANT_CHARS} characters"
-)
-
-
 def _segment_references(policy: Policy) -> Iterator[Finding]:
     after = {name: _named_in(name, segment, policy) for name, segment in policy.segments.items()}
-    found = list(circles(after, after.__getitem__))
+    # No more than will be told: there may be a circle for each two segments.
+    found = list(islice(circles(after, after.__getitem__), MAX_PROBLEMS + 1))
     for circle in found:
         yield ("segments", circle[0]), f"is made of itself: {_arrows(circle)}"
     depths: dict[str, int] = {}
@@ -182,7 +185,7 @@ def _split(split: Split, policy: Policy, at: Path) -> Iterator[Finding]:
     else:
         bars = [reach.bar(policy, ref) for ref, weight in split.arms.items() if weight]
         if all(bars):
-            yield (*at, "arms"), f"no arm can serve anybody: {', '.join(bars[:10])}"
+            yield (*at, "arms"), f"no arm can serve anybody: {', '.join(bars[:MAX_SHOWN])}"
     first: dict[str, str] = {}
     for ref in split.arms:
         yield from _ref(ref, policy, (*at, "arms", ref))
@@ -202,7 +205,7 @@ def _default(policy: Policy) -> Iterator[Finding]:
     yield from refused
     bars = [reach.bar(policy, name) for name in reach.fallbacks(policy, policy.default)]
     if bars and all(bars) and not refused:
-        yield at, f"no caller may use it: {', '.join(bars[:10])}"
+        yield at, f"no caller may use it: {', '.join(bars[:MAX_SHOWN])}"
 
 
 def _shadows(policy: Policy) -> Iterator[Finding]:

@@ -486,6 +486,13 @@ def test_any_number_of_segments_that_ask_for_all_are_refused_at_once() -> None:
     assert len(found(segmented(**{f"s{n}": some for n in range(20_000)}))) == 101
 
 
+def test_circles_of_all_with_all_are_refused_at_once() -> None:
+    names = tuple(f"s{n}" for n in range(400))
+    every = Segment(when=({"segment": names},))
+
+    assert len(found(segmented(**dict.fromkeys(names, every)))) == 101
+
+
 def test_segments_are_named_at_most_sixteen_deep() -> None:
     def chain(length: int) -> Policy:
         rest = {
@@ -741,3 +748,25 @@ def test_an_endpoint_outside_of_the_allow_list_is_refused() -> None:
         'versions.v1.endpoints[1]: "http://b:1": not one of the hosts and networks '
         "of the setting endpoints.allow"
     ]
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(policies(), callers(), heads())
+def test_a_version_that_is_told_to_serve_nobody_serves_those_alone_who_ask(
+    policy: Policy, identity: Identity, head: RequestHead
+) -> None:
+    decision = resolve(compile_snapshot(policy, {}, {}), identity, head)
+
+    if decision.version and decision.reason != "EXPLICIT":
+        assert reach.bar(policy, decision.version) == ""
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(policies(), callers(), heads())
+def test_where_rules_answer_everybody_nobody_is_left_to_the_default(
+    policy: Policy, identity: Identity, head: RequestHead
+) -> None:
+    decision = resolve(compile_snapshot(policy, {}, {}), identity, head)
+
+    if reach.answers_everybody(policy):
+        assert decision.reason not in {"DEFAULT", "DENIED:no-default"}
