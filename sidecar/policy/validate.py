@@ -12,7 +12,7 @@ from sidecar.model.policy import Operators, State
 from sidecar.policy import reach
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
-from sidecar.policy.condition import header_faults, matcher_faults
+from sidecar.policy.condition import header_faults, matcher_faults, matcher_oddities
 from sidecar.policy.deployment import version_faults
 from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
@@ -21,7 +21,7 @@ from sidecar.policy.shape import NAME_RULE, suggestion
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidecar.model.policy import Policy, Rule, Segment, Split
+    from sidecar.model.policy import Matcher, Policy, Rule, Segment, Split
     from sidecar.policy.address import AllowList
     from sidecar.policy.problem import Finding, Path, Problem
 
@@ -244,6 +244,8 @@ def _oddities(policy: Policy) -> Iterator[Finding]:
                 f"{policy.labels[label]} is retired: who asks for it is refused",
             )
     yield from _odd_segments(policy)
+    for at, matcher in _matchers(policy):
+        yield from matcher_oddities(matcher, at)
     for at, ref in _served(policy):
         why = reach.bar(policy, ref)
         if why:
@@ -268,6 +270,19 @@ def _odd_segments(policy: Policy) -> Iterator[Finding]:
                     ("segments", name, "exclude", n),
                     f'"{tenant}" is in include, too, and that wins',
                 )
+
+
+def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
+    for name, version in policy.versions.items():
+        lists = {"allow": version.allow, "deny": version.deny, "accepts": version.accepts}
+        for member, matchers in lists.items():
+            for n, matcher in enumerate(matchers or ()):
+                yield ("versions", name, member, n), matcher
+    for name, segment in policy.segments.items():
+        for n, matcher in enumerate(segment.when):
+            yield ("segments", name, "when", n), matcher
+    for n, rule in enumerate(policy.rules):
+        yield ("rules", n, "when"), rule.when
 
 
 def _served(policy: Policy) -> Iterator[tuple[Path, str]]:

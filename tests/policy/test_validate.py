@@ -770,3 +770,32 @@ def test_where_rules_answer_everybody_nobody_is_left_to_the_default(
 
     if reach.answers_everybody(policy):
         assert decision.reason not in {"DEFAULT", "DENIED:no-default"}
+
+
+@pytest.mark.parametrize(
+    "regex", ["(a+)+", "(?:a*b?)*", "x([a-z]+|y){2,}", r"(\w+\s?)*", r"(\)+)+"]
+)
+def test_a_regex_that_may_take_for_ever_is_warned_of(regex: str) -> None:
+    slow: Matcher = {"path": Operators(regex=regex)}
+    version = Version(endpoints=ENDPOINTS, allow=(slow,), deny=(slow,), accepts=(slow,))
+    policy = structs.replace(
+        make_policy(Rule(id="r", when=slow, serve="v1"), versions=serving(v2=version)),
+        segments={"s": Segment(when=(slow,))},
+    )
+
+    assert [one.split(": ")[0] for one in odd(policy)] == [
+        "versions.v2.allow[0].path.regex",
+        "versions.v2.deny[0].path.regex",
+        "versions.v2.accepts[0].path.regex",
+        "segments.s.when[0].path.regex",
+        "rules[0].when.path.regex",
+    ]
+
+
+@pytest.mark.parametrize(
+    "regex", ["a+b+", "(a+)", "(ab)+", "([+*])+", "(a+){2}", r"(\+)+", "[(a+)]+", "(a|b)*c+"]
+)
+def test_a_regex_that_ends_soon_is_not_warned_of(regex: str) -> None:
+    policy = make_policy(Rule(id="r", when={"path": Operators(regex=regex)}, serve="v1"))
+
+    assert odd(policy) == []
