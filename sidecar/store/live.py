@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
 
 from sidecar.model.identity import is_tenant
 from sidecar.policy.address import ANYWHERE, AllowList
+from sidecar.policy.pins import Pins
 from sidecar.policy.problem import PolicyError
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.store import document
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _log = logging.getLogger("sidecar.store")
-_STRIDE = 1000  # items between two yields of `replacing`: about a millisecond of work
+_STRIDE = 1000  # pins that are looked at in one go: about a millisecond of work
 
 
 class Contents(Struct):
@@ -90,7 +92,7 @@ class LivePolicies:
         self._allowed = allowed
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
         self._policies: dict[str, Policy] = {}  # those in force
-        self._pins: dict[str, dict[str, str]] = {}  # each also held by its model's snapshot
+        self._pins: dict[str, Pins] = {}  # each also held by its model's snapshot
         self._kills: dict[str, dict[str, str]] = {}
         self._unready: dict[str, frozenset[str]] = {}
         self._doubts = Doubts()
@@ -137,8 +139,20 @@ class LivePolicies:
 
     def put_pin(self, model: str, tenant: str, version: str | None) -> None:
         """Hold `tenant` to `version`, or let it go. O(1); a pin may come before its policy."""
-        _put(self._pins.setdefault(model, {}), tenant, version)
+        # One text for all tenants of a version: there may be a million of them.
+        self._pins_of(model).put(tenant, None if version is None else sys.intern(version))
         self._judge_pin(model, tenant, version)
+
+    def has_pin(self, pin: PinKey) -> bool:
+        """Return whether a tenant is held to a version, whichever."""
+        pins = self._pins.get(pin.model)
+        return pins is not None and pins.get(pin.tenant) is not None
+
+    def pinned(self, size: int) -> Iterator[list[PinKey]]:
+        """Yield the pins that are held, at most `size` at a time; they may change in between."""
+        for model, pins in list(self._pins.items()):
+            for tenants in pins.portions(size):
+                yield [PinKey(model, tenant) for tenant in tenants]
 
     def put_kill(self, model: str, version: str, reason: str | None) -> None:
         """Switch a version off, or on again when `reason` is None; "" is the whole model."""
@@ -163,11 +177,15 @@ class LivePolicies:
 
     def replace(self, contents: Contents) -> None:
         """Make everything as in `contents`; what is not there is removed."""
+        for model in self._pins.keys() | contents.pins.keys():
+            now = contents.pins.get(model, {})
+            for tenant in self._pins_of(model).keys() | now.keys():
+                self.put_pin(model, tenant, now.get(tenant))
         for _ in self.replacing(contents):
             pass
 
     def replacing(self, contents: Contents) -> Iterator[None]:
-        """Do what `replace` does, yielding now and then so that a loop can serve in between.
+        """Make all but the pins as in `contents`, yielding so that a loop can serve in between.
 
         Between the steps every model is whole: only how many are current differs. A key that
         changes in between is put both here and into `contents`.
@@ -178,28 +196,11 @@ class LivePolicies:
             for version in self._kills.get(model, {}).keys() | now.keys():
                 self.put_kill(model, version, now.get(version))
             yield
-        for model in self._pins.keys() | contents.pins.keys():
-            yield from self._replace_pins(model, contents.pins.get(model, {}))
         for model in self._documents.keys() | contents.policies.keys():
             self.put_policy(model, contents.policies.get(model))
             yield
         self.is_loaded = True
         yield from self._judge_all()
-
-    def _replace_pins(self, model: str, now: dict[str, str]) -> Iterator[None]:
-        live = self._pins.setdefault(model, {})
-        held = list(live)
-        for start in range(0, len(held), _STRIDE):
-            for tenant in held[start : start + _STRIDE]:
-                if tenant not in now:
-                    live.pop(tenant, None)
-            yield
-        wanted = list(now)
-        for start in range(0, len(wanted), _STRIDE):
-            for tenant in wanted[start : start + _STRIDE]:
-                if tenant in now:
-                    live[tenant] = now[tenant]
-            yield
 
     def _judge_all(self) -> Iterator[None]:
         """Look for pins and kills without effect, which a change of policy may have made."""
@@ -207,11 +208,10 @@ class LivePolicies:
         for model in self._kills:
             self._judge_kills(model)
         for model, pins in list(self._pins.items()):
-            tenants = list(pins)
-            for start in range(0, len(tenants), _STRIDE):
+            for tenants in pins.portions(_STRIDE):
                 policy = self._policies.get(model)
                 names = {*policy.versions, *policy.labels} if policy else ()
-                for tenant in tenants[start : start + _STRIDE]:
+                for tenant in tenants:
                     # The good ones cost no more than this, with a million of them every minute.
                     if pins.get(tenant) not in names or not is_tenant(tenant):
                         self._judge_pin(model, tenant, pins.get(tenant))
@@ -222,7 +222,7 @@ class LivePolicies:
         for spelled in self._doubts.told():
             match self._keys.parse(spelled.encode()):
                 case PinKey(model=model, tenant=tenant):
-                    self._judge_pin(model, tenant, self._pins.get(model, {}).get(tenant))
+                    self._judge_pin(model, tenant, self._pins_of(model).get(tenant))
                 case KillKey(model=model, version=version) as key:
                     is_set = version in self._kills.get(model, {})
                     self._judge(key, version, is_set=is_set)
@@ -264,9 +264,15 @@ class LivePolicies:
 
     def _compile(self, policy: Policy) -> None:
         model = policy.model
-        pins = self._pins.setdefault(model, {})
         kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
-        self.snapshots[model] = compile_snapshot(policy, pins, kills, unready)
+        self.snapshots[model] = compile_snapshot(policy, self._pins_of(model), kills, unready)
+
+    def _pins_of(self, model: str) -> Pins:
+        """Return the pins of a model; they are the same object as long as this lives."""
+        pins = self._pins.get(model)
+        if pins is None:
+            pins = self._pins[model] = Pins()
+        return pins
 
     def _revise(self, model: str) -> bool:
         """Bring kills and readiness of a model into force, if it has a policy; return whether."""

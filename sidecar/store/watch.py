@@ -14,7 +14,7 @@ from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
-from sidecar.store.keys import PolicyKey
+from sidecar.store.keys import PinKey, PolicyKey
 from sidecar.store.live import Contents
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Watcher:
                 key = self._parse(raw)
                 if key is None:
                     continue
-                if image is not None:
+                if image is not None and not isinstance(key, PinKey):
                     image.put(key, value)
                 self._put(key, value)
             await self._tell_wrong_types(tracking, raws, values)
@@ -140,8 +140,13 @@ class Watcher:
             _log.warning("store was flushed while it was read: reading it again")
 
     async def _reload_once(self, tracking: TrackingConnection) -> bool:
-        """Reload, following the changes that come meanwhile; False: all that was read is void."""
+        """Reload, following the changes that come meanwhile; False: all that was read is void.
+
+        There may be a million pins, so they are no part of the image: those that are not held are
+        taken as they are found, then each that was held is asked for.
+        """
         image = Contents()
+        has_held = next(self._live.pinned(1), None) is not None
         if not await self._load(tracking, image):
             return False
         if not image.policies and self._live.snapshots:
@@ -152,6 +157,8 @@ class Watcher:
                 extra={"models": len(self._live.snapshots)},
             )
             return True
+        if has_held and not await self._ask_for_pins(tracking, image):
+            return False
         for _ in self._live.replacing(image):
             if await self._follow(tracking, image):
                 return False
@@ -163,20 +170,42 @@ class Watcher:
         return True
 
     async def _load(self, tracking: TrackingConnection, image: Contents) -> bool:
-        """Read everything into `image`; False when the store was flushed meanwhile."""
+        """Read what is not held, pins into force and all else into `image`.
+
+        Returns False when the store was flushed meanwhile.
+        """
         cursor = 0
         while True:
             cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
             keys = {raw: key for raw in found if (key := self._parse(raw)) is not None}
-            values = await tracking.mget(list(keys))
-            for key, value in zip(keys.values(), values, strict=True):
-                image.put(key, value)
-            await self._tell_wrong_types(tracking, list(keys), values)
+            wanted = [raw for raw, key in keys.items() if not self._holds(key)]
+            values = await tracking.mget(wanted)
+            for raw, value in zip(wanted, values, strict=True):
+                key = keys[raw]
+                if isinstance(key, PinKey):
+                    self._live.put(key, value)
+                else:
+                    image.put(key, value)
+            await self._tell_wrong_types(tracking, wanted, values)
             if await self._follow(tracking, image):
                 return False
             if cursor == 0:
                 return True
             await asyncio.sleep(0)
+
+    def _holds(self, key: Key) -> bool:
+        return isinstance(key, PinKey) and self._live.has_pin(key)
+
+    async def _ask_for_pins(self, tracking: TrackingConnection, image: Contents) -> bool:
+        """Read the pins that are held once more; False when the store was flushed meanwhile."""
+        for pins in self._live.pinned(_BATCH):
+            raws = [self._keys.spell(pin).encode() for pin in pins]
+            for pin, value in zip(pins, await tracking.mget(raws), strict=True):
+                self._live.put(pin, value)
+            if await self._follow(tracking, image):
+                return False
+            await asyncio.sleep(0)
+        return True
 
     def _parse(self, raw: bytes) -> Key | None:
         key = self._keys.parse(raw)
