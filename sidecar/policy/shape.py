@@ -7,6 +7,7 @@ the types again, for documents that it refused.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from enum import Enum
 from functools import cache, lru_cache
 from heapq import nsmallest
 from itertools import islice, pairwise
@@ -119,6 +120,9 @@ def _is_struct(expected: object) -> bool:
 
 
 def _reason(message: str, value: JSON, expected: object) -> str:
+    if isinstance(expected, type) and issubclass(expected, Enum) and isinstance(value, str):
+        known = [str(one.value) for one in expected]
+        return f'"{value[:80]}" is none of {", ".join(known)}' + suggestion(value, known)
     text = words.plain(message.split(" - at ", maxsplit=1)[0], value)
     is_name = expected == Name or Name in get_args(expected)
     if is_name and isinstance(value, str):

@@ -192,6 +192,16 @@ def test_what_is_no_document_is_refused_with_its_place(
             "versions.v1.max_queue: a whole number of at least 0 is",
         ),
         (
+            with_version("state: drainin"),
+            'versions.v1.state: "drainin" is none of registered, warming, active, draining, '
+            'retired; did you mean "draining"?',
+        ),
+        (with_version("state: 1"), "versions.v1.state: "),
+        (
+            with_version(f"deprecation: {{since: {'x' * 41}}}"),
+            "versions.v1.deprecation.since: text of at most 40 characters is expected, not ",
+        ),
+        (
             with_version("timeouts: {first_byte: 1}"),
             'unknown field "first_byte"; did you mean "first_byte_s"?',
         ),
