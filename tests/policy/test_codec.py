@@ -15,6 +15,7 @@ from sidecar.policy import codec, document
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES, decode, digest, encode, load, locate
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.policy.schema import WORDS
+from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.validate import validate, warnings
 from tests.policy.policies import policies
 
@@ -357,7 +358,7 @@ VALUES: st.SearchStrategy[JSON] = st.recursive(
 
 
 def judged(raw: bytes) -> None:
-    """Read, judge and warn of a document: it is good, or refused with places."""
+    """Read, judge and warn of a document: it can be compiled, or is refused with places."""
     try:
         policy = load(raw, source="doc")
     except PolicyError as error:
@@ -371,7 +372,8 @@ def judged(raw: bytes) -> None:
             assert one.column >= 1
     else:
         assert load(encode(policy), source="doc") == policy
-        assert locate(raw, warnings(policy)) is not None
+        assert all(one.line is not None for one in locate(raw, warnings(policy)))
+        compile_snapshot(policy, {}, {})
 
 
 @st.composite
