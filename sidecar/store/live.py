@@ -14,6 +14,7 @@ from sidecar.policy.pins import Pins
 from sidecar.policy.problem import PolicyError
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.store import document
+from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION, Doubts
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 
@@ -85,6 +86,10 @@ class LivePolicies:
         """Model -> why its newest document was refused; what served before still does."""
         self.is_stale = True
         """Whether the store may hold something newer: not loaded yet, out of reach, or emptied."""
+        self.behind: dict[str, int] = {}
+        """Model -> the revision in force, of those whose newest document has an older one."""
+        self.lost: frozenset[str] = frozenset()
+        """Models in force that the store has lost: gone, but not because anybody deleted them."""
         self.is_loaded = False
         """Whether everything has been read at least once: before that a model may just be late."""
         self._keys = keys or Keys()
@@ -92,6 +97,7 @@ class LivePolicies:
         self._allowed = allowed
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
         self._policies: dict[str, Policy] = {}  # those in force
+        self._reached: dict[str, int] = {}  # the newest revision that was in force, by model
         self._pins: dict[str, Pins] = {}  # each also held by its model's snapshot
         self._kills: dict[str, dict[str, str]] = {}
         self._unready: dict[str, frozenset[str]] = {}
@@ -113,7 +119,9 @@ class LivePolicies:
         """Take a model's document into force, or remove the model; return whether `raw` serves.
 
         A document that does not parse, validate or name its own key is refused: logged, kept in
-        `faults`, and the last good one keeps serving.
+        `faults`, and the last good one keeps serving. So is one with an older revision than was
+        in force, kept in `behind` too: whether it is an edit, its adoption tells, which then
+        commits it as the next revision.
         """
         if raw is None:
             self._remove(model)
@@ -124,6 +132,9 @@ class LivePolicies:
         try:
             source = self._keys.policy(model)
             policy = document.load(raw, model=model, source=source, allowed=self._allowed)
+            if 0 < policy.revision < self._reached.get(model, 0):
+                self._hold_back(policy)
+                return False
             self._compile(policy)
         except PolicyError as e:
             self._refuse(model, str(e))
@@ -132,6 +143,9 @@ class LivePolicies:
             self._refuse(model, f"{self._keys.policy(model)}: {e!r}")
             return False
         self._policies[model] = policy
+        if self._reached.get(model, 0) < policy.revision <= MAX_REVISION:
+            self._reached[model] = policy.revision
+        self.behind.pop(model, None)
         self.faults.pop(model, None)
         self._judge_kills(model)
         self._changed(model)
@@ -175,6 +189,14 @@ class LivePolicies:
         _put(self._unready, model, versions or None)
         self._revise(model)
 
+    def absent(self, contents: Contents) -> set[str]:
+        """Return the models that serve and have no document in `contents`."""
+        return self.snapshots.keys() - contents.policies.keys()
+
+    def reached(self, model: str) -> int:
+        """Return the newest revision of a model that was in force, 0 when it has none."""
+        return self._reached.get(model, 0)
+
     def replace(self, contents: Contents) -> None:
         """Make everything as in `contents`; what is not there is removed."""
         for model in self._pins.keys() | contents.pins.keys():
@@ -188,15 +210,17 @@ class LivePolicies:
         """Make all but the pins as in `contents`, yielding so that a loop can serve in between.
 
         Between the steps every model is whole: only how many are current differs. A key that
-        changes in between is put both here and into `contents`.
+        changes in between is put both here and into `contents`. Of models that are `lost` nothing
+        is removed.
         """
         # Kills first: nothing that is switched off may serve, not even for one step.
         for model in self._kills.keys() | contents.kills.keys():
             now = contents.kills.get(model, {})
-            for version in self._kills.get(model, {}).keys() | now.keys():
+            held = () if model in self.lost else self._kills.get(model, {})
+            for version in {*held, *now}:
                 self.put_kill(model, version, now.get(version))
             yield
-        for model in self._documents.keys() | contents.policies.keys():
+        for model in (self._documents.keys() | contents.policies.keys()) - self.lost:
             self.put_policy(model, contents.policies.get(model))
             yield
         self.is_loaded = True
@@ -283,7 +307,18 @@ class LivePolicies:
         self.snapshots[model] = snapshot.with_health(kills, unready)
         return True
 
+    def _hold_back(self, policy: Policy) -> None:
+        """Refuse a document for now, without a word in the log: most such are edits."""
+        model, reached = policy.model, self._reached[policy.model]
+        self.behind[model] = reached
+        self.faults[model] = (
+            f"{self._keys.policy(model)}: revision: {policy.revision} is older than {reached}, "
+            "which is in force"
+        )
+        self._changed(model)
+
     def _refuse(self, model: str, reason: str) -> None:
+        self.behind.pop(model, None)
         self.faults[model] = reason
         _log.error(
             "policy refused",
@@ -294,7 +329,9 @@ class LivePolicies:
     def _remove(self, model: str) -> None:
         is_known = self._documents.pop(model, None) is not None
         self._policies.pop(model, None)
+        self._reached.pop(model, None)
         self.snapshots.pop(model, None)
+        self.behind.pop(model, None)
         self.faults.pop(model, None)
         if is_known:
             self._changed(model)

@@ -111,7 +111,10 @@ class RedisStore:
             raise StoreConflictError(f"{source} changed since it was read")
         if expected is not None:
             await self._settle(model, expected)
-        revision = await self._journal.last_revision(model) + 1
+        last = await self._journal.last_revision(model)
+        # Sidecars may have seen more than a history that went back; they would refuse the next.
+        told = await fleet.newest(self._redis, self._keys, model)
+        revision = max(last, told if told < MAX_REVISION else 0) + 1
         committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
         raw = codec.encode(committed)
         if not await self._journal.compare_and_set(model, expected, raw):

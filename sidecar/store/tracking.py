@@ -68,6 +68,10 @@ class TrackingConnection:
             raise InvalidResponse(f"MGET answered {type(reply).__name__}")
         return reply
 
+    async def has(self, key: str) -> bool:
+        """Return whether a key exists, whatever its type."""
+        return await self._call("EXISTS", key) == 1
+
     async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that exist and are no string, although `mget` gave None."""
         if not keys:

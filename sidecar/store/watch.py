@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.store.tracking import TrackingConnection
 
 _log = logging.getLogger("sidecar.store")
+_MAX_NAMED = 10  # models in one line of the log
 _BATCH = 1000  # keys of one SCAN or MGET: about a millisecond of the loop's time
 
 
@@ -149,14 +150,7 @@ class Watcher:
         has_held = next(self._live.pinned(1), None) is not None
         if not await self._load(tracking, image):
             return False
-        if not image.policies and self._live.snapshots:
-            # Models are removed one by one. All gone at once is a store that lost its data.
-            self._live.is_stale = True
-            _log.error(
-                "store is empty: serving the last known policies",
-                extra={"models": len(self._live.snapshots)},
-            )
-            return True
+        self._note_lost(frozenset(await self._find_lost(tracking, image)))
         if has_held and not await self._ask_for_pins(tracking, image):
             return False
         for _ in self._live.replacing(image):
@@ -164,10 +158,31 @@ class Watcher:
                 return False
             await asyncio.sleep(0)
         for model, raw in image.policies.items():
-            if model not in self._live.faults:
-                self._adopter.notice(model, raw)
-        self._live.is_stale = False
+            if model not in self._live.faults or model in self._live.behind:
+                self._adopter.notice(model, raw, self._live.reached(model))
+        self._live.is_stale = bool(self._live.lost)
         return True
+
+    async def _find_lost(self, tracking: TrackingConnection, image: Contents) -> list[str]:
+        """Return the models that went without being deleted: their history went with them.
+
+        Who deletes a model by its key leaves its history; who flushes or loses a store does not.
+        """
+        absent = sorted(self._live.absent(image))
+        return [model for model in absent if not await tracking.has(self._keys.history(model))]
+
+    def _note_lost(self, lost: frozenset[str]) -> None:
+        """Keep serving what the store has lost, and say so once."""
+        if lost - self._live.lost:
+            named = sorted(lost)[:_MAX_NAMED]
+            _log.error(
+                "store lost policies: serving the last known",
+                extra={"models": " ".join(named), "number": len(lost)},
+            )
+        elif self._live.lost and not lost:
+            _log.warning("store has its policies again")
+        self._live.lost = lost
+        self._live.is_stale = self._live.is_stale or bool(lost)
 
     async def _load(self, tracking: TrackingConnection, image: Contents) -> bool:
         """Read what is not held, pins into force and all else into `image`.
@@ -201,7 +216,8 @@ class Watcher:
         for pins in self._live.pinned(_BATCH):
             raws = [self._keys.spell(pin).encode() for pin in pins]
             for pin, value in zip(pins, await tracking.mget(raws), strict=True):
-                self._live.put(pin, value)
+                if value is not None or pin.model not in self._live.lost:
+                    self._live.put(pin, value)
             if await self._follow(tracking, image):
                 return False
             await asyncio.sleep(0)
@@ -231,10 +247,16 @@ class Watcher:
                 self._doubts.tell(_text(raw), key.model, NO_TEXT)
 
     def _put(self, key: Key, value: bytes | None) -> None:
-        if not isinstance(key, PolicyKey) or value is None:
+        if not isinstance(key, PolicyKey):
             self._live.put(key, value)
-        elif self._live.put_policy(key.model, value):
-            self._adopter.notice(key.model, value)
+            return
+        model = key.model
+        if model in self._live.lost:  # somebody wrote it again
+            self._note_lost(self._live.lost - {model})
+            self._live.is_stale = bool(self._live.lost)
+        is_serving = self._live.put_policy(model, value)
+        if value is not None and (is_serving or model in self._live.behind):
+            self._adopter.notice(model, value, self._live.reached(model))
 
 
 def _text(raw: bytes) -> str:
@@ -246,28 +268,33 @@ class _Adopter:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._noticed: dict[str, bytes] = {}  # documents in force, by model; newest wins
-        self._done: dict[str, bytes] = {}
+        # Documents by model, and the revision that was reached by then; newest wins.
+        self._noticed: dict[str, tuple[bytes, int]] = {}
+        self._done: dict[str, tuple[bytes, int]] = {}
         self._wake = asyncio.Event()
 
-    def notice(self, model: str, raw: bytes) -> None:
-        """Remember to look at a document that was taken into force."""
-        if self._done.get(model) != raw:
-            self._noticed[model] = raw
+    def notice(self, model: str, raw: bytes, reached: int) -> None:
+        """Remember to look at a document that is valid."""
+        if self._done.get(model) != (raw, reached):
+            self._noticed[model] = raw, reached
             self._wake.set()
 
     async def run(self) -> None:
-        """Adopt what is noticed until cancelled. What fails is noticed again by the next reload."""
+        """Adopt what is noticed until cancelled.
+
+        What fails, or is not to be served, is noticed again by the next reload.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._noticed:
-                model, raw = self._noticed.popitem()
+                model, (raw, reached) = self._noticed.popitem()
                 try:
-                    await self._journal.adopt(model, raw)
+                    is_settled = await self._journal.adopt(model, raw, reached)
                 except (StoreUnavailableError, PolicyError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
                 except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
                     _log.exception("policy not adopted", extra={"model": model, "reason": repr(e)})
                 else:
-                    self._done[model] = raw
+                    if is_settled:
+                        self._done[model] = raw, reached
