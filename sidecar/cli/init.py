@@ -104,6 +104,7 @@ versions:
 
 # Who gets no version from the rules gets this one.
 default: {_scalar(policy.default or first)}
+
 {"shadows:" if shadows else "# Copies of requests, whose answers reach nobody."}
 {shadows or f"# shadows: [{{version: {_scalar(second)}, percent: 10}}]"}""".rstrip()
         + "\n"
