@@ -17,13 +17,14 @@ from sidecar.policy.deployment import version_faults
 from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
+from sidecar.policy.steps import Steps, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.model.policy import Matcher, Policy, Rule, Segment, Split
     from sidecar.policy.address import AllowList
-    from sidecar.policy.problem import Finding, Path, Problem
+    from sidecar.policy.problem import Finding, Findings, Path, Problem
 
 KEYS = ("tenant", "subject", "app", "request")
 
@@ -43,7 +44,20 @@ def validate(
 
     `allowed` is where this sidecar's settings let endpoints be.
     """
-    return gather(_findings(policy, allowed), source)
+    return finish(validating(policy, source, allowed))
+
+
+def validating(policy: Policy, source: str, allowed: AllowList) -> Steps[tuple[Problem, ...]]:
+    """Do what `validate` does, in steps."""
+    found: list[Finding] = []
+    for one in _findings(policy, allowed):
+        if one is None:
+            yield
+            continue
+        found.append(one)
+        if len(found) > MAX_PROBLEMS:
+            break
+    return gather(found, source)
 
 
 def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
@@ -51,7 +65,7 @@ def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
     return gather(_oddities(policy), source)
 
 
-def _findings(policy: Policy, allowed: AllowList) -> Iterator[Finding]:
+def _findings(policy: Policy, allowed: AllowList) -> Findings:
     yield from _name(policy.model, ("model",))
     if not policy.versions:
         yield ("versions",), "a policy needs at least one version"
@@ -61,6 +75,7 @@ def _findings(policy: Policy, allowed: AllowList) -> Iterator[Finding]:
         yield from version_faults(version, at, policy.segments, allowed)
         if version.fallback is not None:
             yield from _ref(version.fallback, policy, (*at, "fallback"))
+        yield None
     yield from _fallback_circles(policy)
     yield from _labels(policy)
     yield from _segments(policy)
@@ -113,7 +128,7 @@ def _labels(policy: Policy) -> Iterator[Finding]:
             yield at, f'unknown version "{name[:80]}"' + suggestion(name, policy.versions)
 
 
-def _segments(policy: Policy) -> Iterator[Finding]:
+def _segments(policy: Policy) -> Findings:
     for name, segment in policy.segments.items():
         at: Path = ("segments", name)
         yield from _name(name, at)
@@ -123,8 +138,11 @@ def _segments(policy: Policy) -> Iterator[Finding]:
             for n, tenant in enumerate(tenants):
                 if not is_tenant(tenant):
                     yield (*at, member, n), _NO_TENANT
+                yield None
         for n, matcher in enumerate(segment.when):
             yield from matcher_faults(matcher, (*at, "when", n), policy.segments)
+            yield None
+        yield None
     yield from _segment_references(policy)
 
 
@@ -149,19 +167,19 @@ def _named_in(name: str, segment: Segment, policy: Policy) -> list[str]:
     return sorted(references(segment, policy.segments) & policy.segments.keys())
 
 
-def _rules(policy: Policy) -> Iterator[Finding]:
+def _rules(policy: Policy) -> Findings:
     seen: set[str] = set()
-    unreached = dict(reach.unreached(policy))
-    for n, rule in enumerate(policy.rules):
+    for n, (rule, unreached) in enumerate(zip(policy.rules, reach.judged(policy), strict=True)):
         at: Path = ("rules", n)
         yield from _name(rule.id, (*at, "id"))
         if rule.id in seen:
             yield (*at, "id"), f'the rule id "{rule.id}" is given twice'
         seen.add(rule.id)
-        if n in unreached:
-            yield at, unreached[n]
+        if unreached:
+            yield at, unreached
         yield from matcher_faults(rule.when, (*at, "when"), policy.segments)
         yield from _outcome(rule, policy, at)
+        yield None
 
 
 def _outcome(rule: Rule, policy: Policy, at: Path) -> Iterator[Finding]:

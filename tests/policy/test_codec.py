@@ -486,7 +486,7 @@ def test_json_that_no_reader_agrees_on_is_refused_with_a_place(raw: bytes) -> No
 def test_a_number_out_of_range_is_told_with_its_place() -> None:
     (problem,) = refused(with_rule('{"id":"r","when":{"claim.n":1e999},"serve":"v1"}'))
 
-    assert str(problem) == "doc:1:87: rules[0].when: number out of range"
+    assert str(problem) == 'doc:1:98: rules[0].when["claim.n"]: number out of range'
 
 
 def test_a_key_as_long_as_a_document_is_told_in_short() -> None:
