@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from sidecar.model.policy import OnUnavailable, State
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access
-from sidecar.policy.ruleset import CompiledRule, RuleIndex
-from sidecar.policy.segment import compile_segments
+from sidecar.policy.ruleset import PORTION, CompiledRule, RuleIndex
+from sidecar.policy.segment import compiling_segments
 from sidecar.policy.sticky import compile_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Policy, Shadow
@@ -71,21 +71,20 @@ class CompiledPolicy:
         "shadows",
     )
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        names: Mapping[str, str],
+        accesses: Mapping[str, Access],
+        rules: RuleIndex,
+    ) -> None:
         self.policy = policy
-        segments = compile_segments(policy.segments)
-        self.accesses = {
-            name: Access(version, segments) for name, version in policy.versions.items()
-        }
-        self.names = _names(policy)
-        self.chains = _chains(policy, self.names)
-        self.default = None if policy.default is None else self.names[policy.default]
+        self.names = names
+        self.accesses = accesses
+        self.rules = rules
+        self.chains = _chains(policy, names)
+        self.default = None if policy.default is None else names[policy.default]
         self.pins_fall_back = policy.on_unavailable is OnUnavailable.FALLBACK
-        rules = [
-            CompiledRule(rule, n, policy.model, self.names, self.accesses, segments)
-            for n, rule in enumerate(policy.rules)
-        ]
-        self.rules = RuleIndex(rules, segments)
         self.shadows = self._shadows()
 
     def _shadows(self) -> tuple[CompiledShadow, ...]:
@@ -98,6 +97,39 @@ class CompiledPolicy:
                 accepts = self.accesses[version].accepts
                 compiled.append(CompiledShadow(named, policy.model, accepts))
         return tuple(compiled)
+
+
+def compile_policy(policy: Policy) -> CompiledPolicy:
+    """Compile a policy that `validate` found good.
+
+    Raises:
+        KeyError, ValueError: the policy is not valid.
+    """
+    steps = compiling(policy)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            compiled: CompiledPolicy = end.value
+            return compiled
+
+
+def compiling(policy: Policy) -> Generator[None, None, CompiledPolicy]:
+    """Do what `compile_policy` does, in steps, so that a loop can serve in between."""
+    segments = yield from compiling_segments(policy.segments)
+    names = _names(policy)
+    accesses: dict[str, Access] = {}
+    for n, (name, version) in enumerate(policy.versions.items()):
+        accesses[name] = Access(version, segments)
+        if n % PORTION == 0:
+            yield
+    rules = RuleIndex()
+    for n, rule in enumerate(policy.rules):
+        rules.add(CompiledRule(rule, n, policy.model, names, accesses, segments))
+        if n % PORTION == 0:
+            yield
+    yield from rules.finishing(segments)
+    return CompiledPolicy(policy, names, accesses, rules)
 
 
 def _names(policy: Policy) -> dict[str, str]:

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model.decision import Cause, Rejected
-from sidecar.model.policy import Policy, Rule, Shadow, Split
+from sidecar.model.policy import Policy, Rule, Segment, Shadow, Split
+from sidecar.policy.compiled import compiling
 from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.ruleset import PORTION
 from sidecar.policy.snapshot import compile_snapshot
 from tests.policy.examples import caller, make_head, make_policy
 from tests.policy.policies import VERSIONS, callers, heads, policies
@@ -88,6 +90,31 @@ def test_a_label_means_its_version_wherever_one_is_named() -> None:
     decision = resolve(snapshot, caller("four"), HEAD)
     assert shadows_for(snapshot, caller("four"), HEAD, decision) == (Shadow(version="v2"),)
     assert shadows_for(snapshot, caller("one"), HEAD, resolve(snapshot, caller("one"), HEAD)) == ()
+
+
+def test_a_label_hides_no_version_of_its_name() -> None:
+    policy = Policy(
+        model="tumor", versions=make_policy().versions, labels={"v2": "v1"}, default="v2"
+    )
+
+    assert resolve(compile_snapshot(policy, {}, {}), caller(), HEAD).version == "v2"
+
+
+def test_a_big_document_is_compiled_in_small_steps() -> None:
+    rules = [Rule(id=f"t{n}", when={"tenant": f"t{n}"}, serve="v2") for n in range(500)]
+    rules += [Rule(id=f"a{n}", when={"app": f"a{n}"}, serve="v2") for n in range(500)]
+    rules += [Rule(id=f"s{n}", when={"segment": f"s{n}"}, serve="v3") for n in range(500)]
+    policy = Policy(
+        model="tumor",
+        versions=make_policy().versions,
+        segments={f"s{n}": Segment(include=(f"x{n}",)) for n in range(500)},
+        rules=tuple(rules),
+        default="v1",
+    )
+
+    pauses = sum(1 for _ in compiling(policy))
+
+    assert pauses > (3 * 500 + 500) / PORTION
 
 
 def test_a_kill_by_label_switches_its_version_off() -> None:
