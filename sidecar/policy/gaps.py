@@ -65,14 +65,16 @@ class Gaps:
     def _consulted(
         self, identity: Identity, head: RequestHead, decision: Decision
     ) -> Iterator[_Gap]:
-        """Yield the gaps on the way to a decision: rules up to its own, versions considered."""
+        """Yield the gaps on the way to a decision: rules up to its own, versions considered.
+
+        An arm that was not drawn is none of these: without it the draw would be the same.
+        """
         reason, _, deciding = decision.reason.partition(":")
         considered = {decision.version, *(one.version for one in decision.rejected)}
         if head.asked_version is None and reason not in _BEFORE_RULES:
             last = len(self._numbers)
             if reason in _BY_RULE:
                 last = self._numbers[deciding]
-                considered |= self._arms(self._policy.rules[last])
             elif decision.refusal is not None and deciding in _OF_ALL:
                 considered |= self._versions.keys()
             for number, gap in (*self._general, *self._by_tenant.get(identity.tenant, ())):
@@ -80,10 +82,6 @@ class Gaps:
                     yield gap
         for name in considered & self._versions.keys():
             yield from self._versions[name]
-
-    def _arms(self, rule: Rule) -> set[str]:
-        labels = self._policy.labels
-        return set() if rule.split is None else {labels.get(arm, arm) for arm in rule.split.arms}
 
     def _add_rule(self, number: int, rule: Rule) -> None:
         missing = self._asked(rule.when)
