@@ -11,15 +11,17 @@ from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access
 from sidecar.policy.ruleset import PORTION, CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
+from sidecar.policy.steps import finish
 from sidecar.policy.sticky import compile_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
 
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Policy, Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Test
+    from sidecar.policy.steps import Steps
 
 
 class CompiledShadow:
@@ -105,16 +107,10 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
     Raises:
         KeyError, ValueError: the policy is not valid.
     """
-    steps = compiling(policy)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            compiled: CompiledPolicy = end.value
-            return compiled
+    return finish(compiling(policy))
 
 
-def compiling(policy: Policy) -> Generator[None, None, CompiledPolicy]:
+def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     """Do what `compile_policy` does, in steps, so that a loop can serve in between."""
     segments = yield from compiling_segments(policy.segments)
     names = _names(policy)

@@ -20,13 +20,14 @@ from sidecar.policy.match import (
 from sidecar.policy.sticky import CompiledSplit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Condition, Matcher, Rule, Scalar
     from sidecar.model.request import RequestHead
     from sidecar.policy.candidate import Access
     from sidecar.policy.match import Memberships
+    from sidecar.policy.steps import Steps
 
     Names = Mapping[str, str]
     Rules = tuple["CompiledRule", ...]
@@ -146,7 +147,7 @@ class RuleIndex:
         else:
             self._unlisted.append(rule)
 
-    def finishing(self, segments: Memberships) -> Generator[None, None, None]:
+    def finishing(self, segments: Memberships) -> Steps[None]:
         """Make look-ups of what was added, in steps."""
         for name, listed in self._by_segment.items():
             # The rules of a segment are one list, however many tenants are in it.

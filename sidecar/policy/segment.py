@@ -13,14 +13,16 @@ from sidecar.policy.match import (
     segments_named,
     tenants_of,
 )
+from sidecar.policy.steps import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
 
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Segment
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Memberships, Test
+    from sidecar.policy.steps import Steps
 
 PORTION = 50  # segments between two pauses
 MAX_DEPTH = 16  # segments that name segments; each costs a call, and the stack has an end
@@ -33,18 +35,10 @@ def compile_segments(segments: Mapping[str, Segment]) -> dict[str, Membership]:
         KeyError: a segment that is not there is named.
         ValueError: segments name each other in a circle, or too deeply; a bad condition.
     """
-    steps = compiling_segments(segments)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            compiled: dict[str, Membership] = end.value
-            return compiled
+    return finish(compiling_segments(segments))
 
 
-def compiling_segments(
-    segments: Mapping[str, Segment],
-) -> Generator[None, None, dict[str, Membership]]:
+def compiling_segments(segments: Mapping[str, Segment]) -> Steps[dict[str, Membership]]:
     """Do what `compile_segments` does, in steps."""
     left: dict[str, frozenset[str]] = {}
     for n, (name, segment) in enumerate(segments.items()):
