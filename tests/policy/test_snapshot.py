@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sidecar.model.decision import Cause, Rejected
-from sidecar.model.policy import Policy, Rule, Segment, Shadow, Split
+from sidecar.model.policy import Operators, Policy, Rule, Segment, Shadow, Split
 from sidecar.policy.compiled import compiling
 from sidecar.policy.resolver import resolve, shadows_for
 from sidecar.policy.ruleset import PORTION
@@ -115,6 +117,32 @@ def test_a_big_document_is_compiled_in_small_steps() -> None:
     pauses = sum(1 for _ in compiling(policy))
 
     assert pauses > (3 * 500 + 500) / PORTION
+
+
+def test_nothing_compiled_refers_to_itself() -> None:
+    # Counting references has to be what frees it: the collector does not look at policies.
+    policy = Policy(
+        model="tumor",
+        versions={"v1": replace(make_policy().versions["v1"], allow=({"app": "a"}, {}))},
+        segments={"beta": Segment(include=("acme",), when=({"claim.plan": "gold"},))},
+        rules=(
+            Rule(id="a", when={"segment": "beta", "app": Operators(prefix="b")}, serve="v1"),
+            Rule(id="b", when={"header.x": Operators(semver=">1")}, split=Split(arms={"v1": 1})),
+        ),
+        shadows=(Shadow(version="v1", percent=50),),
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        snapshot = compile_snapshot(policy, {}, {})
+        resolve(snapshot, caller(app="b"), HEAD)
+        resolve(snapshot.with_health({"v1": "why"}, frozenset()), caller(), HEAD)
+        del snapshot
+        left = gc.collect()
+    finally:
+        gc.enable()
+
+    assert left == 0
 
 
 def test_a_kill_by_label_switches_its_version_off() -> None:
