@@ -13,7 +13,7 @@ from tests.support.upstream import ANSWER, scripted_upstream
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
-    from tests.support.sidecar import Sidecar
+    from tests.support.sidecar import Editor, Sidecar
     from tests.support.upstream import Received
 
 WORKERS = 2
@@ -40,7 +40,7 @@ async def test_a_rollback_returns_when_every_worker_decides_by_it() -> None:
     ):
         document = await editor.document()
         await editor.put({**document, "default": "v2"})
-
+        await _adopted(editor)  # or the rollback may meet that commit
         status, out, err = await rmv(running, "rollback", "m", "1", "--wait", "--json")
         answers = await running.ask_workers(WORKERS)
 
@@ -90,6 +90,13 @@ async def test_explain_notes_what_a_sidecar_finds_not_ready() -> None:
     assert "m:v1" in shown
     assert "DENIED:not-ready" in supposed
     assert note == ""
+
+
+async def _adopted(editor: Editor) -> None:
+    """Wait until the sidecar has made a revision of a direct edit."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await editor.document()).get("actor") != "direct":  # noqa: ASYNC110 -- as `eventually`
+            await asyncio.sleep(0.01)
 
 
 async def _told(running: Sidecar, text: str, *arguments: str) -> str:
