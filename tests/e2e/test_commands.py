@@ -7,12 +7,17 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from sidecar.store.connect import open_store
+from sidecar.store.embedded import embedded_url
 from tests.support.proxy import policy
 from tests.support.sidecar import PATIENCE_S, flags, sidecar
 from tests.support.upstream import ANSWER, scripted_upstream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sidecar.model.identity import JSON
+    from sidecar.store.base import Instance
     from tests.support.sidecar import Editor, Sidecar
     from tests.support.upstream import Received
 
@@ -61,7 +66,8 @@ async def test_status_shows_which_sidecar_decides_by_what() -> None:
         _, shown, _ = await rmv(running, "status", "--json")
         (instance,) = json.loads(shown)["sidecars"]
         await editor.set("policy:m", b"{")
-        refused = await _told(running, "refuses", "status")
+        await _fleet(running, lambda one: bool(one.faults))
+        _, _, refused = await rmv(running, "status")
 
     assert waited["instances"] == 1
     assert instance["revisions"] == {"m": 2}
@@ -82,7 +88,8 @@ async def test_explain_notes_what_a_sidecar_finds_not_ready() -> None:
         document = policy({"v1": {"endpoints": [up.url], "health": asked}})
         await editor.set("policy:m", document.decode())
         await running.says("endpoint unhealthy")
-        noted = await _told(running, "no healthy endpoint", "explain", "m")
+        await _fleet(running, lambda one: bool(one.unready))
+        _, _, noted = await rmv(running, "explain", "m")
         _, shown, _ = await rmv(running, "status")
         _, supposed, note = await rmv(running, "explain", "m", "--not-ready", "v1", "--brief")
 
@@ -99,10 +106,12 @@ async def _adopted(editor: Editor) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _told(running: Sidecar, text: str, *arguments: str) -> str:
-    """Return what a command says on standard error once it has `text`."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            _, _, err = await rmv(running, *arguments)
-            if text in err:
-                return err
+async def _fleet(running: Sidecar, holds: Callable[[Instance], bool]) -> None:
+    """Wait until what the sidecar tells of itself holds."""
+    store = open_store(embedded_url(str(running.state_dir)))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(map(holds, await store.fleet())):  # noqa: ASYNC110 -- as `eventually`
+                await asyncio.sleep(0.01)
+    finally:
+        await store.close()
