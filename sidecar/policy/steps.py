@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from sidecar.model.identity import JSON
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -26,7 +26,20 @@ def finish(steps: Steps[T]) -> T:
             return result
 
 
-def letting_go(value: JSON) -> Steps[None]:
+def unless(steps: Steps[T], is_void: Callable[[], bool]) -> Steps[T | None]:
+    """Do some work as long as somebody wants it; None: nobody does any more."""
+    while not is_void():
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield
+    steps.close()
+    return None
+
+
+def letting_go(value: object) -> Steps[None]:
     """Empty a value, two levels deep: to free one of ten thousand parts at once takes as long."""
     inner = value.values() if isinstance(value, dict) else ()
     for part in inner:

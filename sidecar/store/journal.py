@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ResponseError
 
 from sidecar.policy import codec
+from sidecar.runtime.slices import in_slices
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry
 from sidecar.store.client import bounded
@@ -108,7 +109,7 @@ class Journal:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        policy = codec.decode(raw, source=self._keys.policy(model))
+        policy = await in_slices(codec.decoding(raw, source=self._keys.policy(model)))
         last = await self.last_revision(model)
         recorded = await self._recorded(model, policy.revision) if last else None
         digest = codec.digest(raw)

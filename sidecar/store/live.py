@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
 
 from sidecar.model.identity import is_tenant
 from sidecar.policy.address import ANYWHERE, AllowList
+from sidecar.policy.compiled import CompiledPolicy, compiling
 from sidecar.policy.pins import Pins
 from sidecar.policy.problem import PolicyError
-from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.policy.snapshot import Snapshot
+from sidecar.policy.steps import finish, letting_go, unless
+from sidecar.runtime.slices import lasting
 from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION, Doubts
@@ -22,9 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sidecar.model.policy import Policy
+    from sidecar.policy.steps import Steps
 
 _T = TypeVar("_T")
 _log = logging.getLogger("sidecar.store")
+SMALL_BYTES = 4 * 1024  # of a document: a millisecond's work, which is done at once
+LARGE_BYTES = 64 * 1024  # its policy is so many objects that to look for garbage there takes long
 _STRIDE = 1000  # pins that are looked at in one go: about a millisecond of work
 
 
@@ -96,6 +103,7 @@ class LivePolicies:
         self._on_change = on_change
         self._allowed = allowed
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
+        self._taking: dict[str, bytes] = {}  # those that are on their way there
         self._policies: dict[str, Policy] = {}  # those in force
         self._reached: dict[str, int] = {}  # the newest revision that was in force, by model
         self._pins: dict[str, Pins] = {}  # each also held by its model's snapshot
@@ -123,25 +131,73 @@ class LivePolicies:
         in force, kept in `behind` too: whether it is an edit, its adoption tells, which then
         commits it as the next revision.
         """
+        self.give_up(model)
         if raw is None:
             self._remove(model)
             return False
+        return finish(self.taking(model, raw))
+
+    def taking(self, model: str, raw: bytes) -> Steps[bool]:
+        """Do what `put_policy` does with a document, in steps; what served before serves meanwhile.
+
+        A document that is put meanwhile takes this one's place, which then never serves.
+        """
+        if self._taking.get(model) == raw:
+            return False  # whoever began will end it
+        self.give_up(model)
         if self._documents.get(model) == raw:
             return model not in self.faults
-        self._documents[model] = raw
+        self._taking[model] = raw
         try:
-            source = self._keys.policy(model)
-            policy = document.load(raw, model=model, source=source, allowed=self._allowed)
-            if 0 < policy.revision < self._reached.get(model, 0):
-                self._hold_back(policy)
+            steps = self._making(model, raw)
+            made = yield from unless(steps, lambda: self._taking.get(model) is not raw)
+            if made is None:
                 return False
-            self._compile(policy)
+            self._documents[model] = raw
+        finally:
+            if self._taking.get(model) is raw:
+                self.give_up(model)
+        old = self._policies.get(model)
+        kept = {"rules": [] if old is None else list(old.rules)}
+        del old
+        is_in_force = self._bring_into_force(model, made)
+        yield from letting_go(kept)
+        return is_in_force
+
+    def give_up(self, model: str) -> None:
+        """Have no document that is being taken for a model come into force."""
+        self._taking.pop(model, None)
+
+    def is_taking(self, model: str) -> bool:
+        """Return whether a document of a model is being taken."""
+        return model in self._taking
+
+    def _making(self, model: str, raw: bytes) -> Steps[CompiledPolicy | str]:
+        """Compile a document, or return why it cannot be."""
+        source = self._keys.policy(model)
+        try:
+            with lasting() if len(raw) > LARGE_BYTES else nullcontext():
+                policy = yield from document.loading(
+                    raw, model=model, source=source, allowed=self._allowed
+                )
+                return (yield from compiling(policy))
         except PolicyError as e:
-            self._refuse(model, str(e))
-            return False
+            return str(e)
         except Exception as e:  # noqa: BLE001 -- a bug that one document meets must not stop the others
-            self._refuse(model, f"{self._keys.policy(model)}: {e!r}")
+            return f"{source}: {e!r}"
+
+    def _bring_into_force(self, model: str, made: CompiledPolicy | str) -> bool:
+        """Swap the snapshot of a model for one of a new policy, or refuse it; return which."""
+        if isinstance(made, str):
+            self._refuse(model, made)
             return False
+        policy = made.policy
+        if 0 < policy.revision < self._reached.get(model, 0):
+            self._hold_back(policy)
+            return False
+        # What was switched off while it was compiled is off.
+        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
+        self.snapshots[model] = Snapshot(made, self._pins_of(model), kills, unready)
         self._policies[model] = policy
         if self._reached.get(model, 0) < policy.revision <= MAX_REVISION:
             self._reached[model] = policy.revision
@@ -220,8 +276,13 @@ class LivePolicies:
             for version in {*held, *now}:
                 self.put_kill(model, version, now.get(version))
             yield
-        for model in (self._documents.keys() | contents.policies.keys()) - self.lost:
-            self.put_policy(model, contents.policies.get(model))
+        known = self._documents.keys() | self._taking.keys() | contents.policies.keys()
+        for model in known - self.lost:
+            raw = contents.policies.get(model)
+            if raw is None:
+                self.put_policy(model, None)
+            else:
+                yield from self.taking(model, raw)
             yield
         self.is_loaded = True
         yield from self._judge_all()
@@ -281,15 +342,11 @@ class LivePolicies:
             return NO_TENANT
         policy = self._policies.get(key.model)
         if policy is None:  # a document without a good one before it says nothing of its versions
-            return "" if key.model in self._documents else NO_MODEL
+            has_document = key.model in self._documents or key.model in self._taking
+            return "" if has_document else NO_MODEL
         is_whole = isinstance(key, KillKey) and not version
         is_known = version in policy.versions or version in policy.labels
         return "" if is_whole or is_known else NO_VERSION
-
-    def _compile(self, policy: Policy) -> None:
-        model = policy.model
-        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
-        self.snapshots[model] = compile_snapshot(policy, self._pins_of(model), kills, unready)
 
     def _pins_of(self, model: str) -> Pins:
         """Return the pins of a model; they are the same object as long as this lives."""

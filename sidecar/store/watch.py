@@ -12,10 +12,12 @@ from msgspec import Struct
 from sidecar.errors import StoreUnavailableError
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
+from sidecar.runtime.slices import Slice
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
 from sidecar.store.keys import PinKey, PolicyKey
 from sidecar.store.live import Contents
+from sidecar.store.loader import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +62,7 @@ class Watcher:
         self._live = live
         self._timing = timing
         self._adopter = _Adopter(journal)
+        self._loader = Loader(live, self._taken)
         self._backoff_s = timing.first_backoff_s
         self._doubts = Doubts()
         self._trouble: str | None = None  # what was last logged; the same again is not
@@ -67,6 +70,7 @@ class Watcher:
     async def run(self) -> None:
         """Watch for ever: an error is logged, marks the policies stale, and starts over."""
         adopting = tasks.spawn(self._adopter.run(), name="policy-adoption")
+        loading = tasks.spawn(self._loader.run(), name="policy-loading")
         try:
             while True:
                 await self._try_session()
@@ -76,7 +80,7 @@ class Watcher:
                 await asyncio.sleep(self._backoff_s * jitter)
                 self._backoff_s = min(self._backoff_s * 2, self._timing.max_backoff_s)
         finally:
-            await tasks.stop(adopting)
+            await tasks.stop(adopting, loading)
 
     async def _try_session(self) -> None:
         try:
@@ -153,13 +157,16 @@ class Watcher:
         self._note_lost(frozenset(await self._find_lost(tracking, image)))
         if has_held and not await self._ask_for_pins(tracking, image):
             return False
+        turn = Slice()
         for _ in self._live.replacing(image):
+            if not turn.is_over():
+                continue
             if await self._follow(tracking, image):
                 return False
-            await asyncio.sleep(0)
+            await turn.rest()
         for model, raw in image.policies.items():
-            if model not in self._live.faults or model in self._live.behind:
-                self._adopter.notice(model, raw, self._live.reached(model))
+            if not self._live.is_taking(model):
+                self._taken(model, raw, model not in self._live.faults)
         self._live.is_stale = bool(self._live.lost)
         return True
 
@@ -254,9 +261,11 @@ class Watcher:
         if model in self._live.lost:  # somebody wrote it again
             self._note_lost(self._live.lost - {model})
             self._live.is_stale = bool(self._live.lost)
-        is_serving = self._live.put_policy(model, value)
-        if value is not None and (is_serving or model in self._live.behind):
-            self._adopter.notice(model, value, self._live.reached(model))
+        self._loader.put(model, value)
+
+    def _taken(self, model: str, raw: bytes, is_serving: bool) -> None:  # noqa: FBT001 -- a callback
+        if is_serving or model in self._live.behind:
+            self._adopter.notice(model, raw, self._live.reached(model))
 
 
 def _text(raw: bytes) -> str:
