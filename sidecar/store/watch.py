@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sidecar.store.journal import Journal
     from sidecar.store.keys import Key, Keys
     from sidecar.store.live import LivePolicies
-    from sidecar.store.tracking import TrackingConnection
+    from sidecar.store.tracking import Tracking
 
 _log = logging.getLogger("sidecar.store")
 _MAX_NAMED = 10  # models in one line of the log
@@ -35,11 +35,11 @@ _BATCH = 1000  # keys of one SCAN or MGET: about a millisecond of the loop's tim
 class WatchTiming(Struct, frozen=True):
     """How soon a watch notices and mends what is wrong, in seconds.
 
-    A connection that says nothing for `ping_every_s` is asked, and dead `ping_timeout_s` later.
+    Every `ping_every_s` a connection is asked to report a change, and dead `ping_timeout_s` later.
     """
 
     ping_every_s: float = 2.0
-    ping_timeout_s: float = 3.0
+    ping_timeout_s: float = 2.0
     reload_every_s: float = 60.0
     first_backoff_s: float = 0.05
     max_backoff_s: float = 1.0
@@ -50,7 +50,7 @@ class Watcher:
 
     def __init__(
         self,
-        connect: Callable[[], TrackingConnection],
+        connect: Callable[[], Tracking],
         keys: Keys,
         live: LivePolicies,
         journal: Journal,
@@ -65,6 +65,7 @@ class Watcher:
         self._loader = Loader(live, self._taken)
         self._backoff_s = timing.first_backoff_s
         self._doubts = Doubts()
+        self._is_flushed = False  # since everything was read last
         self._trouble: str | None = None  # what was last logged; the same again is not
 
     async def run(self) -> None:
@@ -103,10 +104,13 @@ class Watcher:
             await self._reload(tracking)
             self._settled()
             reload_at = clock() + self._timing.reload_every_s
+            ping_at = clock() + self._timing.ping_every_s
             while True:
-                wait_s = min(self._timing.ping_every_s, max(0.001, reload_at - clock()))
-                if not await tracking.heard(wait_s):
+                # A server that reports much may be one of several, of which another is deaf.
+                await tracking.heard(max(0.001, min(ping_at, reload_at) - clock()))
+                if clock() >= ping_at:
                     await tracking.ping(self._timing.ping_timeout_s)
+                    ping_at = clock() + self._timing.ping_every_s
                 is_flushed = await self._follow(tracking)
                 if is_flushed or clock() >= reload_at:
                     await self._reload(tracking)
@@ -120,7 +124,7 @@ class Watcher:
             _log.warning("policy watch resumed")
         self._trouble = None
 
-    async def _follow(self, tracking: TrackingConnection, image: Contents | None = None) -> bool:
+    async def _follow(self, tracking: Tracking, image: Contents | None = None) -> bool:
         """Re-read the keys that changed; return whether the whole store was flushed instead.
 
         `image` is a load under way, which must not overwrite the newer with the older.
@@ -128,7 +132,7 @@ class Watcher:
         changed, is_flushed = await tracking.take()
         for start in range(0, len(changed), _BATCH):
             raws = changed[start : start + _BATCH]
-            values = await tracking.mget(raws)
+            values = await tracking.values(raws)
             for raw, value in zip(raws, values, strict=True):
                 key = self._parse(raw)
                 if key is None:
@@ -137,14 +141,15 @@ class Watcher:
                     image.put(key, value)
                 self._put(key, value)
             await self._tell_wrong_types(tracking, raws, values)
+        self._is_flushed = self._is_flushed or is_flushed
         return is_flushed
 
-    async def _reload(self, tracking: TrackingConnection) -> None:
+    async def _reload(self, tracking: Tracking) -> None:
         """Read everything, and make the live policies equal to it."""
         while not await self._reload_once(tracking):
             _log.warning("store was flushed while it was read: reading it again")
 
-    async def _reload_once(self, tracking: TrackingConnection) -> bool:
+    async def _reload_once(self, tracking: Tracking) -> bool:
         """Reload, following the changes that come meanwhile; False: all that was read is void.
 
         There may be a million pins, so they are no part of the image: those that are not held are
@@ -170,13 +175,19 @@ class Watcher:
         self._live.is_stale = bool(self._live.lost)
         return True
 
-    async def _find_lost(self, tracking: TrackingConnection, image: Contents) -> list[str]:
-        """Return the models that went without being deleted: their history went with them.
+    async def _find_lost(self, tracking: Tracking, image: Contents) -> list[str]:
+        """Return the models that went without being deleted.
 
         Who deletes a model by its key leaves its history; who flushes or loses a store does not.
+        What was lost once stays so until somebody writes it, wherever its history is.
         """
-        absent = sorted(self._live.absent(image))
-        return [model for model in absent if not await tracking.has(self._keys.history(model))]
+        lost = []
+        for model in sorted(self._live.absent(image)):
+            is_known = self._is_flushed or model in self._live.lost
+            if is_known or not await tracking.has(self._keys.history(model)):
+                lost.append(model)
+        self._is_flushed = False
+        return lost
 
     def _note_lost(self, lost: frozenset[str]) -> None:
         """Keep serving what the store has lost, and say so once."""
@@ -191,7 +202,7 @@ class Watcher:
         self._live.lost = lost
         self._live.is_stale = self._live.is_stale or bool(lost)
 
-    async def _load(self, tracking: TrackingConnection, image: Contents) -> bool:
+    async def _load(self, tracking: Tracking, image: Contents) -> bool:
         """Read what is not held, pins into force and all else into `image`.
 
         Returns False when the store was flushed meanwhile.
@@ -201,7 +212,7 @@ class Watcher:
             cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
             keys = {raw: key for raw in found if (key := self._parse(raw)) is not None}
             wanted = [raw for raw, key in keys.items() if not self._holds(key)]
-            values = await tracking.mget(wanted)
+            values = await tracking.values(wanted)
             for raw, value in zip(wanted, values, strict=True):
                 key = keys[raw]
                 if isinstance(key, PinKey):
@@ -218,11 +229,11 @@ class Watcher:
     def _holds(self, key: Key) -> bool:
         return isinstance(key, PinKey) and self._live.has_pin(key)
 
-    async def _ask_for_pins(self, tracking: TrackingConnection, image: Contents) -> bool:
+    async def _ask_for_pins(self, tracking: Tracking, image: Contents) -> bool:
         """Read the pins that are held once more; False when the store was flushed meanwhile."""
         for pins in self._live.pinned(_BATCH):
             raws = [self._keys.spell(pin).encode() for pin in pins]
-            for pin, value in zip(pins, await tracking.mget(raws), strict=True):
+            for pin, value in zip(pins, await tracking.values(raws), strict=True):
                 if value is not None or pin.model not in self._live.lost:
                     self._live.put(pin, value)
             if await self._follow(tracking, image):
@@ -237,7 +248,7 @@ class Watcher:
         return key
 
     async def _tell_wrong_types(
-        self, tracking: TrackingConnection, raws: Sequence[bytes], values: Sequence[bytes | None]
+        self, tracking: Tracking, raws: Sequence[bytes], values: Sequence[bytes | None]
     ) -> None:
         """Tell of keys of ours that hold no string: nothing reads them."""
         if self._doubts:
