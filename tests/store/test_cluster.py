@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from sidecar.model.context import Context, ContextSettings
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.base import Kill, Pin
 from sidecar.store.live import LivePolicies
@@ -84,3 +85,7 @@ async def _everything_is_read(store: RedisStore) -> None:
     assert kill == Kill("v1", "leaks", kill.ttl_s)
     assert [entry.revision for entry in await store.history(MODELS[0])] == [2, 1]
     assert document(MODELS[3], revision=1) != await store.get_document(MODELS[3])  # its actor
+    for model in MODELS:
+        sample = Context("r-1", 1795438800.0, model, "acme", "v2", "PINNED", 1, 0.1, "host-1")
+        await store.add_contexts(model, (sample,), ContextSettings())
+        assert [one async for one in store.contexts(model)] == [sample]
