@@ -128,26 +128,18 @@ class Decider:
     def instead(self, verdict: Verdict, head: RequestHead, failed: Cause) -> Decision | None:
         """Return the decision for the fallback of a version that `failed`, or None.
 
-        On the snapshot that the request was decided on, whatever has changed since.
+        By the document that the request was decided on, whatever has been committed since. What was
+        killed since is out, unless another document has come as well.
         """
         snapshot = verdict.snapshot
         if snapshot is None:
             return None
+        now = self._live.snapshots.get(snapshot.model)
+        if now is not None and now.compiled is snapshot.compiled:
+            snapshot = now
+        if snapshot.model_killed is not None:
+            return None
         return fallback_of(snapshot, verdict.identity, head, verdict.decision, failed)
-
-    def fall_back(self, verdict: Verdict, head: RequestHead, cause: Cause) -> Verdict | None:
-        """Return the verdict after a version failed before its answer began; None if that is all.
-
-        By the policy as it stands now: what was killed meanwhile is out.
-        """
-        failed = verdict.decision
-        snapshot = self._live.snapshots.get(failed.model)
-        if snapshot is None or snapshot.model_killed is not None:
-            return None
-        decision = fallback_of(snapshot, verdict.identity, head, failed, cause)
-        if decision is None:
-            return None
-        return Verdict(verdict.identity, decision, verdict.rest, verdict.shadows)
 
     def _no_snapshot(self) -> Decision:
         # The model is left out: clients can make up any number of names, and metrics keep them.

@@ -14,7 +14,7 @@ from sidecar.model.identity import ANONYMOUS
 from sidecar.model.policy import Policy, Version
 from sidecar.model.request import RequestHead
 from sidecar.policy.route import RouteTable
-from sidecar.policy.snapshot import compile_snapshot
+from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.store.live import Contents, LivePolicies
 
 POLICY = {
@@ -38,6 +38,19 @@ def labelled() -> Decider:
     live = LivePolicies()
     live.snapshots["m"] = compile_snapshot(policy, {}, {})
     return Decider(live, RouteTable((), "m"), ClaimedTenants())
+
+
+def chained() -> tuple[Snapshot, Decider, LivePolicies]:
+    """Decide by versions v1, the default, v2 and v3, each the fallback of the one before."""
+    versions = {
+        "v1": Version(endpoints=("http://127.0.0.1:9001",), fallback="v2"),
+        "v2": Version(endpoints=("http://127.0.0.1:9002",), fallback="v3"),
+        "v3": Version(endpoints=("http://127.0.0.1:9003",)),
+    }
+    snapshot = compile_snapshot(Policy(model="m", versions=versions, default="v1"), {}, {})
+    live = LivePolicies()
+    live.snapshots["m"] = snapshot
+    return snapshot, Decider(live, RouteTable((), "m"), ClaimedTenants()), live
 
 
 def head(target: bytes = b"/", **members: bytes) -> RequestHead:
@@ -127,40 +140,46 @@ def test_what_cannot_be_decided_is_refused_by_code(request_head: RequestHead, co
     assert verdict.shadows == ()
 
 
-def test_a_version_that_failed_is_followed_by_its_fallback_as_things_stand_now() -> None:
-    versions = {
-        "v1": Version(endpoints=("http://127.0.0.1:9001",), fallback="v2"),
-        "v2": Version(endpoints=("http://127.0.0.1:9002",), fallback="v3"),
-        "v3": Version(endpoints=("http://127.0.0.1:9003",)),
-    }
-    snapshot = compile_snapshot(Policy(model="m", versions=versions, default="v1"), {}, {})
-    live = LivePolicies()
-    live.snapshots["m"] = snapshot
-    own = Decider(live, RouteTable((), "m"), ClaimedTenants())
-    made = head(b"/v2/models/m/infer", claimed_tenant=b"acme")
+@pytest.mark.parametrize(
+    ("kills", "after"),
+    [
+        ({}, ("v2", "FALLBACK:upstream-failed")),
+        ({"v2": "why"}, ("v3", "FALLBACK:upstream-failed")),
+        ({"": "why"}, None),
+    ],
+)
+def test_a_version_that_failed_is_followed_by_its_fallback_unless_killed_meanwhile(
+    kills: dict[str, str], after: tuple[str, str] | None
+) -> None:
+    snapshot, own, live = chained()
+    made = head(claimed_tenant=b"acme")
     failed = own.decide(made, 0.0)
 
-    after = own.fall_back(failed, made, Cause.UPSTREAM_FAILED)
-    live.snapshots["m"] = snapshot.with_health({"v2": "why"}, frozenset())
-    after_kill = own.fall_back(failed, made, Cause.UPSTREAM_FAILED)
-    live.snapshots["m"] = snapshot.with_health({"": "why"}, frozenset())
-    after_all = own.fall_back(failed, made, Cause.UPSTREAM_FAILED)
-    del live.snapshots["m"]
+    live.snapshots["m"] = snapshot.with_health(kills, frozenset())
+    decision = own.instead(failed, made, Cause.UPSTREAM_FAILED)
 
-    assert after is not None
-    assert (after.decision.version, after.decision.reason) == ("v2", "FALLBACK:upstream-failed")
-    assert (after.identity, after.rest) == (failed.identity, b"/infer")
-    assert after_kill is not None
-    assert after_kill.decision.version == "v3"
-    assert after_all is None
-    assert own.fall_back(failed, made, Cause.UPSTREAM_FAILED) is None
+    assert (None if decision is None else (decision.version, decision.reason)) == after
 
 
-def test_an_explicit_request_has_no_verdict_after_its_own() -> None:
+def test_a_fallback_is_that_of_the_document_that_decided() -> None:
+    _, own, live = chained()
+    made = head()
+    failed = own.decide(made, 0.0)
+
+    live.snapshots["m"] = compile_snapshot(
+        Policy(model="m", versions={"v9": Version(endpoints=("http://127.0.0.1:9001",))}), {}, {}
+    )
+    decision = own.instead(failed, made, Cause.UPSTREAM_FAILED)
+
+    assert decision is not None
+    assert decision.version == "v2"
+
+
+def test_an_explicit_request_is_followed_by_nobody() -> None:
+    _, own, _ = chained()
     made = head(asked_version=b"v1")
-    verdict = decider().decide(made, 0.0)
 
-    assert decider().fall_back(verdict, made, Cause.UPSTREAM_FAILED) is None
+    assert own.instead(own.decide(made, 0.0), made, Cause.UPSTREAM_FAILED) is None
 
 
 def test_nothing_a_client_made_up_is_in_a_decision() -> None:

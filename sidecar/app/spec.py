@@ -18,8 +18,18 @@ METRICS: Final = "metrics"  # answered with an exposition
 POLICIES: Final = "rmv_policies"
 POLICY_FAULTS: Final = "rmv_policy_faults"
 POLICIES_STALE: Final = "rmv_policies_stale"
+POLICIES_LOST: Final = "rmv_policies_lost"
+POLICIES_BEHIND: Final = "rmv_policies_behind"
 LONGEST_STALL: Final = "rmv_loop_stall_seconds"
 SHARED_GAUGES: Final = frozenset(
-    (LONGEST_STALL, POLICIES, POLICY_FAULTS, POLICIES_STALE, ENDPOINT_HEALTHY)
+    (
+        LONGEST_STALL,
+        POLICIES,
+        POLICY_FAULTS,
+        POLICIES_STALE,
+        POLICIES_LOST,
+        POLICIES_BEHIND,
+        ENDPOINT_HEALTHY,
+    )
 )
 """Of these the largest counts: most tell in each worker of the one world outside."""

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from sidecar import __version__
-from sidecar.app.spec import LONGEST_STALL, METRICS, POLICIES, POLICIES_STALE, POLICY_FAULTS, READY
+from sidecar.app.spec import (
+    LONGEST_STALL,
+    METRICS,
+    POLICIES,
+    POLICIES_BEHIND,
+    POLICIES_LOST,
+    POLICIES_STALE,
+    POLICY_FAULTS,
+    READY,
+)
 from sidecar.config import allow_list
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
@@ -183,6 +192,8 @@ class Worker:
         gauges[POLICIES] = len(self.live.snapshots)
         gauges[POLICY_FAULTS] = len(self.live.faults)
         gauges[POLICIES_STALE] = float(self.live.is_stale)
+        gauges[POLICIES_LOST] = len(self.live.lost)
+        gauges[POLICIES_BEHIND] = len(self.live.behind)
         self._plane.upstreams.measure()
         self._plane.mirror.upstreams.measure_ejected()
         return self._metrics.exposition()

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from sidecar.cli import documents, output
-from sidecar.cli.committing import commit
+from sidecar.cli.committing import commit, conflict
 from sidecar.cli.options import Actor, Comment, commands, user
 from sidecar.cli.review import Review, as_json, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
@@ -85,7 +85,7 @@ async def apply(
         for one in reviews:
             outcome = _planned(one, "kept" if one in edited else "")
             if not dry_run and one not in edited:
-                outcome = await _carry_out(session.store, one, actor or user(), comment)
+                outcome = await carry_out(session.store, one, actor or user(), comment)
             outcomes.append(outcome)
             if not session.as_json:
                 _tell(one, outcome, is_planned=dry_run)
@@ -104,7 +104,7 @@ async def diff(session: Session, file: Files) -> None:
     if session.as_json:
         output.emit([_planned(one) for one in different])
     for one in different if not session.as_json else ():
-        print(f"{one.model} ({f'revision {one.stored.revision}' if one.stored else 'new'})")
+        print(f"{one.model} ({_stored(one)})")
         show(one.changes, sys.stdout)
         if one.undone:
             output.warn(_edited(one))
@@ -122,7 +122,7 @@ async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -
     found = await review(store, policy.model, policy)
     if found.undone:
         raise EditedError(_edited(found))
-    return await _carry_out(store, found, actor, comment)
+    return await carry_out(store, found, actor, comment)
 
 
 def _check(file: Sequence[Path], *, prune: bool, force: bool, keep_edits: bool) -> None:
@@ -152,17 +152,24 @@ async def _reviews(store: Store, wanted: Collection[Policy], *, prune: bool) -> 
     return found
 
 
-async def _carry_out(store: Store, one: Review, actor: str, comment: str) -> Outcome:
+async def carry_out(store: Store, one: Review, actor: str, comment: str) -> Outcome:
     """Make the store say what the files say of one model."""
     planned = _planned(one)
     if planned.outcome == "unchanged":
         return planned
     if one.wanted is None:
-        await store.delete_policy(one.model)
+        await _delete(store, one)
         return planned
     wanted = msgspec.structs.replace(one.wanted, applied=fingerprint(one.wanted))
     revision = await commit(store, wanted, one.raw, actor, comment)
     return msgspec.structs.replace(planned, revision=revision)
+
+
+async def _delete(store: Store, one: Review) -> None:
+    """Delete a policy, unless it was changed since it was looked at."""
+    if (await review(store, one.model, None)).raw != one.raw:
+        raise conflict(one.model)
+    await store.delete_policy(one.model)
 
 
 def _planned(one: Review, outcome: str = "") -> Outcome:
@@ -181,6 +188,12 @@ def _verb(one: Review) -> str:
     if one.raw is None:
         return "created"
     return "configured" if one.changes or one.stored is None else "taken over"
+
+
+def _stored(one: Review) -> str:
+    if one.stored is not None:
+        return f"revision {one.stored.revision}"
+    return "new" if one.raw is None else "in the place of a document that is not valid"
 
 
 def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:

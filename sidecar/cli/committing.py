@@ -19,6 +19,12 @@ async def commit(
     try:
         committed = await store.commit(policy, expected=expected, actor=actor, comment=comment)
     except StoreConflictError as error:
-        msg = f"{policy.model}: somebody else changed it just now; look at `rmv get` and try again"
-        raise StoreConflictError(msg) from error
+        raise conflict(policy.model) from error
     return committed.revision
+
+
+def conflict(model: str) -> StoreConflictError:
+    """Return what to say when somebody else was faster."""
+    return StoreConflictError(
+        f"{model}: somebody else changed it just now; look at `rmv get` and try again"
+    )

@@ -15,6 +15,7 @@ from sidecar.cli.callers import read_claims, verified
 from sidecar.cli.lookup import policy_of, version_named
 from sidecar.cli.options import At, commands
 from sidecar.cli.plan import snapshot_of
+from sidecar.cli.request import looks_like_a_request, tell_sampled
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.steps import tell
 from sidecar.errors import ConfigError
@@ -27,6 +28,7 @@ from sidecar.policy.route import RouteTable
 from sidecar.policy.snapshot import Snapshot
 from sidecar.policy.trace import trace
 from sidecar.runtime.clock import SystemClock
+from sidecar.store.base import Store
 
 app = commands()
 
@@ -69,11 +71,22 @@ async def explain(
     brief: Annotated[
         bool, typer.Option("--brief", help="Only what is decided, not each step to it.")
     ] = False,
+    request: Annotated[
+        str, typer.Option(help="A request that was sampled, by its X-Request-Id.", metavar="ID")
+    ] = "",
 ) -> None:
     """Show which version a request would be served by, and each step to it.
 
-    As the store stands now; every version counts as healthy that --not-ready does not name.
+    As the store stands now; every version counts as healthy that --not-ready does not name. With
+    --request, or an id in the place of MODEL: how that request was decided, and would be again.
     """
+    if model and not request and looks_like_a_request(model):
+        request, model = model, model_option
+    if request:
+        _refuse_described(tenant, subject, app_name, scope, claim, token, header, asked_version)
+        _refuse_described(not_ready, at_s is not None, method != "POST", path != "/")
+        await tell_sampled(session, request, model or model_option, is_brief=brief)
+        return
     model = _one_model(model, model_option)
     now_s = SystemClock().now_s()
     if token:
@@ -100,6 +113,7 @@ async def explain(
     _print(identity, decision, shadows)
     if not brief:
         tell(found, identity, snapshot.kills.get("", ""))
+    await _note_health(session.store, policy, unready)
     if _is_drawn(policy):
         output.note("note: something here is drawn anew for each request; another one may differ")
 
@@ -165,6 +179,24 @@ def _refuse_both(*others: object) -> None:
     if any(others):
         msg = "--token says who calls: leave out --tenant, --subject, --app, --scope and --claim"
         raise ConfigError(msg)
+
+
+def _refuse_described(*others: object) -> None:
+    if any(others):
+        msg = "--request is one that came: leave out what says who calls, and for what"
+        raise ConfigError(msg)
+
+
+async def _note_health(store: Store, policy: Policy, supposed: frozenset[str]) -> None:
+    """Say what live sidecars find not ready, which is not taken into account here."""
+    living = await store.fleet(policy.model)
+    for version in policy.versions:
+        where = [one for one in living if version in one.unready.get(policy.model, ())]
+        if where and version not in supposed:
+            output.note(
+                f"note: {version} has no healthy endpoint at {len(where)} of {len(living)} "
+                f"sidecars; --not-ready {version} takes that into account"
+            )
 
 
 def _is_drawn(policy: Policy) -> bool:

@@ -12,11 +12,12 @@ import typer
 import yaml
 
 from sidecar.cli import output
-from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of
+from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of, revision_of
 from sidecar.cli.names import Model, complete_model
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
+from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 
 app = commands()
@@ -42,6 +43,9 @@ async def get(
     form: Annotated[
         Form | None, typer.Option("--output", "-o", help="Print whole documents: yaml or json.")
     ] = None,
+    revision: Annotated[
+        int | None, typer.Option(min=1, help="As it was; of one model.", metavar="REVISION")
+    ] = None,
 ) -> None:
     """List the policies, or print documents as YAML or JSON that `rmv apply` takes.
 
@@ -51,7 +55,10 @@ async def get(
         form = Form.JSON
     elif form is None and model:
         form = Form.YAML
-    policies = await _named(session, model) if model else await _all(session)
+    if revision is not None:
+        policies = [await _as_it_was(session, model or (), revision)]
+    else:
+        policies = await _named(session, model) if model else await _all(session)
     match form:
         case Form.YAML:
             print("---\n".join(map(_as_yaml, policies)), end="")
@@ -81,6 +88,14 @@ async def history(
         for one in entries
     ]
     output.table(("REVISION", "AT", "ACTOR", "DIGEST", "COMMENT"), rows)
+
+
+async def _as_it_was(session: Session, models: Sequence[str], revision: int) -> Policy:
+    if len(models) != 1:
+        msg = "--revision is of one model: rmv get MODEL --revision 1"
+        raise typer.BadParameter(msg)
+    entry = await revision_of(session.store, models[0], revision)
+    return codec.decode(entry.document, source=f"revision {revision} of {models[0]}")
 
 
 async def _named(session: Session, models: Sequence[str]) -> list[Policy]:

@@ -46,7 +46,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a policy and settings to start from; nothing that is there is overwritten."""
-    policy = seed_policy(model, version, default or _first(version), shadow or ())
+    policy = seed_policy(model, version, default or _first(version, shadow), shadow or ())
     if policy is None:
         msg = "name a version: --version v1=http://127.0.0.1:9001"
         raise ConfigError(msg)
@@ -104,6 +104,7 @@ versions:
 
 # Who gets no version from the rules gets this one.
 default: {_scalar(policy.default or first)}
+
 {"shadows:" if shadows else "# Copies of requests, whose answers reach nobody."}
 {shadows or f"# shadows: [{{version: {_scalar(second)}, percent: 10}}]"}""".rstrip()
         + "\n"
@@ -134,8 +135,11 @@ no_auth = true
 """
 
 
-def _first(versions: list[str]) -> str | None:
-    return versions[0].partition("=")[0] if versions else None
+def _first(versions: list[str], shadows: list[str] | None) -> str | None:
+    """Return the first version that is not there for copies alone."""
+    copies = {one.partition("=")[0] for one in shadows or ()}
+    names = (one.partition("=")[0] for one in versions)
+    return next((name for name in names if name not in copies), None)
 
 
 def _write(files: dict[Path, str]) -> None:

@@ -11,6 +11,7 @@ from sidecar.cli.lookup import NotFoundError, expect_version
 from sidecar.cli.options import Force, Ttl, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
+from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
 
 Target = Annotated[
@@ -56,7 +57,10 @@ async def kill(
 async def unkill(session: Session, target: Target, version: Version = "") -> None:
     """Switch a version, or the whole model, on again."""
     model, version = split(target, version)
-    if not await session.store.delete_kill(model, version):
+    was_killed = await session.store.delete_kill(model, version)
+    if not was_killed and (meant := await _meant(session.store, model, version)) != version:
+        version, was_killed = meant, await session.store.delete_kill(model, meant)
+    if not was_killed:
         msg = f"{_named(model, version)} is not switched off; `rmv status` lists what is"
         raise NotFoundError(msg)
     if session.as_json:
@@ -75,6 +79,15 @@ def split(target: str, version: str) -> tuple[str, str]:
         msg = f"two versions are named: {named} and {version}"
         raise typer.BadParameter(msg)
     return model, named or version
+
+
+async def _meant(store: Store, model: str, name: str) -> str:
+    """Return the version that a label means; any other name is its own."""
+    try:
+        stored = await store.get_policy(model)
+    except PolicyError:
+        return name
+    return name if stored is None else stored.policy.labels.get(name, name)
 
 
 async def _warn_if_none_is_left(store: Store, policy: Policy) -> None:

@@ -9,7 +9,9 @@ from sidecar.cli import output
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
-from sidecar.store.base import Store, StoredPolicy
+from sidecar.store.base import HistoryEntry, Store, StoredPolicy
+
+MAX_REVISIONS = 1000  # that are looked through; a history is trimmed long before
 
 NO_POLICY = (
     "the store has no policy yet; `rmv init` writes one, `rmv apply -f policies/` commits it"
@@ -63,6 +65,24 @@ async def expect_version(
     if lacking:
         output.warn(lacking)
     return policy
+
+
+async def revision_of(store: Store, model: str, revision: int) -> HistoryEntry:
+    """Return a revision of the history; raises NotFoundError."""
+    entries = await store.history(model, limit=MAX_REVISIONS)
+    if not entries:
+        await expect_model(store, model)
+    for entry in entries:
+        if entry.revision == revision:
+            return entry
+    raise no_revision(model, f"no revision {revision}")
+
+
+def no_revision(model: str, which: str) -> NotFoundError:
+    """Return what to say when a history lacks a revision."""
+    return NotFoundError(
+        f"the history of {model} has {which}; `rmv history {model}` lists what it has"
+    )
 
 
 def version_named(policy: Policy, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Literal, TextIO
 
 import msgspec
@@ -40,13 +41,20 @@ def emit(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under a header in aligned columns; an empty cell shows as `-`."""
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    colours: Sequence[Colour | None] = (),
+) -> None:
+    """Print rows under a header in aligned columns; an empty cell shows as `-`.
+
+    `colours` are those of the rows; of all none, when they are not given.
+    """
     cells = [list(header), *([cell or "-" for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for number, row in enumerate(cells):
+    for row, colour in zip_longest(cells, ("bold", *colours)):
         line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip() if number else paint(line.rstrip(), "bold", sys.stdout))
+        print(paint(line.rstrip(), colour, sys.stdout) if colour else line.rstrip())
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from sidecar.cli import documents, durations, output
+from sidecar.cli.names import complete_model
 from sidecar.cli.options import Since, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.validate import Files
@@ -41,7 +42,12 @@ async def plan_command(
     session: Session,
     file: Files,
     model: Annotated[
-        list[str] | None, typer.Option(help="Only this model; may be repeated.", metavar="MODEL")
+        list[str] | None,
+        typer.Option(
+            help="Only this model; may be repeated.",
+            metavar="MODEL",
+            autocompletion=complete_model,
+        ),
     ] = None,
     since: Since = None,
     fail_on: Annotated[

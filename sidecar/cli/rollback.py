@@ -10,7 +10,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.committing import commit
-from sidecar.cli.lookup import NotFoundError, expect_model
+from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
 from sidecar.cli.names import Model
 from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
 from sidecar.cli.review import as_json, decoded, show
@@ -22,8 +22,6 @@ from sidecar.policy import codec
 from sidecar.policy.diff import diff
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import HistoryEntry, Store
-
-LOOK_BACK = 1000  # revisions; more than that is found by its number in no history that is trimmed
 
 app = commands()
 
@@ -80,21 +78,13 @@ async def _earlier(
     store: Store, model: str, stored: Policy | None, revision: int | None
 ) -> HistoryEntry:
     """Return the revision that is meant: by its number, or the newest that says something else."""
-    entries = await store.history(model, limit=LOOK_BACK)
+    if revision is not None:
+        return await revision_of(store, model, revision)
+    entries = await store.history(model, limit=MAX_REVISIONS)
     if not entries:
         await expect_model(store, model)
     for entry in entries:
-        if revision is not None:
-            is_meant = entry.revision == revision
-        else:
-            policy = decoded(entry.document)
-            is_meant = policy is not None and bool(diff(stored, policy))
-        if is_meant:
+        policy = decoded(entry.document)
+        if policy is not None and diff(stored, policy):
             return entry
-    which = (
-        "no earlier revision that says something else"
-        if revision is None
-        else f"no revision {revision}"
-    )
-    msg = f"the history of {model} has {which}; `rmv history {model}` lists what it has"
-    raise NotFoundError(msg)
+    raise no_revision(model, "no earlier revision that says something else")

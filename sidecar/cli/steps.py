@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -11,7 +11,16 @@ from sidecar.model.decision import Cause, Rejected
 from sidecar.model.identity import JSON, Identity
 from sidecar.policy.trace import Asked, Checked, Draw, Outcome, Standing, Step, Trace
 
+MAX_UNMATCHED = 100  # rules
 MAX_SHOWN = 60  # characters of a condition's value; --json has all of it
+
+Row = tuple[tuple[str, str, str], output.Colour | None]
+
+_COLOURS: dict[Outcome, output.Colour] = {
+    Outcome.SERVES: "green",
+    Outcome.PASSED_OVER: "yellow",
+    Outcome.REFUSES: "red",
+}
 
 
 def tell(found: Trace, identity: Identity, killed: str) -> None:
@@ -23,11 +32,32 @@ def tell(found: Trace, identity: Identity, killed: str) -> None:
     ]
     output.table(("VERSION", "STATE", "LABELS", "FOR THIS REQUEST"), versions)
     print()
-    steps = [(_name(one), _outcome(one), _why(one, identity, killed)) for one in found.steps]
+    steps = list(_rows(found, identity, killed))
+    output.table(("STEP", "OUTCOME", "WHY"), [row for row, _ in steps], [c for _, c in steps])
+
+
+def _rows(found: Trace, identity: Identity, killed: str) -> Iterator[Row]:
+    """Yield the steps; rules that do not match are counted from the hundredth on."""
+    unmatched = 0
+    for one in found.steps:
+        if _is_unmatched(one):
+            unmatched += 1
+            if unmatched == MAX_UNMATCHED + 1:
+                left = sum(map(_is_unmatched, found.steps)) - MAX_UNMATCHED
+                yield (_rules(left), "no", "--json tells why"), None
+            if unmatched > MAX_UNMATCHED:
+                continue
+        yield (_name(one), _outcome(one), _why(one, identity, killed)), _COLOURS.get(one.outcome)
     if found.unreached:
-        rules = "rule" if found.unreached == 1 else "rules"
-        steps.append((f"{found.unreached} more {rules}", "not asked", ""))
-    output.table(("STEP", "OUTCOME", "WHY"), steps)
+        yield (_rules(found.unreached), "not asked", ""), None
+
+
+def _is_unmatched(step: Step) -> bool:
+    return step.asked is Asked.RULE and step.outcome is Outcome.NO
+
+
+def _rules(count: int) -> str:
+    return f"{count} more {'rule' if count == 1 else 'rules'}"
 
 
 def _standing(one: Standing) -> str:

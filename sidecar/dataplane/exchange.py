@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.dataplane.mirror import Copy
     from sidecar.dataplane.plane import Lane, Plane
     from sidecar.model.request import RequestHead
+    from sidecar.telemetry.sampler import Tally
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
     from sidecar.upstream.pool import Pool
@@ -61,6 +62,7 @@ class Exchange(ResponseSink):
 
     verdict: Verdict = _UNDECIDED
     lane: Lane
+    tally: Tally | None = None  # of the model, if it has a policy
     pool: Pool  # of the endpoint in hand
     turn: Turn | None = None  # while it waits in line
     is_entered = False  # among those that are with the version
@@ -109,6 +111,7 @@ class Exchange(ResponseSink):
         verdict = self.verdict = plane.decide(head, self.at_s)
         decision = verdict.decision
         if decision.refusal is not None:
+            self.tally = plane.sampler.tally(decision.model)
             self.refuse(decision.refusal, decision.detail)
             return
         if not self._join(decision):
@@ -132,6 +135,7 @@ class Exchange(ResponseSink):
         plane, chosen = self.plane, decision
         while True:
             lane = self.lane = plane.lanes.get(chosen) or plane.make_lane(chosen)
+            self.tally = lane.tally
             self.body_idle_s, self.max_body_bytes = lane.body_idle_s, lane.max_body_bytes
             self.is_entered = lane.group.enter()
             if self.is_entered or self._line_up():
@@ -541,11 +545,9 @@ class Exchange(ResponseSink):
                 self.copy.versions if self.copy is not None else (),
             )
         )
-        decision = verdict.decision
-        is_served = decision.refusal is None
-        tally = self.lane.tally if is_served else plane.sampler.tally(decision.model)
+        tally = self.tally
         if tally is not None and tally.is_due():
-            tally.take(identity, head, decision, self.at_s, now_s - self.began_s)
+            tally.take(identity, head, verdict.decision, self.at_s, now_s - self.began_s)
         if self.is_entered:
             self.lane.group.leave()
         elif self.turn is not None:

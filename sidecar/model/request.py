@@ -8,10 +8,12 @@ class RequestHead:
 
     `fields` holds the header lines that are passed on, whole and in the order they came, so that
     one join writes them and nothing is built that only some policies read. Hop-by-hop fields and
-    those that the sidecar derives are not in it.
+    those that the sidecar derives are not in it. It is left alone once `header` has been asked,
+    which remembers its answers: many rules may ask for one header.
     """
 
     __slots__ = (
+        "_headers",
         "asked_model",
         "asked_version",
         "at_s",
@@ -24,6 +26,7 @@ class RequestHead:
         "is_http10",
         "keeps_alive",
         "method",
+        "path_text",
         "request_id",
         "takes_trailers",
         "target",
@@ -44,6 +47,7 @@ class RequestHead:
     framing: int  # of its body: bytes, or wire.framing.CHUNKED
     has_body: bool  # announced, if of no bytes
     is_http10: bool
+    path_text: str  # the path as rules see it, once one has asked; empty before
     keeps_alive: bool  # whether the client wants its connection kept
     takes_trailers: bool  # TE: trailers
     trailer: bytes  # what Trailer announces
@@ -71,6 +75,8 @@ class RequestHead:
         self.asked_version = asked_version
         self.at_s = 0.0
         self.claimed_tenant = claimed_tenant
+        self.path_text = ""
+        self._headers: dict[bytes, bytes | None] | None = None
         self.framing = 0
         self.has_body = False
         self.is_http10 = False
@@ -81,9 +87,17 @@ class RequestHead:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a field by its lower-case name, repeats joined (RFC 9110 5.3)."""
-        found = []
-        for line in self.fields:
-            at = line.find(b":")
-            if line[:at].lower() == name:
-                found.append(line[at + 1 :].strip())
-        return b", ".join(found) if found else None
+        known = self._headers
+        if known is None:
+            known = self._headers = {}
+        elif name in known:
+            return known[name]
+        end = len(name)
+        # Most names are told apart by their length alone.
+        found = [
+            line[end + 1 :].strip()
+            for line in self.fields
+            if line[end : end + 1] == b":" and line[:end].lower() == name
+        ]
+        value = known[name] = b", ".join(found) if found else None
+        return value

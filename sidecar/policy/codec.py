@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from sidecar.model.policy import Policy
-from sidecar.policy import document, places, words
+from sidecar.policy import document, pieces, places
 from sidecar.policy.address import ANYWHERE, AllowList
-from sidecar.policy.problem import PolicyError, Problem, gather
-from sidecar.policy.shape import misfits
-from sidecar.policy.validate import validate
+from sidecar.policy.problem import PolicyError, Problem, gather, render
+from sidecar.policy.shape import MisfitsError, shaping
+from sidecar.policy.steps import finish, letting_go
+from sidecar.policy.validate import validating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sidecar.model.identity import JSON
+    from sidecar.model.policy import Policy
+    from sidecar.policy.places import Place
+    from sidecar.policy.steps import Steps
 
 MAX_DOCUMENT_BYTES = 1024 * 1024  # etcd's and Kubernetes' order of size for one object
 
-_DECODER = msgspec.json.Decoder(Policy)
+_WELL_FORMED = msgspec.json.Decoder(msgspec.Raw)
 _BYTE = re.compile(r" \(byte (\d+)\)$")
 
 
@@ -35,17 +37,13 @@ def decode(raw: bytes, *, source: str) -> Policy:
     Raises:
         PolicyError: not UTF-8, JSON or YAML, too large, a key twice, or not shaped like a policy.
     """
-    text = _text(raw, source)
-    if not text.lstrip().startswith("{"):
-        return _convert(document.read(text, source), source)
-    try:
-        policy = _DECODER.decode(text)
-    except msgspec.ValidationError as error:
-        raise _json_misfits(text, source, error) from error
-    except msgspec.DecodeError as error:
-        return _from_flow_yaml(text, source, str(error))
-    _refuse_twins(text, source)
-    return policy
+    return finish(decoding(raw, source=source))
+
+
+def decoding(raw: bytes, *, source: str) -> Steps[Policy]:
+    """Do what `decode` does, in steps."""
+    read = yield from _reading(_text(raw, source), source)
+    return (yield from _shaping(read, source))
 
 
 def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
@@ -56,21 +54,31 @@ def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
     Raises:
         PolicyError: as `decode`, or the policy is not valid.
     """
-    policy = decode(raw, source=source)
-    problems = validate(policy, source, allowed)
+    return finish(loading(raw, source=source, allowed=allowed))
+
+
+def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[Policy]:
+    """Do what `load` does, in steps."""
+    read = yield from _reading(_text(raw, source), source)
+    policy = yield from _shaping(read, source)
+    problems = yield from validating(policy, source, allowed)
     if problems:
-        raise PolicyError(locate(raw, problems))
+        raise PolicyError((yield from _placing(read, problems)))
     return policy
 
 
 def locate(raw: bytes, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Give problems of a document that `decode` accepts their lines and columns."""
-    text, given = _text(raw, ""), tuple(problems)
+    return finish(locating(raw, problems))
+
+
+def locating(raw: bytes, problems: Iterable[Problem]) -> Steps[tuple[Problem, ...]]:
+    """Do what `locate` does, in steps."""
+    given = tuple(problems)
     if not given:
         return ()
-    if not _is_json(text):
-        return _placed(given, document.read(text, "").places)
-    return _placed(given, places.in_json(text, [one.path for one in given]))
+    read = yield from _reading(_text(raw, ""), "")
+    return (yield from _placing(read, given))
 
 
 def encode(policy: Policy) -> bytes:
@@ -102,87 +110,65 @@ def _end(before: bytes) -> places.Place:
     return places.place(text, len(text))
 
 
-def _is_json(text: str) -> bool:
+class _Read(NamedTuple):
+    """A document as plain values. YAML tells all places as it is read, JSON finds them if asked."""
+
+    value: JSON
+    places: Mapping[str, Place] | None
+    text: str = ""
+    ends: Mapping[int, int] = {}
+
+
+def _reading(text: str, source: str) -> Steps[_Read]:
+    if not text.lstrip().startswith("{"):
+        read = yield from document.reading(text, source)
+        return _Read(read.value, read.places)
     try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+        _WELL_FORMED.decode(text)  # a megabyte takes a millisecond: nothing is made of it
+        value, ends = yield from pieces.read(text)
+    except msgspec.DecodeError as error:
+        return (yield from _reading_flow_yaml(text, source, str(error)))
+    except pieces.FlawError as flaw:
+        where = places.place(text, flaw.at)
+        raise PolicyError([Problem(source, render(flaw.path), flaw.reason, *where)]) from flaw
+    except RecursionError as error:
+        where = places.too_deep(text, document.MAX_DEPTH)
+        reason = f"nested deeper than {document.MAX_DEPTH} levels"
+        raise PolicyError([Problem(source, "", reason, *where)]) from error
+    return _Read(value, None, text, ends)
 
 
-def _convert(read: document.Document, source: str) -> Policy:
-    try:
-        return msgspec.convert(read.value, Policy)
-    except msgspec.ValidationError as error:
-        problems = gather(misfits(read.value), source) or (_first_misfit(error, source),)
-        raise PolicyError(_placed(problems, read.places)) from error
-
-
-def _from_flow_yaml(text: str, source: str, json_reason: str) -> Policy:
+def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[_Read]:
     """Read what starts with `{` and is no JSON; the words of a failure are JSON's."""
     try:
-        read = document.read(text, source)
+        read = yield from document.reading(text, source)
     except PolicyError as error:
         at = _BYTE.search(json_reason)  # none: it ends too early
         raw = text.encode()
         where = _end(raw[: int(at[1])] if at else raw)
         reason = "not JSON: " + _BYTE.sub("", json_reason).removeprefix("JSON is malformed: ")
         raise PolicyError([Problem(source, "", reason, *where)]) from error
-    return _convert(read, source)
+    return _Read(read.value, read.places)
 
 
-def _json_misfits(text: str, source: str, refusal: msgspec.ValidationError) -> PolicyError:
-    problems: tuple[Problem, ...] = ()
+def _shaping(read: _Read, source: str) -> Steps[Policy]:
     try:
-        value: JSON = json.loads(text)
-        problems = gather(misfits(value), source)
-    except RecursionError:
-        where = places.too_deep(text, document.MAX_DEPTH)
-        reason = f"nested deeper than {document.MAX_DEPTH} levels"
-        return PolicyError([Problem(source, "", reason, *where)])
-    except json.JSONDecodeError as error:
-        where = places.place(text, error.pos)
-        return PolicyError([Problem(source, "", f"not JSON: {error.msg}", *where)])
-    except ValueError:
-        pass  # a number of thousands of digits, which is what was refused
-    problems = problems or (_first_misfit(refusal, source),)
-    return PolicyError(_placed(problems, places.in_json(text, [one.path for one in problems])))
+        policy = yield from shaping(read.value)
+    except MisfitsError as misfits:
+        yield from letting_go(read.value)
+        problems = gather(misfits.findings, source)
+        raise PolicyError((yield from _placing(read, problems))) from misfits
+    yield from letting_go(read.value)
+    return policy
 
 
-def _first_misfit(refusal: msgspec.ValidationError, source: str) -> Problem:
-    """Tell what a decoder refused, where it knows more than the types: numbers out of range."""
-    reason, _, path = str(refusal).partition(" - at `$")
-    inside = path.partition("[...]")[0].rstrip("`").removeprefix(".")
-    return Problem(source, inside, words.plain(reason, None))
-
-
-def _refuse_twins(text: str, source: str) -> None:
-    """Refuse equal keys: msgspec keeps the last, and nobody can tell which one was meant."""
-    try:
-        json.loads(text, object_pairs_hook=_refuse_twin_members)
-    except _TwinKeyError as error:
-        reason = f"the key {json.dumps(str(error)[:80])} is given twice"
-        where = places.twin(text) or (1, 1)
-        raise PolicyError([Problem(source, "", reason, *where)]) from error
-
-
-class _TwinKeyError(ValueError):
-    """An object has one key twice."""
-
-
-def _refuse_twin_members(members: list[tuple[str, JSON]]) -> None:
-    if len(dict(members)) == len(members):
-        return
-    seen: set[str] = set()
-    for name, _ in members:
-        if name in seen:
-            raise _TwinKeyError(name)
-        seen.add(name)
-
-
-def _placed(problems: Iterable[Problem], found: Mapping[str, places.Place]) -> tuple[Problem, ...]:
+def _placing(read: _Read, problems: Iterable[Problem]) -> Steps[tuple[Problem, ...]]:
     """Give problems the places of what they speak of, or else of what encloses that."""
+    given, found = tuple(problems), read.places
+    if found is None:
+        paths = [one.path for one in given]
+        found = yield from places.finding(read.text, paths, read.ends)
     return tuple(
         Problem(one.source, one.path, one.reason, *(places.nearest(one.path, found) or (1, 1)))
-        for one in problems
+        for one in given
     )

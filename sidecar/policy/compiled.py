@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from sidecar.model.policy import OnUnavailable, State
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access
-from sidecar.policy.ruleset import CompiledRule, RuleIndex
-from sidecar.policy.segment import compile_segments
+from sidecar.policy.ruleset import PORTION, CompiledRule, RuleIndex
+from sidecar.policy.segment import compiling_segments
+from sidecar.policy.steps import finish
 from sidecar.policy.sticky import compile_unit
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Policy, Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Test
+    from sidecar.policy.steps import Steps
 
 
 class CompiledShadow:
@@ -71,21 +73,20 @@ class CompiledPolicy:
         "shadows",
     )
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        names: Mapping[str, str],
+        accesses: Mapping[str, Access],
+        rules: RuleIndex,
+    ) -> None:
         self.policy = policy
-        segments = compile_segments(policy.segments)
-        self.accesses = {
-            name: Access(version, segments) for name, version in policy.versions.items()
-        }
-        self.names = _names(policy)
-        self.chains = _chains(policy, self.names)
-        self.default = None if policy.default is None else self.names[policy.default]
+        self.names = names
+        self.accesses = accesses
+        self.rules = rules
+        self.chains = _chains(policy, names)
+        self.default = None if policy.default is None else names[policy.default]
         self.pins_fall_back = policy.on_unavailable is OnUnavailable.FALLBACK
-        rules = [
-            CompiledRule(rule, n, policy.model, self.names, self.accesses, segments)
-            for n, rule in enumerate(policy.rules)
-        ]
-        self.rules = RuleIndex(rules, segments)
         self.shadows = self._shadows()
 
     def _shadows(self) -> tuple[CompiledShadow, ...]:
@@ -98,6 +99,33 @@ class CompiledPolicy:
                 accepts = self.accesses[version].accepts
                 compiled.append(CompiledShadow(named, policy.model, accepts))
         return tuple(compiled)
+
+
+def compile_policy(policy: Policy) -> CompiledPolicy:
+    """Compile a policy that `validate` found good.
+
+    Raises:
+        KeyError, ValueError: the policy is not valid.
+    """
+    return finish(compiling(policy))
+
+
+def compiling(policy: Policy) -> Steps[CompiledPolicy]:
+    """Do what `compile_policy` does, in steps, so that a loop can serve in between."""
+    segments = yield from compiling_segments(policy.segments)
+    names = _names(policy)
+    accesses: dict[str, Access] = {}
+    for n, (name, version) in enumerate(policy.versions.items()):
+        accesses[name] = Access(version, segments)
+        if n % PORTION == 0:
+            yield
+    rules = RuleIndex()
+    for n, rule in enumerate(policy.rules):
+        rules.add(CompiledRule(rule, n, policy.model, names, accesses, segments))
+        if n % PORTION == 0:
+            yield
+    yield from rules.finishing(segments)
+    return CompiledPolicy(policy, names, accesses, rules)
 
 
 def _names(policy: Policy) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from typing import TYPE_CHECKING
 
 from sidecar.model.policy import Operators
@@ -49,6 +50,10 @@ RESERVED_HEADERS = frozenset(
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
+# A repeat of what repeats, such as (a+)+: each character doubles the ways to part a value.
+_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
+_NESTED = re.compile(r"\((?:[^()\\]|\\.)*[+*](?:[^()\\]|\\.)*\)(?:[+*]|\{\d+,\})")
+
 _OF_TIME = frozenset({"from", "until"})
 _OF_SEGMENT = frozenset({"in", "not_in", "exists"})
 
@@ -69,6 +74,17 @@ def matcher_faults(matcher: Matcher, at: Path, segments: Collection[str]) -> Ite
         options = condition if isinstance(condition, tuple) else (condition,)
         if attribute in {"tenant", "subject", "app"} and "" in options:
             yield here, "an empty text matches nobody; for callers without one, use exists: false"
+
+
+def matcher_oddities(matcher: Matcher, at: Path) -> Iterator[Finding]:
+    """Yield what a good matcher may hardly mean."""
+    for attribute, condition in matcher.items():
+        regex = condition.regex if isinstance(condition, Operators) else None
+        if regex is not None and _NESTED.search(_CLASS.sub("x", regex)):
+            yield (
+                (*at, attribute, "regex"),
+                "a repeat within a repeat: some values of a few dozen characters take minutes",
+            )
 
 
 def header_faults(name: str, at: Path) -> Iterator[Finding]:
@@ -210,6 +226,9 @@ def _regex(regex: str, at: Path) -> Iterator[Finding]:
         yield at, f"longer than {MAX_REGEX_CHARS} characters"
         return
     try:
-        re.compile(regex)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():
+            # `[[` and `&&` in a set: what they mean is to change, and nobody reads stderr.
+            warnings.simplefilter("error", FutureWarning)
+            re.compile(regex)
+    except (re.error, OverflowError, RecursionError, FutureWarning) as error:
         yield at, f"bad regex: {error}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sidecar.model.policy import Health, Rewrite, Version
     from sidecar.policy.address import AllowList
-    from sidecar.policy.problem import Finding, Path
+    from sidecar.policy.problem import Finding, Findings, Path
 
 FIRST_FINAL_STATUS = 200  # RFC 9110 section 15: 1xx are interim
 LAST_STATUS = 599
@@ -29,7 +29,7 @@ _LINK = re.compile(r"https?://[!-=?-~]+")  # RFC 8288 section 3: it ends at the 
 
 def version_faults(
     version: Version, at: Path, segments: Collection[str], allowed: AllowList
-) -> Iterator[Finding]:
+) -> Findings:
     """Yield everything that is wrong with a version but for what it has to do with others."""
     yield from _endpoints(version.endpoints, (*at, "endpoints"), allowed)
     if version.allow is not None and not version.allow:
@@ -40,6 +40,7 @@ def version_faults(
     for member, matchers in lists.items():
         for n, matcher in enumerate(matchers or ()):
             yield from matcher_faults(matcher, (*at, member, n), segments)
+            yield None
     if version.rewrite is not None:
         yield from _rewrite(version.rewrite, (*at, "rewrite"))
     if version.health is not None:
@@ -51,12 +52,14 @@ def version_faults(
 def _endpoints(endpoints: tuple[str, ...], at: Path, allowed: AllowList) -> Iterator[Finding]:
     if not endpoints:
         yield at, "a version needs at least one endpoint"
+    seen: set[str] = set()
     for n, endpoint in enumerate(endpoints):
         fault = address.fault(endpoint) or allowed.fault(endpoint)
         if fault is not None:
             yield (*at, n), f'"{endpoint[:200]}": {fault}'
-        elif endpoint in endpoints[:n]:
+        elif endpoint in seen:
             yield (*at, n), f'the endpoint "{endpoint}" is given twice'
+        seen.add(endpoint)
 
 
 def _health(health: Health, at: Path) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import yaml
 
 from sidecar.policy import places
 from sidecar.policy.problem import PolicyError, Problem, below
+from sidecar.policy.steps import Steps, finish
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
@@ -41,10 +42,15 @@ def read(text: str, source: str) -> Document:
     Raises:
         PolicyError: it is no YAML, more than one document, too deep or large, or uses tags.
     """
+    return finish(reading(text, source))
+
+
+def reading(text: str, source: str) -> Steps[Document]:
+    """Do what `read` does, in steps."""
     try:
         loader = _LOADER(text)
         try:
-            return _Builder(loader, source).build()
+            return (yield from _Builder(loader, source).build())
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -87,8 +93,9 @@ class _Builder:
         self._places: dict[str, Place] = {}
         self._roots: list[JSON] = []
 
-    def build(self) -> Document:
+    def build(self) -> Steps[Document]:
         while self._loader.check_event():
+            yield
             event: yaml.Event = self._loader.get_event()  # type: ignore[no-untyped-call]  # untyped stub
             if isinstance(event, yaml.NodeEvent):
                 self._start(event)

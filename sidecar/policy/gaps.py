@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model.decision import Cause, Reason
+from sidecar.model.policy import Operators
 from sidecar.policy.attributes import attributes_of, spelled
-from sidecar.policy.match import compile_matcher, segments_named
+from sidecar.policy.match import compile_matcher, options_of, segments_named, tenants_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sidecar.model.decision import Decision
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Matcher, Policy
+    from sidecar.model.policy import Matcher, Policy, Rule
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Test
 
@@ -41,7 +42,11 @@ class Gaps:
         self._missing = attributes_of(policy) - told
         self._policy = policy
         self._segments = {name: self._of_segment(name, set()) for name in policy.segments}
-        self._rules = {rule.id: tuple(self._of_rule(n)) for n, rule in enumerate(policy.rules)}
+        self._numbers = {rule.id: number for number, rule in enumerate(policy.rules)}
+        self._general: list[tuple[int, _Gap]] = []  # in rules for anybody, by their number
+        self._by_tenant: dict[str, list[tuple[int, _Gap]]] = {}
+        for number, rule in enumerate(policy.rules) if self._missing else ():
+            self._add_rule(number, rule)
         self._versions = {
             name: tuple(self._of((*(version.allow or ()), *version.deny, *(version.accepts or ()))))
             for name, version in policy.versions.items()
@@ -51,37 +56,46 @@ class Gaps:
         """Return the attributes that a decision hangs on and that are not told."""
         if not self._missing:
             return frozenset()
-        return frozenset(
-            attribute
-            for gap in self._consulted(decision, head)
-            if gap.test(identity, head)
-            for attribute in gap.missing
-        )
+        found: frozenset[str] = frozenset()
+        for gap in self._consulted(identity, head, decision):
+            if not gap.missing <= found and gap.test(identity, head):
+                found |= gap.missing
+        return found
 
-    def _consulted(self, decision: Decision, head: RequestHead) -> Iterator[_Gap]:
-        """Yield the gaps on the way to a decision: rules up to its own, versions considered."""
+    def _consulted(
+        self, identity: Identity, head: RequestHead, decision: Decision
+    ) -> Iterator[_Gap]:
+        """Yield the gaps on the way to a decision: rules up to its own, versions considered.
+
+        An arm that was not drawn is none of these: without it the draw would be the same.
+        """
         reason, _, deciding = decision.reason.partition(":")
         considered = {decision.version, *(one.version for one in decision.rejected)}
-        is_by_name = head.asked_version is not None or reason in _BEFORE_RULES
-        for rule in () if is_by_name else self._policy.rules:
-            yield from self._rules[rule.id]
-            if rule.id == deciding and reason in _BY_RULE:
-                if rule.split is not None:
-                    labels = self._policy.labels
-                    considered |= {labels.get(arm, arm) for arm in rule.split.arms}
-                break
-        if not is_by_name and decision.refusal is not None and deciding in _OF_ALL:
-            considered |= self._versions.keys()
+        if head.asked_version is None and reason not in _BEFORE_RULES:
+            last = len(self._numbers)
+            if reason in _BY_RULE:
+                last = self._numbers[deciding]
+            elif decision.refusal is not None and deciding in _OF_ALL:
+                considered |= self._versions.keys()
+            for number, gap in (*self._general, *self._by_tenant.get(identity.tenant, ())):
+                if number <= last:
+                    yield gap
         for name in considered & self._versions.keys():
             yield from self._versions[name]
 
-    def _of_rule(self, number: int) -> Iterator[_Gap]:
-        rule = self._policy.rules[number]
+    def _add_rule(self, number: int, rule: Rule) -> None:
         missing = self._asked(rule.when)
         if rule.split is not None:
             missing |= {spelled(rule.split.key)} & self._missing
-        if missing:
-            yield _Gap(self._told(rule.when), missing)
+        if not missing:
+            return
+        entry = number, _Gap(self._told(rule.when), missing)
+        tenant = rule.when.get("tenant")
+        if tenant is None or isinstance(tenant, Operators):
+            self._general.append(entry)
+            return
+        for name in tenants_of(options_of(tenant)):
+            self._by_tenant.setdefault(name, []).append(entry)
 
     def _of(self, matchers: Iterable[Matcher]) -> Iterator[_Gap]:
         for matcher in matchers:

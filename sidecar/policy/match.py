@@ -184,6 +184,9 @@ def _by_operators(condition: Operators, values: Values, *, is_text: bool) -> Tes
     positive: tuple[Check, ...] = positive_checks(condition, is_text=is_text)
     negative = None if condition.not_in is None else one_of(condition.not_in, is_text=is_text)
     must_exist = condition.exists
+    if negative is None and must_exist is None and len(positive) == 1:
+        check = positive[0]
+        return lambda identity, head: any(map(check, values(identity, head)))
 
     def holds(identity: Identity, head: RequestHead) -> bool:
         found = values(identity, head)
@@ -260,7 +263,9 @@ def reader(attribute: str) -> Values:
 
 
 def _path(_identity: Identity, head: RequestHead) -> tuple[str]:
-    return (header_text(unquote_to_bytes(target.path(head.target))),)
+    if not head.path_text:
+        head.path_text = header_text(unquote_to_bytes(target.path(head.target)))
+    return (head.path_text,)
 
 
 _READERS: dict[str, Values] = {

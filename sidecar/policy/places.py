@@ -10,7 +10,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from sidecar.policy.pieces import skip_blanks
 from sidecar.policy.problem import below, enclosing
+from sidecar.policy.steps import Steps, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 Place = tuple[int, int]
 """Line and column, both from 1."""
 
-_BLANKS = re.compile(r"[ \t\n\r]*")
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _skip = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode  # no number is too long
 
@@ -38,8 +39,20 @@ def in_json(text: str, paths: Iterable[str]) -> dict[str, Place]:
 
     `text` has to be JSON.
     """
-    found = _Search(text, paths).found
-    return {path: place(text, at) for path, at in found.items()}
+    return finish(finding(text, paths, {}))
+
+
+def finding(text: str, paths: Iterable[str], ends: Mapping[int, int]) -> Steps[dict[str, Place]]:
+    """Find what `in_json` returns; `ends` are known ends of values, by their starts."""
+    search = _Search(text, paths, ends)
+    yield from search.visit("", skip_blanks(text, 0))
+    found: dict[str, Place] = {}
+    line, line_at = 1, 0  # each stretch of the text is looked through once, however many are asked
+    for path, at in sorted(search.found.items(), key=lambda one: one[1]):
+        line += text.count("\n", line_at, at)
+        line_at = at
+        found[path] = line, at - text.rfind("\n", 0, at)
+    return found
 
 
 def too_deep(text: str, most: int) -> Place:
@@ -55,67 +68,45 @@ def too_deep(text: str, most: int) -> Place:
     return place(text, len(text))
 
 
-def twin(text: str) -> Place | None:
-    """Return where a JSON text has a key that its object has already."""
-    ahead = [_start(text, 0)]
-    while ahead:
-        at = ahead.pop()
-        seen: set[str] = set()
-        inner: list[int] = []
-        for step, key_at, value_at in _members(text, at):
-            if isinstance(step, str) and step in seen:
-                return place(text, key_at)
-            if isinstance(step, str):
-                seen.add(step)
-            if text[value_at] in "{[":
-                inner.append(value_at)
-        ahead += reversed(inner)
-    return None
-
-
 class _Search:
     """Walks to the values that are wanted, and notes where they and those around them start."""
 
-    def __init__(self, text: str, paths: Iterable[str]) -> None:
+    def __init__(self, text: str, paths: Iterable[str], ends: Mapping[int, int]) -> None:
         self.found: dict[str, int] = {}
         self._text = text
+        self._ends = ends
         self._left = set(paths)
         self._around = {outer for path in self._left for outer in enclosing(path)}
-        self._visit("", _start(text, 0))
 
-    def _visit(self, path: str, at: int) -> None:
+    def visit(self, path: str, at: int) -> Steps[None]:
+        """Look at the value at an offset, and into it if something in it is wanted."""
         self.found[path] = at
         self._left.discard(path)
         if path not in self._around:
             return
-        for step, _, value_at in _members(self._text, at):
+        for step, value_at in self._members(at):
             inner = below(path, step)
             if inner in self._left or inner in self._around:
-                self._visit(inner, value_at)
+                yield from self.visit(inner, value_at)
             if not self._left:
                 return
+            yield
 
-
-def _members(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
-    """Yield step, key's offset and value's offset of what is in the collection at `at`."""
-    if text[at] not in "{[":
-        return
-    is_object, number = text[at] == "{", 0
-    here = _start(text, at + 1)
-    while text[here] not in "]}":
-        step: str | int = number
-        key_at = value_at = here
-        if is_object:
-            step, end = _skip(text, here)
-            value_at = _start(text, _start(text, end) + 1)  # past the colon
-        yield step, key_at, value_at
-        _, end = _skip(text, value_at)  # not before: who has found all that is wanted goes
-        here = _start(text, end)
-        if text[here] == ",":
-            here = _start(text, here + 1)
-        number += 1
-
-
-def _start(text: str, at: int) -> int:
-    found = _BLANKS.match(text, at)
-    return at if found is None else found.end()
+    def _members(self, at: int) -> Iterator[tuple[str | int, int]]:
+        """Yield step and offset of what is in the collection at `at`."""
+        text = self._text
+        if text[at] not in "{[":
+            return
+        is_object, number = text[at] == "{", 0
+        here = skip_blanks(text, at + 1)
+        while text[here] not in "]}":
+            step: str | int = number
+            if is_object:
+                step, end = _skip(text, here)
+                here = skip_blanks(text, skip_blanks(text, end) + 1)  # past the colon
+            end = self._ends.get(here) or _skip(text, here)[1]
+            yield step, here
+            here = skip_blanks(text, end)
+            if text[here] == ",":
+                here = skip_blanks(text, here + 1)
+            number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -13,13 +14,16 @@ from msgspec import Struct
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the root of a document."""
 
 Finding = tuple[Path, str]
 """Where something is wrong, and what."""
+
+Findings = Iterator[Finding | None]
+"""Findings of what may be long to look through: None is a moment to pause."""
 
 MAX_PROBLEMS = 100  # more of them is one mistake repeated, and a log line without end
 

@@ -50,16 +50,15 @@ def answers_everybody(policy: Policy) -> bool:
     return any(not rule.when and _answers(rule, policy) for rule in policy.rules)
 
 
-def unreached(policy: Policy) -> Iterator[tuple[int, str]]:
-    """Yield the rules that no caller gets to, by index, each with the reason."""
+def judged(policy: Policy) -> Iterator[str]:
+    """Yield for each rule why no caller gets to it, or nothing."""
     before = _Answered()
-    for n, rule in enumerate(policy.rules):
+    for rule in policy.rules:
         conditions = [(attribute, _key(value)) for attribute, value in rule.when.items()]
         tenants = _tenants(rule.when)
         reason = before.covers(conditions, tenants)
-        if reason:
-            yield n, f"never reached: {reason}"
-        elif _answers(rule, policy):
+        yield f"never reached: {reason}" if reason else ""
+        if not reason and _answers(rule, policy):
             before.add(rule.id, conditions, tenants)
 
 

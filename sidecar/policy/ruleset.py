@@ -20,17 +20,19 @@ from sidecar.policy.match import (
 from sidecar.policy.sticky import CompiledSplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Condition, Matcher, Rule, Scalar
     from sidecar.model.request import RequestHead
     from sidecar.policy.candidate import Access
     from sidecar.policy.match import Memberships
+    from sidecar.policy.steps import Steps
 
     Names = Mapping[str, str]
     Rules = tuple["CompiledRule", ...]
 
+PORTION = 50  # rules between two pauses: well under a millisecond
 MIN_KEYED = 16  # rules by one attribute: fewer are asked faster than looked up
 
 
@@ -101,31 +103,71 @@ class CompiledRule:
 
 
 class RuleIndex:
-    """Finds the rules that can concern a tenant, then those that can concern its request."""
+    """Finds the rules that can concern a tenant, then those that can concern its request.
 
-    __slots__ = ("_by_tenant", "_is_general", "_keyed", "end", "first_keyed", "general")
+    Rules are added in the order of the document; then `finishing` makes it fit for use.
+    """
 
-    def __init__(self, rules: Sequence[CompiledRule], segments: Memberships) -> None:
-        self._by_tenant = _by_tenant(rules, segments)
-        unlisted = [rule for rule in rules if rule.tenants is None and rule.segments is None]
-        by_key: dict[str, list[CompiledRule]] = {}
-        for rule in unlisted:
-            if rule.key is not None:
-                by_key.setdefault(rule.key[0], []).append(rule)
-        self._keyed = [
-            _Keyed(attribute, keyed)
-            for attribute, keyed in by_key.items()
-            if len(keyed) >= MIN_KEYED
-        ]
-        keyed_by = {keyed.attribute for keyed in self._keyed}
-        self.general = tuple(
-            [rule for rule in unlisted if rule.key is None or rule.key[0] not in keyed_by]
-        )
+    __slots__ = (
+        "_by_key",
+        "_by_segment",
+        "_by_tenant",
+        "_is_general",
+        "_keyed",
+        "_unlisted",
+        "end",
+        "first_keyed",
+        "general",
+    )
+
+    def __init__(self) -> None:
+        self._by_tenant: dict[str, list[list[CompiledRule]]] = {}
+        self._by_segment: dict[str, list[CompiledRule]] = {}
+        self._by_key: dict[str, list[CompiledRule]] = {}
+        self._unlisted: list[CompiledRule] = []
+        self._keyed: list[_Keyed] = []
+        self._is_general = True
+        self.general: Rules = ()
         """The rules that no look-up finds."""
-        places = [rule.place for rule in unlisted if rule.key and rule.key[0] in keyed_by]
-        self.end = len(rules)
-        self.first_keyed = min(places, default=self.end)
+        self.end = 0
+        self.first_keyed = 0
         """The first place at which `asked` may add a rule to those of a tenant."""
+
+    def add(self, rule: CompiledRule) -> None:
+        """Take in the next rule."""
+        self.end = rule.place + 1
+        if rule.tenants is not None:
+            for tenant in rule.tenants:
+                self._by_tenant.setdefault(tenant, []).append([rule])
+        elif rule.segments is not None:
+            for name in rule.segments:
+                self._by_segment.setdefault(name, []).append(rule)
+        elif rule.key is not None:
+            self._by_key.setdefault(rule.key[0], []).append(rule)
+        else:
+            self._unlisted.append(rule)
+
+    def finishing(self, segments: Memberships) -> Steps[None]:
+        """Make look-ups of what was added, in steps."""
+        for name, listed in self._by_segment.items():
+            # The rules of a segment are one list, however many tenants are in it.
+            for n, tenant in enumerate(segments[name].tenants or ()):
+                self._by_tenant.setdefault(tenant, []).append(listed)
+                if n % PORTION == 0:
+                    yield
+        self.first_keyed = self.end
+        for attribute, rules in self._by_key.items():
+            if len(rules) < MIN_KEYED:
+                self._unlisted += rules
+                continue
+            keyed = _Keyed(attribute)
+            self._keyed.append(keyed)
+            self.first_keyed = min(self.first_keyed, rules[0].place)
+            for n, rule in enumerate(rules):
+                keyed.add(rule)
+                if n % PORTION == 0:
+                    yield
+        self.general = tuple(sorted(self._unlisted, key=_place))
         self._is_general = all(rule.tenant_test is None for rule in self.general)
 
     def rules_for(self, identity: Identity, head: RequestHead) -> Rules:
@@ -150,16 +192,17 @@ class RuleIndex:
 class _Keyed:
     """Rules that ask for equality of one attribute, by its values."""
 
-    __slots__ = ("_by_value", "_values", "attribute")
+    __slots__ = ("_by_value", "_values")
 
-    def __init__(self, attribute: str, rules: Sequence[CompiledRule]) -> None:
-        self.attribute = attribute
+    def __init__(self, attribute: str) -> None:
         self._values = reader(attribute)
         self._by_value: dict[str, list[CompiledRule]] = {}
-        for rule in rules:
-            if rule.key is not None:
-                for text in rule.key[1]:
-                    self._by_value.setdefault(text, []).append(rule)
+
+    def add(self, rule: CompiledRule) -> None:
+        """Take in a rule with a key of this attribute."""
+        if rule.key is not None:
+            for text in rule.key[1]:
+                self._by_value.setdefault(text, []).append(rule)
 
     def find(self, found: list[CompiledRule], identity: Identity, head: RequestHead) -> None:
         """Add the rules that can concern a request."""
@@ -167,24 +210,6 @@ class _Keyed:
             if isinstance(value, str):
                 rules = self._by_value.get(value, ())
                 found.extend(rule for rule in rules if _is_for(rule, identity, head))
-
-
-def _by_tenant(
-    rules: Sequence[CompiledRule], segments: Memberships
-) -> dict[str, list[list[CompiledRule]]]:
-    """Return lists of the rules that concern a tenant, by the tenants that are listed."""
-    found: dict[str, list[list[CompiledRule]]] = {}
-    by_segment: dict[str, list[CompiledRule]] = {}
-    for rule in rules:
-        for tenant in rule.tenants or ():
-            found.setdefault(tenant, []).append([rule])
-        for name in rule.segments or ():
-            by_segment.setdefault(name, []).append(rule)
-    for name, listed in by_segment.items():
-        # The rules of a segment are one list, however many tenants are in it.
-        for tenant in segments[name].tenants or ():
-            found.setdefault(tenant, []).append(listed)
-    return found
 
 
 def _with(rules: Rules, found: Iterable[CompiledRule]) -> Rules:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from sidecar.policy.match import (
@@ -14,6 +13,7 @@ from sidecar.policy.match import (
     segments_named,
     tenants_of,
 )
+from sidecar.policy.steps import finish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Segment
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Memberships, Test
+    from sidecar.policy.steps import Steps
 
+PORTION = 50  # segments between two pauses
 MAX_DEPTH = 16  # segments that name segments; each costs a call, and the stack has an end
 
 
@@ -33,18 +35,30 @@ def compile_segments(segments: Mapping[str, Segment]) -> dict[str, Membership]:
         KeyError: a segment that is not there is named.
         ValueError: segments name each other in a circle, or too deeply; a bad condition.
     """
-    named = {name: references(segment, segments) for name, segment in segments.items()}
+    return finish(compiling_segments(segments))
+
+
+def compiling_segments(segments: Mapping[str, Segment]) -> Steps[dict[str, Membership]]:
+    """Do what `compile_segments` does, in steps."""
+    left: dict[str, frozenset[str]] = {}
+    for n, (name, segment) in enumerate(segments.items()):
+        left[name] = references(segment, segments)
+        if not left[name] <= segments.keys():
+            raise KeyError(f'segment "{name}" names one that is not there')
+        if n % PORTION == 0:
+            yield
     compiled: dict[str, Membership] = {}
-    depths: dict[str, int] = {}
-    try:
-        order = tuple(TopologicalSorter(named).static_order())
-    except CycleError as error:
-        raise ValueError(f"segments in a circle: {', '.join(error.args[1])}") from error
-    for name in order:
-        depths[name] = max((depths[other] + 1 for other in named[name]), default=1)
-        if depths[name] > MAX_DEPTH:
-            raise ValueError(f'segment "{name}" names others more than {MAX_DEPTH} deep')
-        compiled[name] = _compile(segments[name], compiled)
+    for _ in range(MAX_DEPTH):
+        known = frozenset(compiled)
+        ready = [name for name, named in left.items() if named <= known]
+        for n, name in enumerate(ready):
+            compiled[name] = _compile(segments[name], compiled)
+            del left[name]
+            if n % PORTION == 0:
+                yield
+    if left:
+        some = ", ".join(list(left)[:8])
+        raise ValueError(f"segments that name others in a circle, or over {MAX_DEPTH} deep: {some}")
     return compiled
 
 

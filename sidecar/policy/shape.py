@@ -7,6 +7,7 @@ the types again, for documents that it refused.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from enum import Enum
 from functools import cache, lru_cache
 from heapq import nsmallest
 from itertools import islice, pairwise
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
     from sidecar.model.identity import JSON
     from sidecar.policy.problem import Finding, Path
+    from sidecar.policy.steps import Steps
 
+    _Fields = dict[str, msgspec.structs.FieldInfo]
+
+FEW = 64  # members of a collection: fewer are taken in one go
 MAX_KNOWN = 500  # words that are looked at, roughly
 MAX_COMPARED = 6  # of those; each comparison costs tens of microseconds
 MAX_WRONG_CHARS = 128
@@ -50,9 +55,84 @@ def _pairs(word: str) -> frozenset[str]:
     return frozenset(map("".join, pairwise(padded)))
 
 
-def misfits(value: JSON) -> Iterator[Finding]:
-    """Yield path and reason of every place where a document is not shaped like a policy."""
-    return _walk(value, Policy, ())
+class MisfitsError(ValueError):
+    """Plain values are not shaped like a policy; `findings` has every place, or enough of them."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__("not shaped like a policy")
+        self.findings = findings
+
+
+def shaping(value: JSON) -> Steps[Policy]:
+    """Make a policy of plain values.
+
+    Raises:
+        MisfitsError: it is not shaped like one.
+    """
+    findings: list[Finding] = []
+    made = yield from _shape(value, Policy, (), findings)
+    if findings or not isinstance(made, Policy):
+        raise MisfitsError(findings)
+    return made
+
+
+def _shape(value: JSON, expected: object, path: Path, findings: list[Finding]) -> Steps[object]:
+    """Return what `expected` makes of a value, or note in `findings` why it makes nothing of it."""
+    if len(findings) > MAX_PROBLEMS:  # no more than will be told
+        raise MisfitsError(findings)
+    branch = _branch(value, expected) if _is_long(value) else None
+    if isinstance(value, list) and get_origin(branch) is tuple and _is_coarse(branch):
+        return (yield from _shape_items(value, branch, path, findings))
+    if isinstance(value, dict) and get_origin(branch) is dict and _is_coarse(branch):
+        return (yield from _shape_entries(value, branch, path, findings))
+    if isinstance(value, dict) and isinstance(branch, type) and _is_struct(branch):
+        return (yield from _shape_members(value, branch, path, findings))
+    try:
+        return msgspec.convert(value, expected)
+    except msgspec.ValidationError:
+        _note(_walk(value, expected, path), findings)
+        return None
+
+
+def _shape_items(
+    value: list[JSON], expected: object, path: Path, findings: list[Finding]
+) -> Steps[object]:
+    items: list[object] = []
+    for n, item in enumerate(value):
+        items.append((yield from _shape(item, get_args(expected)[0], (*path, n), findings)))
+        yield
+    return tuple(items)
+
+
+def _shape_entries(
+    value: dict[str, JSON], expected: object, path: Path, findings: list[Finding]
+) -> Steps[object]:
+    entries: dict[str, object] = {}
+    of_key, of_item = get_args(expected)
+    for key, item in value.items():
+        _note(_walk(key, of_key, (*path, key)), findings)
+        entries[key] = yield from _shape(item, of_item, (*path, key), findings)
+        yield
+    return entries
+
+
+def _shape_members(
+    value: dict[str, JSON], expected: type, path: Path, findings: list[Finding]
+) -> Steps[object]:
+    fields, members = _fields(expected), dict[str, object]()
+    for key, item in value.items():
+        if key in fields:
+            field = fields[key]
+            members[field.name] = yield from _shape(item, field.type, (*path, key), findings)
+        else:
+            _note((_unknown(key, fields, path),), findings)
+        yield
+    _note(_missing(value, fields, path), findings)
+    return None if findings else expected(**members)
+
+
+def _note(found: Iterable[Finding], findings: list[Finding]) -> None:
+    findings.extend(islice(found, MAX_PROBLEMS + 1 - len(findings)))
 
 
 def _walk(value: JSON, expected: object, path: Path) -> Iterator[Finding]:
@@ -86,10 +166,34 @@ def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Fin
         if key in fields:
             yield from _walk(item, fields[key].type, (*path, key))
         else:
-            yield (*path, key), f'unknown field "{key[:80]}"' + suggestion(key, fields)
+            yield _unknown(key, fields, path)
+    yield from _missing(value, fields, path)
+
+
+def _unknown(key: str, fields: Iterable[str], path: Path) -> Finding:
+    return (*path, key), f'unknown field "{key[:80]}"' + suggestion(key, fields)
+
+
+def _missing(value: dict[str, JSON], fields: _Fields, path: Path) -> Iterator[Finding]:
     for name, field in fields.items():
         if field.required and name not in value:
             yield path, f'the field "{name}" is missing'
+
+
+def _is_long(value: JSON) -> bool:
+    """Return whether a collection, or one in it, has more members than are taken in one go."""
+    if isinstance(value, list):
+        return len(value) > FEW
+    if not isinstance(value, dict):
+        return False
+    inner = (len(one) for one in value.values() if isinstance(one, (list, dict)))
+    return len(value) > FEW or max(inner, default=0) > FEW
+
+
+def _is_coarse(expected: object) -> bool:
+    """Return whether a collection is one of collections: of texts a hundred thousand are quick."""
+    item = get_args(expected)[-1 if get_origin(expected) is dict else 0]
+    return get_origin(item) is dict or _is_struct(item)
 
 
 @cache
@@ -119,6 +223,9 @@ def _is_struct(expected: object) -> bool:
 
 
 def _reason(message: str, value: JSON, expected: object) -> str:
+    if isinstance(expected, type) and issubclass(expected, Enum) and isinstance(value, str):
+        known = [str(one.value) for one in expected]
+        return f'"{value[:80]}" is none of {", ".join(known)}' + suggestion(value, known)
     text = words.plain(message.split(" - at ", maxsplit=1)[0], value)
     is_name = expected == Name or Name in get_args(expected)
     if is_name and isinstance(value, str):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason, Rejected
 from sidecar.policy.candidate import Candidate
-from sidecar.policy.compiled import CompiledPolicy
+from sidecar.policy.compiled import compile_policy
 from sidecar.policy.ruleset import CompiledRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sidecar.model.policy import Policy, Shadow
-    from sidecar.policy.compiled import CompiledShadow
+    from sidecar.policy.compiled import CompiledPolicy, CompiledShadow
 
 MAX_PLANS = 16_384  # tenants, about 100 bytes each
 MAX_PLANNED_RULES = 262_144  # in the plans of all tenants, 8 bytes each
@@ -188,4 +188,4 @@ def compile_snapshot(
     Raises:
         KeyError, ValueError: the policy is not valid.
     """
-    return Snapshot(CompiledPolicy(policy), pins, kills, unready)
+    return Snapshot(compile_policy(policy), pins, kills, unready)

@@ -10,18 +10,18 @@ from msgspec import Struct
 
 from sidecar.model.decision import Reason
 from sidecar.policy.resolver import resolve
-from sidecar.policy.trace import trace
+from sidecar.policy.sticky import compile_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sidecar.model.identity import Identity
+    from sidecar.model.policy import Split
     from sidecar.model.request import RequestHead
     from sidecar.policy.snapshot import Snapshot
-    from sidecar.policy.trace import Trace
 
     Outcome = tuple[str, str]  # version and reason; no version where requests are refused
-    Draw = tuple[str, str, tuple[tuple[str, int], ...]]  # reason, unit, arms that may serve
+    Draw = tuple[str, bytes, tuple[tuple[str, int], ...]]  # reason, unit, arms that may serve
 
 SIGMAS = 3.0  # chance alone leaves the interval once in 370 times
 
@@ -58,25 +58,34 @@ def shares(
     observed: dict[Outcome, int] = defaultdict(int)
     certain: dict[Outcome, int] = defaultdict(int)
     draws: dict[Draw, int] = defaultdict(int)
+    splits = {
+        f"{Reason.SPLIT.value}:{rule.id}": rule.split
+        for rule in snapshot.policy.rules
+        if rule.split is not None
+    }
     for identity, head in requests:
         decision = resolve(snapshot, identity, head)
         outcome = decision.version, decision.reason
         observed[outcome] += 1
-        draw = _draw(trace(snapshot, identity, head))
-        if draw is None:
+        split = splits.get(decision.reason)
+        if split is None:
             certain[outcome] += 1
         else:
-            draws[draw] += 1
+            draws[_draw(snapshot, decision.reason, split, identity, head)] += 1
     return _told(observed, certain, draws)
 
 
-def _draw(found: Trace) -> Draw | None:
-    """Return the draw that a decision ended with."""
-    last = found.steps[-1]
-    if last.draw is None or last.draw.drawn is None:
-        return None
-    reason = f"{Reason.SPLIT.value}:{last.of}"
-    return reason, last.draw.unit or "", tuple(sorted(last.draw.arms.items()))
+def _draw(
+    snapshot: Snapshot, reason: str, split: Split, identity: Identity, head: RequestHead
+) -> Draw:
+    """Return what a decision was drawn by, and the arms that it was drawn from."""
+    weights = {snapshot.compiled.names[arm]: weight for arm, weight in split.arms.items() if weight}
+    arms = tuple(
+        (name, weights[name])
+        for name in sorted(weights)
+        if snapshot.versions[name].cause_to_pass(identity, head) is None
+    )
+    return reason, compile_unit(split.key)(identity, head), arms
 
 
 def _told(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from graphlib import TopologicalSorter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
@@ -11,21 +12,28 @@ from sidecar.model.policy import Operators, State
 from sidecar.policy import reach
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
-from sidecar.policy.condition import header_faults, matcher_faults
+from sidecar.policy.condition import header_faults, matcher_faults, matcher_oddities
 from sidecar.policy.deployment import version_faults
-from sidecar.policy.problem import gather
+from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
+from sidecar.policy.steps import Steps, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidecar.model.policy import Policy, Rule, Segment, Split
+    from sidecar.model.policy import Matcher, Policy, Rule, Segment, Split
     from sidecar.policy.address import AllowList
-    from sidecar.policy.problem import Finding, Path, Problem
+    from sidecar.policy.problem import Finding, Findings, Path, Problem
 
 KEYS = ("tenant", "subject", "app", "request")
 
+MAX_SHOWN = 10  # names in one reason
+
+_NO_TENANT = (
+    "no caller can be of this tenant: one is printable ASCII without outer blanks, "
+    f"at most {MAX_TENANT_CHARS} characters"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -36,7 +44,20 @@ def validate(
 
     `allowed` is where this sidecar's settings let endpoints be.
     """
-    return gather(_findings(policy, allowed), source)
+    return finish(validating(policy, source, allowed))
+
+
+def validating(policy: Policy, source: str, allowed: AllowList) -> Steps[tuple[Problem, ...]]:
+    """Do what `validate` does, in steps."""
+    found: list[Finding] = []
+    for one in _findings(policy, allowed):
+        if one is None:
+            yield
+            continue
+        found.append(one)
+        if len(found) > MAX_PROBLEMS:
+            break
+    return gather(found, source)
 
 
 def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
@@ -44,7 +65,7 @@ def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
     return gather(_oddities(policy), source)
 
 
-def _findings(policy: Policy, allowed: AllowList) -> Iterator[Finding]:
+def _findings(policy: Policy, allowed: AllowList) -> Findings:
     yield from _name(policy.model, ("model",))
     if not policy.versions:
         yield ("versions",), "a policy needs at least one version"
@@ -54,6 +75,7 @@ def _findings(policy: Policy, allowed: AllowList) -> Iterator[Finding]:
         yield from version_faults(version, at, policy.segments, allowed)
         if version.fallback is not None:
             yield from _ref(version.fallback, policy, (*at, "fallback"))
+        yield None
     yield from _fallback_circles(policy)
     yield from _labels(policy)
     yield from _segments(policy)
@@ -89,8 +111,9 @@ def _fallback_circles(policy: Policy) -> Iterator[Finding]:
 
 
 def _arrows(circle: list[str]) -> str:
-    shown = circle if len(circle) <= 10 else [*circle[:8], "...", circle[-1]]  # noqa: PLR2004
-    return " -> ".join(shown)
+    if len(circle) > MAX_SHOWN:
+        circle = [*circle[: MAX_SHOWN - 2], "...", circle[-1]]
+    return " -> ".join(circle)
 
 
 def _labels(policy: Policy) -> Iterator[Finding]:
@@ -105,7 +128,7 @@ def _labels(policy: Policy) -> Iterator[Finding]:
             yield at, f'unknown version "{name[:80]}"' + suggestion(name, policy.versions)
 
 
-def _segments(policy: Policy) -> Iterator[Finding]:
+def _segments(policy: Policy) -> Findings:
     for name, segment in policy.segments.items():
         at: Path = ("segments", name)
         yield from _name(name, at)
@@ -115,20 +138,18 @@ def _segments(policy: Policy) -> Iterator[Finding]:
             for n, tenant in enumerate(tenants):
                 if not is_tenant(tenant):
                     yield (*at, member, n), _NO_TENANT
+                yield None
         for n, matcher in enumerate(segment.when):
             yield from matcher_faults(matcher, (*at, "when", n), policy.segments)
+            yield None
+        yield None
     yield from _segment_references(policy)
-
-
-_NO_TENANT = (
-    "no caller can be of this tenant: one is printable ASCII without outer blanks, "
-    f"at most {MAX_TENANT_CHARS} characters"
-)
 
 
 def _segment_references(policy: Policy) -> Iterator[Finding]:
     after = {name: _named_in(name, segment, policy) for name, segment in policy.segments.items()}
-    found = list(circles(after, after.__getitem__))
+    # No more than will be told: there may be a circle for each two segments.
+    found = list(islice(circles(after, after.__getitem__), MAX_PROBLEMS + 1))
     for circle in found:
         yield ("segments", circle[0]), f"is made of itself: {_arrows(circle)}"
     depths: dict[str, int] = {}
@@ -146,19 +167,19 @@ def _named_in(name: str, segment: Segment, policy: Policy) -> list[str]:
     return sorted(references(segment, policy.segments) & policy.segments.keys())
 
 
-def _rules(policy: Policy) -> Iterator[Finding]:
+def _rules(policy: Policy) -> Findings:
     seen: set[str] = set()
-    unreached = dict(reach.unreached(policy))
-    for n, rule in enumerate(policy.rules):
+    for n, (rule, unreached) in enumerate(zip(policy.rules, reach.judged(policy), strict=True)):
         at: Path = ("rules", n)
         yield from _name(rule.id, (*at, "id"))
         if rule.id in seen:
             yield (*at, "id"), f'the rule id "{rule.id}" is given twice'
         seen.add(rule.id)
-        if n in unreached:
-            yield at, unreached[n]
+        if unreached:
+            yield at, unreached
         yield from matcher_faults(rule.when, (*at, "when"), policy.segments)
         yield from _outcome(rule, policy, at)
+        yield None
 
 
 def _outcome(rule: Rule, policy: Policy, at: Path) -> Iterator[Finding]:
@@ -182,7 +203,7 @@ def _split(split: Split, policy: Policy, at: Path) -> Iterator[Finding]:
     else:
         bars = [reach.bar(policy, ref) for ref, weight in split.arms.items() if weight]
         if all(bars):
-            yield (*at, "arms"), f"no arm can serve anybody: {', '.join(bars[:10])}"
+            yield (*at, "arms"), f"no arm can serve anybody: {', '.join(bars[:MAX_SHOWN])}"
     first: dict[str, str] = {}
     for ref in split.arms:
         yield from _ref(ref, policy, (*at, "arms", ref))
@@ -202,7 +223,7 @@ def _default(policy: Policy) -> Iterator[Finding]:
     yield from refused
     bars = [reach.bar(policy, name) for name in reach.fallbacks(policy, policy.default)]
     if bars and all(bars) and not refused:
-        yield at, f"no caller may use it: {', '.join(bars[:10])}"
+        yield at, f"no caller may use it: {', '.join(bars[:MAX_SHOWN])}"
 
 
 def _shadows(policy: Policy) -> Iterator[Finding]:
@@ -241,6 +262,8 @@ def _oddities(policy: Policy) -> Iterator[Finding]:
                 f"{policy.labels[label]} is retired: who asks for it is refused",
             )
     yield from _odd_segments(policy)
+    for at, matcher in _matchers(policy):
+        yield from matcher_oddities(matcher, at)
     for at, ref in _served(policy):
         why = reach.bar(policy, ref)
         if why:
@@ -265,6 +288,19 @@ def _odd_segments(policy: Policy) -> Iterator[Finding]:
                     ("segments", name, "exclude", n),
                     f'"{tenant}" is in include, too, and that wins',
                 )
+
+
+def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
+    for name, version in policy.versions.items():
+        lists = {"allow": version.allow, "deny": version.deny, "accepts": version.accepts}
+        for member, matchers in lists.items():
+            for n, matcher in enumerate(matchers or ()):
+                yield ("versions", name, member, n), matcher
+    for name, segment in policy.segments.items():
+        for n, matcher in enumerate(segment.when):
+            yield ("segments", name, "when", n), matcher
+    for n, rule in enumerate(policy.rules):
+        yield ("rules", n, "when"), rule.when
 
 
 def _served(policy: Policy) -> Iterator[tuple[Path, str]]:

@@ -43,7 +43,7 @@ def plain(message: str, value: object) -> str:
         if "array" in found["kinds"]:
             items = "item" if limit == "1" else "items"
             return f"{wanted} of {bound} {items} is expected, not of {_length(value)}"
-        wanted += f" of {bound}"
+        wanted += f" of {bound}{' characters' if found['kinds'] == 'str' else ''}"
     if found["regex"]:
         wanted += f" like {found['regex']}"
     return f"{wanted} is expected, {_shown(value)}"

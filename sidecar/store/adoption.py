@@ -26,18 +26,28 @@ class Adoption(Enum):
     NONE = "none"  # the document stands there already
     RECORD = "record"  # add the document as it is
     COMMIT = "commit"  # its revision is taken: commit it anew, as the next one
+    REFUSE = "refuse"  # the store went back: an older copy of it was promoted or restored
 
 
-def judge(revision: int, digest: str, *, last: int, recorded: str | None) -> Adoption:
+def judge(
+    revision: int, digest: str, *, last: int, recorded: str | None, reached: int = 0
+) -> Adoption:
     """Judge a document by its revision and digest.
 
     `last` is the newest revision in the history (0: none), `recorded` the digest that the
-    document's own revision has there.
+    document's own revision has there, `reached` the newest revision that was seen in force.
+
+    An older document than that is an edit by hand if the history knows what was in force, or if
+    no commit ever made this document. Else the history is as old as the document: a store that
+    lost what came after.
     """
-    if recorded == digest:
-        return Adoption.NONE
-    if last < revision <= MAX_REVISION:
+    is_next = last < revision <= MAX_REVISION
+    if (is_next or recorded == digest) and max(revision, last) < reached:
+        return Adoption.REFUSE
+    if is_next:
         return Adoption.RECORD
+    if recorded == digest and revision == last:
+        return Adoption.NONE
     return Adoption.COMMIT
 
 

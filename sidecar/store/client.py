@@ -6,13 +6,12 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from sidecar.errors import ConfigError, StoreUnavailableError
+from sidecar.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,7 +20,7 @@ CONNECT_TIMEOUT_S = 1.0
 CALL_TIMEOUT_S = 2.0  # of a whole call, retry included; a healthy server takes under 1 ms
 _RETRIES = 1  # on a fresh connection, at once; the library's own ten wait for seconds
 
-FOREIGN_ERRORS = (RedisError, OSError, TimeoutError)
+FOREIGN_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 @asynccontextmanager
@@ -37,36 +36,15 @@ async def bounded() -> AsyncIterator[None]:
         raise StoreUnavailableError(f"Redis: {words}") from e
 
 
-def make_client(url: str) -> Redis:
-    """Return a client that connects when first used.
-
-    Raises:
-        ConfigError: `url` cannot be used.
-    """
-    return Redis.from_pool(make_pool(url))
-
-
-def make_pool(url: str) -> ConnectionPool:
-    """Return a pool of RESP3 connections, none of them made yet.
-
-    Raises:
-        ConfigError: `url` cannot be used.
-    """
-    try:
-        return ConnectionPool.from_url(
-            url,
-            protocol=3,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            # The library bounds writes by `wait_for`, which may swallow a cancellation before
-            # Python 3.12; `bounded` does it instead.
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), _RETRIES),
-            # A handshake that only one vendor's cloud answers.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-    except (ValueError, TypeError, RedisError):
-        # The library's words may repeat a piece of a password that holds a `/` or `#`.
-        raise ConfigError(
-            "redis: the URL cannot be used: its port or an option is malformed, "
-            "or a character of the password must be percent-encoded"
-        ) from None
+def connection_settings() -> dict[str, object]:
+    """Return how every connection is made."""
+    return {
+        "protocol": 3,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        # The library bounds writes by `wait_for`, which may swallow a cancellation before
+        # Python 3.12; `bounded` does it instead.
+        "socket_timeout": None,
+        "retry": Retry(NoBackoff(), _RETRIES),
+        # A handshake that only one vendor's cloud answers.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from sidecar.errors import ConfigError
 from sidecar.store.embedded import embedded_url
 from sidecar.store.keys import Keys
+from sidecar.store.link import SCHEMES
 from sidecar.store.redis import RedisStore
 
 if TYPE_CHECKING:
     from sidecar.store.base import Store
 
-_SCHEMES = ("redis://", "rediss://", "unix://")
-
 
 def open_store(url: str, prefix: str = "rmv", state_dir: str = "") -> Store:
-    """Return the store of `redis://`, `rediss://`, `unix://` or `embedded`; it connects when used.
+    """Return the store of a URL or of `embedded`; it connects when used.
 
     For `embedded` the server of `state_dir` must run by then: see `EmbeddedServer`.
 
@@ -26,14 +25,9 @@ def open_store(url: str, prefix: str = "rmv", state_dir: str = "") -> Store:
     keys = Keys(prefix)
     if url == "embedded":
         return RedisStore(embedded_url(state_dir), keys)
-    if url.startswith(_SCHEMES):
+    if url.startswith(SCHEMES):
         return RedisStore(url, keys)
-    scheme = url.partition("://")[0]  # no more of it: a URL may hold a password
-    if "sentinel" in scheme or "cluster" in scheme:
-        raise ConfigError(
-            f"redis: {scheme} is not supported yet; name one standalone server "
-            "by redis://, rediss:// or unix://"
-        )
     raise ConfigError(
-        "redis: the URL must begin with redis://, rediss:// or unix://, or be 'embedded'"
+        "redis: the URL must begin with redis://, rediss://, unix://, redis+sentinel:// or "
+        "redis+cluster://, or be 'embedded'"
     )

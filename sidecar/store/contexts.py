@@ -54,14 +54,14 @@ class ContextRing:
                 key, {_FIELD: _encode(context)}, maxlen=settings.per_model, approximate=True
             )
         # Those who write keep the stream alive, so its older entries have to go by themselves.
-        oldest_s = max(one.at_s for one in contexts) - settings.keep_s
+        oldest_s = max(0.0, max(one.at_s for one in contexts) - settings.keep_s)
         pipeline.xtrim(key, minid=f"{int(oldest_s * 1000)}", approximate=False)
         pipeline.expire(key, settings.keep_s)
         async with bounded():
             replies = await pipeline.execute(raise_on_error=False)
-            # Redis before 6.2 cannot trim by age: there only MAXLEN bounds a busy stream.
-            for reply in replies[: len(contexts)]:
-                if isinstance(reply, RedisError):
+            for reply in replies:
+                # Redis before 6.2 cannot trim by age: there only MAXLEN bounds a busy stream.
+                if isinstance(reply, RedisError) and "syntax error" not in str(reply):
                     raise reply
 
     async def newest(self, model: str) -> AsyncIterator[Context]:

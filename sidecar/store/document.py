@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from sidecar.policy import codec
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
+from sidecar.policy.steps import finish
 
 if TYPE_CHECKING:
     from sidecar.model.policy import Policy
+    from sidecar.policy.steps import Steps
 
 
 def load(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHERE) -> Policy:
@@ -20,8 +22,13 @@ def load(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHERE) 
     Raises:
         PolicyError: it does not parse or validate, or it names another model than its key.
     """
-    policy = codec.load(raw, source=source, allowed=allowed)
+    return finish(loading(raw, model=model, source=source, allowed=allowed))
+
+
+def loading(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHERE) -> Steps[Policy]:
+    """Do what `load` does, in steps."""
+    policy = yield from codec.loading(raw, source=source, allowed=allowed)
     if policy.model != model:
         reason = f'is "{policy.model}", but the key says "{model}"'
-        raise PolicyError(codec.locate(raw, [Problem(source, "model", reason)]))
+        raise PolicyError((yield from codec.locating(raw, [Problem(source, "model", reason)])))
     return policy

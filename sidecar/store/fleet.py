@@ -114,12 +114,29 @@ async def read(redis: Redis, keys: Keys, model: str | None = None) -> list[Insta
     Raises:
         StoreUnavailableError: Redis did not answer.
     """
+    told: dict[str, list[Instance]] = defaultdict(list)
+    for one in await _workers(redis, keys, () if model is None else _fields_of(model)):
+        told[one.name].append(one)
+    return [merged(workers) for _, workers in sorted(told.items())]
+
+
+async def newest(redis: Redis, keys: Keys, model: str) -> int:
+    """Return the newest revision of a model that any live worker decides by, 0 when none does.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer.
+    """
+    workers = await _workers(redis, keys, _fields_of(model))
+    return max((one.revisions.get(model, 0) for one in workers), default=0)
+
+
+async def _workers(redis: Redis, keys: Keys, asked: tuple[str, ...]) -> list[Instance]:
+    """Return what each live worker tells: the fields `asked` for, or all."""
     async with bounded():
         found = await redis.zrange(keys.fleet, 0, -1)
     names = [_text(name) for name in found if isinstance(name, bytes | str)]
     if not names:
         return []
-    asked = () if model is None else _fields_of(model)
     pipeline = redis.pipeline(transaction=False)
     for name in names:
         key = keys.member(name)
@@ -130,14 +147,13 @@ async def read(redis: Redis, keys: Keys, model: str | None = None) -> list[Insta
         pipeline.pttl(key)
     async with bounded():
         replies = await pipeline.execute()
-    told: dict[str, list[Instance]] = defaultdict(list)
+    workers = []
     for values, ttl_ms in zip(replies[::2], replies[1::2], strict=True):
         pairs = zip(asked, values, strict=True) if asked else values.items()
         fields = {_text(name): _text(value) for name, value in pairs if value is not None}
         if ttl_ms >= 0 and "sidecar" in fields:
-            one = _decoded(fields, ttl_ms / 1000)
-            told[one.name].append(one)
-    return [merged(workers) for _, workers in sorted(told.items())]
+            workers.append(_decoded(fields, ttl_ms / 1000))
+    return workers
 
 
 def told_of(pulse: Pulse) -> Instance:

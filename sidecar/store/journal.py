@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ResponseError
 
 from sidecar.policy import codec
+from sidecar.runtime.slices import in_slices
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry
 from sidecar.store.client import bounded
@@ -98,29 +99,41 @@ class Journal:
         newest = await self.entries(model, 1)
         return newest[0].revision if newest else 0
 
-    async def adopt(self, model: str, raw: bytes) -> None:
+    async def adopt(self, model: str, raw: bytes, reached: int = 0) -> bool:
         """Bring a valid document that was seen in the store into the history, if it is not there.
 
-        Any number of processes may do so at once: they end with one entry.
+        `reached` is the newest revision of the model that was seen in force. Any number of
+        processes may do so at once: they end with one entry. Returns False for a document that
+        is not to be served: the store went back.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        policy = codec.decode(raw, source=self._keys.policy(model))
+        policy = await in_slices(codec.decoding(raw, source=self._keys.policy(model)))
         last = await self.last_revision(model)
         recorded = await self._recorded(model, policy.revision) if last else None
-        match judge(policy.revision, codec.digest(raw), last=last, recorded=recorded):
+        digest = codec.digest(raw)
+        match judge(policy.revision, digest, last=last, recorded=recorded, reached=reached):
             case Adoption.NONE:
-                return
+                return True
+            case Adoption.REFUSE:
+                _log.error(
+                    "store went back: serving the newer policy",
+                    extra={"model": model, "revision": policy.revision, "in_force": reached},
+                )
+                return False
             case Adoption.RECORD:
+                if not await self.compare_and_set(model, raw, raw):
+                    return True  # it is gone by now: an entry would claim that the store has it
                 await self.record(policy, raw)
             case Adoption.COMMIT:
-                policy = readopted(policy, last=last)
+                policy = readopted(policy, last=max(last, reached))
                 committed = codec.encode(policy)
                 if not await self.compare_and_set(model, raw, committed):
-                    return  # somebody was faster; what they wrote is seen and judged in its turn
+                    return True  # somebody was faster; what they wrote is judged in its turn
                 await self.record(policy, committed)
         _log.info("policy adopted", extra={"model": model, "revision": policy.revision})
+        return True
 
     async def _recorded(self, model: str, revision: int) -> str | None:
         """Return the digest of a revision in the history."""

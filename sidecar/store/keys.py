@@ -52,6 +52,8 @@ class Keys:
         self._contexts = f"{prefix}:contexts:"
         self.fleet = f"{prefix}:fleet"
         """The sorted set of workers that tell of themselves."""
+        self.probe = f"{prefix}:probe:"
+        """The prefix of keys that watchers write to see whether changes are reported to them."""
         self.watched = (self._policy, self._pin, self._kill)
         """The prefixes of the keys that decisions depend on."""
         # One SCAN for all three; `parse` drops what the wider pattern lets in besides them.

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
 
 from sidecar.model.identity import is_tenant
 from sidecar.policy.address import ANYWHERE, AllowList
+from sidecar.policy.compiled import CompiledPolicy, compiling
+from sidecar.policy.pins import Pins
 from sidecar.policy.problem import PolicyError
-from sidecar.policy.snapshot import Snapshot, compile_snapshot
+from sidecar.policy.snapshot import Snapshot
+from sidecar.policy.steps import finish, letting_go, unless
+from sidecar.runtime.slices import lasting
 from sidecar.store import document
+from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION, Doubts
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 
@@ -19,10 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sidecar.model.policy import Policy
+    from sidecar.policy.steps import Steps
 
 _T = TypeVar("_T")
 _log = logging.getLogger("sidecar.store")
-_STRIDE = 1000  # items between two yields of `replacing`: about a millisecond of work
+SMALL_BYTES = 4 * 1024  # of a document: a millisecond's work, which is done at once
+LARGE_BYTES = 64 * 1024  # its policy is so many objects that to look for garbage there takes long
+_STRIDE = 1000  # pins that are looked at in one go: about a millisecond of work
 
 
 class Contents(Struct):
@@ -83,14 +93,20 @@ class LivePolicies:
         """Model -> why its newest document was refused; what served before still does."""
         self.is_stale = True
         """Whether the store may hold something newer: not loaded yet, out of reach, or emptied."""
+        self.behind: dict[str, int] = {}
+        """Model -> the revision in force, of those whose newest document has an older one."""
+        self.lost: frozenset[str] = frozenset()
+        """Models in force that the store has lost: gone, but not because anybody deleted them."""
         self.is_loaded = False
         """Whether everything has been read at least once: before that a model may just be late."""
         self._keys = keys or Keys()
         self._on_change = on_change
         self._allowed = allowed
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
+        self._taking: dict[str, bytes] = {}  # those that are on their way there
         self._policies: dict[str, Policy] = {}  # those in force
-        self._pins: dict[str, dict[str, str]] = {}  # each also held by its model's snapshot
+        self._reached: dict[str, int] = {}  # the newest revision that was in force, by model
+        self._pins: dict[str, Pins] = {}  # each also held by its model's snapshot
         self._kills: dict[str, dict[str, str]] = {}
         self._unready: dict[str, frozenset[str]] = {}
         self._doubts = Doubts()
@@ -111,25 +127,81 @@ class LivePolicies:
         """Take a model's document into force, or remove the model; return whether `raw` serves.
 
         A document that does not parse, validate or name its own key is refused: logged, kept in
-        `faults`, and the last good one keeps serving.
+        `faults`, and the last good one keeps serving. So is one with an older revision than was
+        in force, kept in `behind` too: whether it is an edit, its adoption tells, which then
+        commits it as the next revision.
         """
+        self.give_up(model)
         if raw is None:
             self._remove(model)
             return False
+        return finish(self.taking(model, raw))
+
+    def taking(self, model: str, raw: bytes) -> Steps[bool]:
+        """Do what `put_policy` does with a document, in steps; what served before serves meanwhile.
+
+        A document that is put meanwhile takes this one's place, which then never serves.
+        """
+        if self._taking.get(model) == raw:
+            return False  # whoever began will end it
+        self.give_up(model)
         if self._documents.get(model) == raw:
             return model not in self.faults
-        self._documents[model] = raw
+        self._taking[model] = raw
         try:
-            source = self._keys.policy(model)
-            policy = document.load(raw, model=model, source=source, allowed=self._allowed)
-            self._compile(policy)
+            steps = self._making(model, raw)
+            made = yield from unless(steps, lambda: self._taking.get(model) is not raw)
+            if made is None:
+                return False
+            self._documents[model] = raw
+        finally:
+            if self._taking.get(model) is raw:
+                self.give_up(model)
+        old = self._policies.get(model)
+        kept = {"rules": [] if old is None else list(old.rules)}
+        del old
+        is_in_force = self._bring_into_force(model, made)
+        yield from letting_go(kept)
+        return is_in_force
+
+    def give_up(self, model: str) -> None:
+        """Have no document that is being taken for a model come into force."""
+        self._taking.pop(model, None)
+
+    def is_taking(self, model: str) -> bool:
+        """Return whether a document of a model is being taken."""
+        return model in self._taking
+
+    def _making(self, model: str, raw: bytes) -> Steps[CompiledPolicy | str]:
+        """Compile a document, or return why it cannot be."""
+        source = self._keys.policy(model)
+        try:
+            with lasting() if len(raw) > LARGE_BYTES else nullcontext():
+                policy = yield from document.loading(
+                    raw, model=model, source=source, allowed=self._allowed
+                )
+                return (yield from compiling(policy))
         except PolicyError as e:
-            self._refuse(model, str(e))
-            return False
+            return str(e)
         except Exception as e:  # noqa: BLE001 -- a bug that one document meets must not stop the others
-            self._refuse(model, f"{self._keys.policy(model)}: {e!r}")
+            return f"{source}: {e!r}"
+
+    def _bring_into_force(self, model: str, made: CompiledPolicy | str) -> bool:
+        """Swap the snapshot of a model for one of a new policy, or refuse it; return which."""
+        if isinstance(made, str):
+            self._refuse(model, made)
             return False
+        policy = made.policy
+        if 0 < policy.revision < self._reached.get(model, 0):
+            self._hold_back(policy)
+            return False
+        # What was switched off while it was compiled is off.
+        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
+        self.snapshots[model] = Snapshot(made, self._pins_of(model), kills, unready)
         self._policies[model] = policy
+        if self._reached.get(model, 0) < policy.revision <= MAX_REVISION:
+            self._reached[model] = policy.revision
+        self.behind.pop(model, None)
         self.faults.pop(model, None)
         self._judge_kills(model)
         self._changed(model)
@@ -137,8 +209,20 @@ class LivePolicies:
 
     def put_pin(self, model: str, tenant: str, version: str | None) -> None:
         """Hold `tenant` to `version`, or let it go. O(1); a pin may come before its policy."""
-        _put(self._pins.setdefault(model, {}), tenant, version)
+        # One text for all tenants of a version: there may be a million of them.
+        self._pins_of(model).put(tenant, None if version is None else sys.intern(version))
         self._judge_pin(model, tenant, version)
+
+    def has_pin(self, pin: PinKey) -> bool:
+        """Return whether a tenant is held to a version, whichever."""
+        pins = self._pins.get(pin.model)
+        return pins is not None and pins.get(pin.tenant) is not None
+
+    def pinned(self, size: int) -> Iterator[list[PinKey]]:
+        """Yield the pins that are held, at most `size` at a time; they may change in between."""
+        for model, pins in list(self._pins.items()):
+            for tenants in pins.portions(size):
+                yield [PinKey(model, tenant) for tenant in tenants]
 
     def put_kill(self, model: str, version: str, reason: str | None) -> None:
         """Switch a version off, or on again when `reason` is None; "" is the whole model."""
@@ -161,45 +245,47 @@ class LivePolicies:
         _put(self._unready, model, versions or None)
         self._revise(model)
 
+    def absent(self, contents: Contents) -> set[str]:
+        """Return the models that serve and have no document in `contents`."""
+        return self.snapshots.keys() - contents.policies.keys()
+
+    def reached(self, model: str) -> int:
+        """Return the newest revision of a model that was in force, 0 when it has none."""
+        return self._reached.get(model, 0)
+
     def replace(self, contents: Contents) -> None:
         """Make everything as in `contents`; what is not there is removed."""
+        for model in self._pins.keys() | contents.pins.keys():
+            now = contents.pins.get(model, {})
+            for tenant in self._pins_of(model).keys() | now.keys():
+                self.put_pin(model, tenant, now.get(tenant))
         for _ in self.replacing(contents):
             pass
 
     def replacing(self, contents: Contents) -> Iterator[None]:
-        """Do what `replace` does, yielding now and then so that a loop can serve in between.
+        """Make all but the pins as in `contents`, yielding so that a loop can serve in between.
 
         Between the steps every model is whole: only how many are current differs. A key that
-        changes in between is put both here and into `contents`.
+        changes in between is put both here and into `contents`. Of models that are `lost` nothing
+        is removed.
         """
         # Kills first: nothing that is switched off may serve, not even for one step.
         for model in self._kills.keys() | contents.kills.keys():
             now = contents.kills.get(model, {})
-            for version in self._kills.get(model, {}).keys() | now.keys():
+            held = () if model in self.lost else self._kills.get(model, {})
+            for version in {*held, *now}:
                 self.put_kill(model, version, now.get(version))
             yield
-        for model in self._pins.keys() | contents.pins.keys():
-            yield from self._replace_pins(model, contents.pins.get(model, {}))
-        for model in self._documents.keys() | contents.policies.keys():
-            self.put_policy(model, contents.policies.get(model))
+        known = self._documents.keys() | self._taking.keys() | contents.policies.keys()
+        for model in known - self.lost:
+            raw = contents.policies.get(model)
+            if raw is None:
+                self.put_policy(model, None)
+            else:
+                yield from self.taking(model, raw)
             yield
         self.is_loaded = True
         yield from self._judge_all()
-
-    def _replace_pins(self, model: str, now: dict[str, str]) -> Iterator[None]:
-        live = self._pins.setdefault(model, {})
-        held = list(live)
-        for start in range(0, len(held), _STRIDE):
-            for tenant in held[start : start + _STRIDE]:
-                if tenant not in now:
-                    live.pop(tenant, None)
-            yield
-        wanted = list(now)
-        for start in range(0, len(wanted), _STRIDE):
-            for tenant in wanted[start : start + _STRIDE]:
-                if tenant in now:
-                    live[tenant] = now[tenant]
-            yield
 
     def _judge_all(self) -> Iterator[None]:
         """Look for pins and kills without effect, which a change of policy may have made."""
@@ -207,11 +293,10 @@ class LivePolicies:
         for model in self._kills:
             self._judge_kills(model)
         for model, pins in list(self._pins.items()):
-            tenants = list(pins)
-            for start in range(0, len(tenants), _STRIDE):
+            for tenants in pins.portions(_STRIDE):
                 policy = self._policies.get(model)
                 names = {*policy.versions, *policy.labels} if policy else ()
-                for tenant in tenants[start : start + _STRIDE]:
+                for tenant in tenants:
                     # The good ones cost no more than this, with a million of them every minute.
                     if pins.get(tenant) not in names or not is_tenant(tenant):
                         self._judge_pin(model, tenant, pins.get(tenant))
@@ -222,7 +307,7 @@ class LivePolicies:
         for spelled in self._doubts.told():
             match self._keys.parse(spelled.encode()):
                 case PinKey(model=model, tenant=tenant):
-                    self._judge_pin(model, tenant, self._pins.get(model, {}).get(tenant))
+                    self._judge_pin(model, tenant, self._pins_of(model).get(tenant))
                 case KillKey(model=model, version=version) as key:
                     is_set = version in self._kills.get(model, {})
                     self._judge(key, version, is_set=is_set)
@@ -257,16 +342,18 @@ class LivePolicies:
             return NO_TENANT
         policy = self._policies.get(key.model)
         if policy is None:  # a document without a good one before it says nothing of its versions
-            return "" if key.model in self._documents else NO_MODEL
+            has_document = key.model in self._documents or key.model in self._taking
+            return "" if has_document else NO_MODEL
         is_whole = isinstance(key, KillKey) and not version
         is_known = version in policy.versions or version in policy.labels
         return "" if is_whole or is_known else NO_VERSION
 
-    def _compile(self, policy: Policy) -> None:
-        model = policy.model
-        pins = self._pins.setdefault(model, {})
-        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
-        self.snapshots[model] = compile_snapshot(policy, pins, kills, unready)
+    def _pins_of(self, model: str) -> Pins:
+        """Return the pins of a model; they are the same object as long as this lives."""
+        pins = self._pins.get(model)
+        if pins is None:
+            pins = self._pins[model] = Pins()
+        return pins
 
     def _revise(self, model: str) -> bool:
         """Bring kills and readiness of a model into force, if it has a policy; return whether."""
@@ -277,7 +364,18 @@ class LivePolicies:
         self.snapshots[model] = snapshot.with_health(kills, unready)
         return True
 
+    def _hold_back(self, policy: Policy) -> None:
+        """Refuse a document for now, without a word in the log: most such are edits."""
+        model, reached = policy.model, self._reached[policy.model]
+        self.behind[model] = reached
+        self.faults[model] = (
+            f"{self._keys.policy(model)}: revision: {policy.revision} is older than {reached}, "
+            "which is in force"
+        )
+        self._changed(model)
+
     def _refuse(self, model: str, reason: str) -> None:
+        self.behind.pop(model, None)
         self.faults[model] = reason
         _log.error(
             "policy refused",
@@ -288,7 +386,9 @@ class LivePolicies:
     def _remove(self, model: str) -> None:
         is_known = self._documents.pop(model, None) is not None
         self._policies.pop(model, None)
+        self._reached.pop(model, None)
         self.snapshots.pop(model, None)
+        self.behind.pop(model, None)
         self.faults.pop(model, None)
         if is_known:
             self._changed(model)

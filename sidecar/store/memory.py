@@ -93,7 +93,7 @@ class MemoryStore:
         digest = codec.digest(raw)
         recorded = [e.digest for e in self._history[model] if e.revision == policy.revision]
         match judge(policy.revision, digest, last=last, recorded=recorded[0] if recorded else None):
-            case Adoption.NONE:
+            case Adoption.NONE | Adoption.REFUSE:  # this store never goes back
                 pass
             case Adoption.RECORD:
                 self._record(policy, raw)

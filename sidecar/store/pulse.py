@@ -74,6 +74,8 @@ class Pulse:
                 fields[UNREADY + model] = " ".join(sorted(snapshot.unready))
         for model, fault in live.faults.items():
             fields[FAULT + model] = fault[:_MAX_FAULT]
+        for model in live.lost:
+            fields[FAULT + model] = "the store has lost it"
         return fields
 
     def counters(self) -> dict[str, str]:

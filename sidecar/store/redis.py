@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey, one standalone server."""
+"""The store in Redis or Valkey: one server, Sentinel or Cluster."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.store import document, fleet
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
-from sidecar.store.client import bounded, make_client
+from sidecar.store.client import bounded
 from sidecar.store.contexts import ContextRing
 from sidecar.store.doubts import NO_TEXT
 from sidecar.store.journal import Journal
 from sidecar.store.keys import MAX_TENANT, Keys, KillKey, PinKey, PolicyKey
-from sidecar.store.tracking import TrackingConnection
+from sidecar.store.link import open_link
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
+    from sidecar.store.tracking import Tracking
 
 _GONE = -2  # what PTTL answers for a key that does not exist
 _PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
 
 
 class RedisStore:
-    """`Store` on a server given by a `redis://`, `rediss://` or `unix://` URL.
+    """`Store` on what a URL names: see `link`.
 
     Nothing is connected before the first call.
 
@@ -55,7 +56,8 @@ class RedisStore:
         timing: WatchTiming | None = None,
     ) -> None:
         self._keys = keys or Keys()
-        self._redis = make_client(url)
+        self._link = open_link(url)
+        self._redis = self._link.redis
         self._contexts = ContextRing(self._redis, self._keys)
         self._clock = clock or SystemClock()
         self._journal = Journal(self._redis, self._keys, self._clock)
@@ -111,7 +113,10 @@ class RedisStore:
             raise StoreConflictError(f"{source} changed since it was read")
         if expected is not None:
             await self._settle(model, expected)
-        revision = await self._journal.last_revision(model) + 1
+        last = await self._journal.last_revision(model)
+        # Sidecars may have seen more than a history that went back; they would refuse the next.
+        told = await fleet.newest(self._redis, self._keys, model)
+        revision = max(last, told if told < MAX_REVISION else 0) + 1
         committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
         raw = codec.encode(committed)
         if not await self._journal.compare_and_set(model, expected, raw):
@@ -211,11 +216,10 @@ class RedisStore:
 
     async def close(self) -> None:
         """Let go of every connection."""
-        async with bounded():
-            await self._redis.aclose()
+        await self._link.close()
 
-    def _track(self) -> TrackingConnection:
-        return TrackingConnection(self._redis.connection_pool, self._keys.watched)
+    def _track(self) -> Tracking:
+        return self._link.track(self._keys)
 
     async def _settle(self, model: str, current: bytes) -> None:
         """Make sure that the history has the document which a commit is about to replace."""
@@ -233,16 +237,9 @@ class RedisStore:
         async with bounded():
             return await self._redis.delete(key) > 0
 
-    async def _pages(self, pattern: str) -> AsyncIterator[list[bytes]]:
+    def _pages(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """Iterate over the keys that match, a page at a time; a key may come twice."""
-        cursor = 0
-        while True:
-            async with bounded():
-                cursor, page = await self._redis.scan(cursor, match=pattern, count=_PAGE)
-            if page:
-                yield [key for key in page if isinstance(key, bytes)]
-            if cursor == 0:
-                return
+        return self._link.pages(pattern, _PAGE)
 
     async def _values(self, keys: list[bytes]) -> list[tuple[bytes, str | None, float | None]]:
         """Return key, value (None: no string) and seconds to live (None: for ever) of `keys`.
@@ -250,19 +247,22 @@ class RedisStore:
         Those that do not exist are left out.
         """
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.mget(keys)
         for key in keys:
+            pipeline.get(key)
             pipeline.pttl(key)
         async with bounded():
-            values, *ttls_ms = await pipeline.execute()
+            replies = await pipeline.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, RedisError) and not _is_of_another_type(reply):
+                    raise reply
         return [
             (
                 key,
-                None if value is None else value.decode("utf-8", "replace").strip(),
+                value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else None,
                 ttl_ms / 1000 if ttl_ms >= 0 else None,
             )
-            for key, value, ttl_ms in zip(keys, values, ttls_ms, strict=True)
-            if value is not None or ttl_ms != _GONE
+            for key, value, ttl_ms in zip(keys, replies[::2], replies[1::2], strict=True)
+            if ttl_ms != _GONE
         ]
 
 

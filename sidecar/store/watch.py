@@ -12,10 +12,12 @@ from msgspec import Struct
 from sidecar.errors import StoreUnavailableError
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
+from sidecar.runtime.slices import Slice
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
-from sidecar.store.keys import PolicyKey
+from sidecar.store.keys import PinKey, PolicyKey
 from sidecar.store.live import Contents
+from sidecar.store.loader import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,20 +25,21 @@ if TYPE_CHECKING:
     from sidecar.store.journal import Journal
     from sidecar.store.keys import Key, Keys
     from sidecar.store.live import LivePolicies
-    from sidecar.store.tracking import TrackingConnection
+    from sidecar.store.tracking import Tracking
 
 _log = logging.getLogger("sidecar.store")
+_MAX_NAMED = 10  # models in one line of the log
 _BATCH = 1000  # keys of one SCAN or MGET: about a millisecond of the loop's time
 
 
 class WatchTiming(Struct, frozen=True):
     """How soon a watch notices and mends what is wrong, in seconds.
 
-    A connection that says nothing for `ping_every_s` is asked, and dead `ping_timeout_s` later.
+    Every `ping_every_s` a connection is asked to report a change, and dead `ping_timeout_s` later.
     """
 
     ping_every_s: float = 2.0
-    ping_timeout_s: float = 3.0
+    ping_timeout_s: float = 2.0
     reload_every_s: float = 60.0
     first_backoff_s: float = 0.05
     max_backoff_s: float = 1.0
@@ -47,7 +50,7 @@ class Watcher:
 
     def __init__(
         self,
-        connect: Callable[[], TrackingConnection],
+        connect: Callable[[], Tracking],
         keys: Keys,
         live: LivePolicies,
         journal: Journal,
@@ -59,13 +62,16 @@ class Watcher:
         self._live = live
         self._timing = timing
         self._adopter = _Adopter(journal)
+        self._loader = Loader(live, self._taken)
         self._backoff_s = timing.first_backoff_s
         self._doubts = Doubts()
+        self._is_flushed = False  # since everything was read last
         self._trouble: str | None = None  # what was last logged; the same again is not
 
     async def run(self) -> None:
         """Watch for ever: an error is logged, marks the policies stale, and starts over."""
         adopting = tasks.spawn(self._adopter.run(), name="policy-adoption")
+        loading = tasks.spawn(self._loader.run(), name="policy-loading")
         try:
             while True:
                 await self._try_session()
@@ -75,7 +81,7 @@ class Watcher:
                 await asyncio.sleep(self._backoff_s * jitter)
                 self._backoff_s = min(self._backoff_s * 2, self._timing.max_backoff_s)
         finally:
-            await tasks.stop(adopting)
+            await tasks.stop(adopting, loading)
 
     async def _try_session(self) -> None:
         try:
@@ -98,10 +104,13 @@ class Watcher:
             await self._reload(tracking)
             self._settled()
             reload_at = clock() + self._timing.reload_every_s
+            ping_at = clock() + self._timing.ping_every_s
             while True:
-                wait_s = min(self._timing.ping_every_s, max(0.001, reload_at - clock()))
-                if not await tracking.heard(wait_s):
+                # A server that reports much may be one of several, of which another is deaf.
+                await tracking.heard(max(0.001, min(ping_at, reload_at) - clock()))
+                if clock() >= ping_at:
                     await tracking.ping(self._timing.ping_timeout_s)
+                    ping_at = clock() + self._timing.ping_every_s
                 is_flushed = await self._follow(tracking)
                 if is_flushed or clock() >= reload_at:
                     await self._reload(tracking)
@@ -115,7 +124,7 @@ class Watcher:
             _log.warning("policy watch resumed")
         self._trouble = None
 
-    async def _follow(self, tracking: TrackingConnection, image: Contents | None = None) -> bool:
+    async def _follow(self, tracking: Tracking, image: Contents | None = None) -> bool:
         """Re-read the keys that changed; return whether the whole store was flushed instead.
 
         `image` is a load under way, which must not overwrite the newer with the older.
@@ -123,60 +132,114 @@ class Watcher:
         changed, is_flushed = await tracking.take()
         for start in range(0, len(changed), _BATCH):
             raws = changed[start : start + _BATCH]
-            values = await tracking.mget(raws)
+            values = await tracking.values(raws)
             for raw, value in zip(raws, values, strict=True):
                 key = self._parse(raw)
                 if key is None:
                     continue
-                if image is not None:
+                if image is not None and not isinstance(key, PinKey):
                     image.put(key, value)
                 self._put(key, value)
             await self._tell_wrong_types(tracking, raws, values)
+        self._is_flushed = self._is_flushed or is_flushed
         return is_flushed
 
-    async def _reload(self, tracking: TrackingConnection) -> None:
+    async def _reload(self, tracking: Tracking) -> None:
         """Read everything, and make the live policies equal to it."""
         while not await self._reload_once(tracking):
             _log.warning("store was flushed while it was read: reading it again")
 
-    async def _reload_once(self, tracking: TrackingConnection) -> bool:
-        """Reload, following the changes that come meanwhile; False: all that was read is void."""
+    async def _reload_once(self, tracking: Tracking) -> bool:
+        """Reload, following the changes that come meanwhile; False: all that was read is void.
+
+        There may be a million pins, so they are no part of the image: those that are not held are
+        taken as they are found, then each that was held is asked for.
+        """
         image = Contents()
+        has_held = next(self._live.pinned(1), None) is not None
         if not await self._load(tracking, image):
             return False
-        if not image.policies and self._live.snapshots:
-            # Models are removed one by one. All gone at once is a store that lost its data.
-            self._live.is_stale = True
-            _log.error(
-                "store is empty: serving the last known policies",
-                extra={"models": len(self._live.snapshots)},
-            )
-            return True
+        self._note_lost(frozenset(await self._find_lost(tracking, image)))
+        if has_held and not await self._ask_for_pins(tracking, image):
+            return False
+        turn = Slice()
         for _ in self._live.replacing(image):
+            if not turn.is_over():
+                continue
             if await self._follow(tracking, image):
                 return False
-            await asyncio.sleep(0)
+            await turn.rest()
         for model, raw in image.policies.items():
-            if model not in self._live.faults:
-                self._adopter.notice(model, raw)
-        self._live.is_stale = False
+            if not self._live.is_taking(model):
+                self._taken(model, raw, model not in self._live.faults)
+        self._live.is_stale = bool(self._live.lost)
         return True
 
-    async def _load(self, tracking: TrackingConnection, image: Contents) -> bool:
-        """Read everything into `image`; False when the store was flushed meanwhile."""
+    async def _find_lost(self, tracking: Tracking, image: Contents) -> list[str]:
+        """Return the models that went without being deleted.
+
+        Who deletes a model by its key leaves its history; who flushes or loses a store does not.
+        What was lost once stays so until somebody writes it, wherever its history is.
+        """
+        lost = []
+        for model in sorted(self._live.absent(image)):
+            is_known = self._is_flushed or model in self._live.lost
+            if is_known or not await tracking.has(self._keys.history(model)):
+                lost.append(model)
+        self._is_flushed = False
+        return lost
+
+    def _note_lost(self, lost: frozenset[str]) -> None:
+        """Keep serving what the store has lost, and say so once."""
+        if lost - self._live.lost:
+            named = sorted(lost)[:_MAX_NAMED]
+            _log.error(
+                "store lost policies: serving the last known",
+                extra={"models": " ".join(named), "number": len(lost)},
+            )
+        elif self._live.lost and not lost:
+            _log.warning("store has its policies again")
+        self._live.lost = lost
+        self._live.is_stale = self._live.is_stale or bool(lost)
+
+    async def _load(self, tracking: Tracking, image: Contents) -> bool:
+        """Read what is not held, pins into force and all else into `image`.
+
+        Returns False when the store was flushed meanwhile.
+        """
         cursor = 0
         while True:
             cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
             keys = {raw: key for raw in found if (key := self._parse(raw)) is not None}
-            values = await tracking.mget(list(keys))
-            for key, value in zip(keys.values(), values, strict=True):
-                image.put(key, value)
-            await self._tell_wrong_types(tracking, list(keys), values)
+            wanted = [raw for raw, key in keys.items() if not self._holds(key)]
+            values = await tracking.values(wanted)
+            for raw, value in zip(wanted, values, strict=True):
+                key = keys[raw]
+                if isinstance(key, PinKey):
+                    self._live.put(key, value)
+                else:
+                    image.put(key, value)
+            await self._tell_wrong_types(tracking, wanted, values)
             if await self._follow(tracking, image):
                 return False
             if cursor == 0:
                 return True
             await asyncio.sleep(0)
+
+    def _holds(self, key: Key) -> bool:
+        return isinstance(key, PinKey) and self._live.has_pin(key)
+
+    async def _ask_for_pins(self, tracking: Tracking, image: Contents) -> bool:
+        """Read the pins that are held once more; False when the store was flushed meanwhile."""
+        for pins in self._live.pinned(_BATCH):
+            raws = [self._keys.spell(pin).encode() for pin in pins]
+            for pin, value in zip(pins, await tracking.values(raws), strict=True):
+                if value is not None or pin.model not in self._live.lost:
+                    self._live.put(pin, value)
+            if await self._follow(tracking, image):
+                return False
+            await asyncio.sleep(0)
+        return True
 
     def _parse(self, raw: bytes) -> Key | None:
         key = self._keys.parse(raw)
@@ -185,7 +248,7 @@ class Watcher:
         return key
 
     async def _tell_wrong_types(
-        self, tracking: TrackingConnection, raws: Sequence[bytes], values: Sequence[bytes | None]
+        self, tracking: Tracking, raws: Sequence[bytes], values: Sequence[bytes | None]
     ) -> None:
         """Tell of keys of ours that hold no string: nothing reads them."""
         if self._doubts:
@@ -202,10 +265,18 @@ class Watcher:
                 self._doubts.tell(_text(raw), key.model, NO_TEXT)
 
     def _put(self, key: Key, value: bytes | None) -> None:
-        if not isinstance(key, PolicyKey) or value is None:
+        if not isinstance(key, PolicyKey):
             self._live.put(key, value)
-        elif self._live.put_policy(key.model, value):
-            self._adopter.notice(key.model, value)
+            return
+        model = key.model
+        if model in self._live.lost:  # somebody wrote it again
+            self._note_lost(self._live.lost - {model})
+            self._live.is_stale = bool(self._live.lost)
+        self._loader.put(model, value)
+
+    def _taken(self, model: str, raw: bytes, is_serving: bool) -> None:  # noqa: FBT001 -- a callback
+        if is_serving or model in self._live.behind:
+            self._adopter.notice(model, raw, self._live.reached(model))
 
 
 def _text(raw: bytes) -> str:
@@ -217,28 +288,33 @@ class _Adopter:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._noticed: dict[str, bytes] = {}  # documents in force, by model; newest wins
-        self._done: dict[str, bytes] = {}
+        # Documents by model, and the revision that was reached by then; newest wins.
+        self._noticed: dict[str, tuple[bytes, int]] = {}
+        self._done: dict[str, tuple[bytes, int]] = {}
         self._wake = asyncio.Event()
 
-    def notice(self, model: str, raw: bytes) -> None:
-        """Remember to look at a document that was taken into force."""
-        if self._done.get(model) != raw:
-            self._noticed[model] = raw
+    def notice(self, model: str, raw: bytes, reached: int) -> None:
+        """Remember to look at a document that is valid."""
+        if self._done.get(model) != (raw, reached):
+            self._noticed[model] = raw, reached
             self._wake.set()
 
     async def run(self) -> None:
-        """Adopt what is noticed until cancelled. What fails is noticed again by the next reload."""
+        """Adopt what is noticed until cancelled.
+
+        What fails, or is not to be served, is noticed again by the next reload.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._noticed:
-                model, raw = self._noticed.popitem()
+                model, (raw, reached) = self._noticed.popitem()
                 try:
-                    await self._journal.adopt(model, raw)
+                    is_settled = await self._journal.adopt(model, raw, reached)
                 except (StoreUnavailableError, PolicyError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
                 except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
                     _log.exception("policy not adopted", extra={"model": model, "reason": repr(e)})
                 else:
-                    self._done[model] = raw
+                    if is_settled:
+                        self._done[model] = raw, reached

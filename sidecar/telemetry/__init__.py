@@ -1,1 +1,1 @@
-"""What is told about exchanges: counters, histograms and the exchange log."""
+"""What is told about exchanges: counters, histograms, the exchange log, samples."""

@@ -10,8 +10,9 @@ import pytest
 from msgspec import structs
 from redis import Redis
 
-from sidecar.cli.apply import EditedError, apply_policy
+from sidecar.cli.apply import EditedError, apply_policy, carry_out
 from sidecar.cli.review import review
+from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
 from sidecar.store.memory import MemoryStore
 from tests.cli.conftest import POLICY
@@ -205,6 +206,39 @@ def test_pruning_needs_a_folder_and_spares_edits(
     assert (a_file.code, edited.code) == (2, 1)
     assert "tumor was edited" in edited.err
     assert tumor("get", "tumor").code == 0
+
+
+class EditedOnTheWay(MemoryStore):
+    """A store in which somebody edits a document after it was looked at for the first time."""
+
+    is_edited = False
+
+    async def get_document(self, model: str) -> bytes | None:
+        raw = await super().get_document(model)
+        if not self.is_edited:
+            self.is_edited = True
+            await self.edit(model, TO_V2.encode())
+        return raw
+
+
+async def test_pruning_does_not_delete_what_was_edited_on_the_way() -> None:
+    store = EditedOnTheWay()
+    await store.edit("tumor", POLICY.encode())
+
+    with pytest.raises(StoreConflictError, match="somebody else changed it just now"):
+        await carry_out(store, await review(store, "tumor", None), "ann", "")
+
+    assert await store.models() == ["tumor"]
+
+
+def test_a_document_that_is_not_valid_is_told_apart_from_a_new_one(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    edit(valkey_url, "{")
+
+    ran = tumor("diff", "-f", write(tmp_path, tumor=POLICY))
+
+    assert ran.out.startswith("tumor (in the place of a document that is not valid)\n")
 
 
 def test_a_diff_exits_as_diff_does(tumor: Rmv, tmp_path: Path) -> None:

@@ -73,6 +73,22 @@ def test_what_ends_the_search_early_leaves_rules_unasked(tumor: Rmv) -> None:
     assert rows(killed.split("\n\n")[2])[0] == ["kill", "refuses", "recall"]
 
 
+def test_many_rules_that_do_not_match_are_counted(store: Rmv, tmp_path: Path) -> None:
+    rules = "".join(f"  - {{id: r{n}, when: {{tenant: t{n}}}, serve: v1}}\n" for n in range(300))
+    file = tmp_path / "many.yaml"
+    file.write_text(POLICY.replace("default: v1", f"{rules}default: v1"))
+    store("apply", "-f", file)
+
+    steps = rows(store("explain", "tumor", "--tenant", "t250").out.split("\n\n")[2])
+
+    assert steps[103:] == [
+        ["151 more rules", "no", "--json tells why"],
+        ["rule r250", "serves v1", 'tenant is "t250"'],
+        ["49 more rules", "not asked", "-"],
+    ]
+    assert len(json.loads(store("explain", "tumor", "--json").out)["steps"]) == 305
+
+
 def test_steps_are_told_to_programs(tumor: Rmv) -> None:
     told = json.loads(tumor("explain", "tumor", "--tenant", "acme", "--json").out)
 

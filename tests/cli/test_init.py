@@ -71,13 +71,25 @@ def test_what_is_there_stays_and_nothing_else_is_written(
 def test_names_that_yaml_reads_as_something_else_stay_names(
     rmv: Rmv, tmp_path: Path, model: str, version: str
 ) -> None:
-    rmv("init", model, "--version", version, "--shadow", f"{version.partition('=')[0]}=5",
+    name = version.partition("=")[0]
+
+    rmv("init", model, "--version", version, "--default", name, "--shadow", f"{name}=5",
         "--folder", tmp_path)  # fmt: skip
 
     policy = codec.load((tmp_path / "policies" / f"{model}.yaml").read_bytes(), source="")
 
     assert policy.model == model
-    assert list(policy.versions) == [version.partition("=")[0]]
+    assert list(policy.versions) == [policy.default] == [name]
+
+
+def test_a_version_for_copies_is_not_the_default(rmv: Rmv, tmp_path: Path) -> None:
+    versions = ("--version", "v0=http://h:1", "--version", V1)
+
+    rmv("init", "fraud", *versions, "--shadow", "v0=2.5", "--folder", tmp_path)
+
+    policy = codec.load((tmp_path / "policies" / "fraud.yaml").read_bytes(), source="")
+    assert policy.default == "v1"
+    assert [(one.version, one.percent) for one in policy.shadows] == [("v0", 2.5)]
 
 
 def test_a_version_that_cannot_be_read_writes_nothing(rmv: Rmv, tmp_path: Path) -> None:

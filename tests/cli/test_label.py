@@ -73,6 +73,9 @@ def test_pins_follow_a_label_and_kills_do_not(tumor: Rmv, valkey_url: str) -> No
         prefix = os.environ["RMV_PREFIX"]
         assert redis.get(f"{prefix}:pin:tumor:acme") == b"canary"
         assert redis.get(f"{prefix}:kill:tumor:v2") == b"wrong dose"
+    back = tumor("unkill", "tumor:canary")
+    assert back.out == "tumor:v2 is on again\n"
+    assert "tumor:v2 is not switched off" in tumor("unkill", "tumor:canary").err
     assert pinned.out == "tumor: acme is pinned to canary\n"
     assert killed.out == "tumor:v2 is switched off: wrong dose\n"
     assert "without effect" not in tumor("status").out

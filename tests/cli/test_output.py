@@ -35,6 +35,21 @@ def test_a_table_is_aligned_and_shows_empty_cells(capsys: pytest.CaptureFixture[
     )
 
 
+def test_rows_of_a_table_are_coloured_on_terminals(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    table(("A", "B"), [("1", "2"), ("3", "4")], ["red", None])
+    piped = capsys.readouterr().out
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+    table(("A", "B"), [("1", "2"), ("3", "4")], ["red", None])
+
+    assert piped == "A  B\n1  2\n3  4\n"
+    assert shown.getvalue() == "\033[1mA  B\033[0m\n\033[31m1  2\033[0m\n3  4\n"
+
+
 def test_facts_without_a_value_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     facts([("model", "fraud"), ("refused", ""), ("revision", "3")])
 

@@ -98,6 +98,15 @@ def test_files_do_not_undo_a_rollback_until_they_say_so_too(moved: Rmv, tmp_path
     assert anew.out == "tumor configured (revision 5)\n"
 
 
+def test_a_revision_can_be_looked_at_before(moved: Rmv) -> None:
+    first = json.loads(moved("get", "tumor", "--revision", "1", "--json").out)
+
+    assert (first["default"], first["revision"]) == ("v1", 1)
+    assert "default: v2" in moved("get", "tumor", "--revision", "2").out
+    assert "has no revision 9" in moved("get", "tumor", "--revision", "9").err
+    assert moved("get", "--revision", "1").code == 2
+
+
 class Sidecars:
     """Sidecars that decide by a later revision each time they are looked at."""
 

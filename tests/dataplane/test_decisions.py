@@ -68,6 +68,62 @@ async def test_a_version_that_does_not_exist_is_refused(log: Path) -> None:
     assert answer.code == "no-such-version"
 
 
+async def test_a_label_asks_for_the_version_that_it_names(log: Path) -> None:
+    async with two_versions(log, labels={"canary": "v2"}) as (proxy, _):
+        by_path = await proxy.ask(request(b"/v1/models/m/labels/canary:predict"))
+        by_header = await proxy.ask(request(X_Model_Version="canary"))
+        unknown = await proxy.ask(request(b"/v1/models/m/labels/gone:predict"))
+
+    assert (decided(by_path), by_path.body) == ((200, b"v2", b"EXPLICIT"), b"v2")
+    assert (decided(by_header), by_header.body) == ((200, b"v2", b"EXPLICIT"), b"v2")
+    assert (unknown.status, unknown.code) == (404, "no-such-version")
+
+
+async def test_a_draining_version_serves_who_asks_for_it_alone(log: Path) -> None:
+    rules: list[JSON] = [{"id": "a", "when": {"tenant": "acme"}, "serve": "v2"}]
+    async with two_versions(log, v2={"state": "draining"}, rules=rules) as (proxy, _):
+        asked = await proxy.ask(request(X_Model_Version="v2", X_Tenant="acme"))
+        by_rule = await proxy.ask(request(X_Tenant="acme"))
+
+    assert decided(asked) == (200, b"v2", b"EXPLICIT")
+    assert decided(by_rule) == (200, b"v1", b"DEFAULT")
+
+
+async def test_a_killed_default_is_followed_by_its_fallback(log: Path) -> None:
+    async with two_versions(log, v2={"fallback": "v1"}, default="v2") as (proxy, _):
+        proxy.live.put_kill("m", "v2", "wrong scores")
+        fallen = await proxy.ask(request())
+        asked = await proxy.ask(request(X_Model_Version="v2"))
+
+    assert (decided(fallen), fallen.body) == ((200, b"v1", b"FALLBACK:killed"), b"v1")
+    assert (asked.status, asked.code) == (409, "version-unavailable")
+
+
+async def test_a_request_that_a_version_does_not_accept_is_not_its(log: Path) -> None:
+    accepts: dict[str, JSON] = {"accepts": [{"header.x-schema": {"gte": 2}}]}
+    rules: list[JSON] = [{"id": "all", "serve": "v2"}]
+    async with two_versions(log, v2=accepts, rules=rules) as (proxy, _):
+        old = await proxy.ask(request(X_Schema="1"))
+        new = await proxy.ask(request(X_Schema="2"))
+        asked = await proxy.ask(request(X_Schema="1", X_Model_Version="v2"))
+
+    assert decided(old) == (200, b"v1", b"DEFAULT")
+    assert decided(new) == (200, b"v2", b"RULE:all")
+    assert decided(asked) == (409, None, b"DENIED:incompatible")
+
+
+async def test_a_window_of_time_is_held_to_the_clock(log: Path) -> None:
+    turn = "2001-01-01T00:00:00Z"
+    rules: list[JSON] = [
+        {"id": "past", "when": {"time": {"until": turn}}, "serve": "v2"},
+        {"id": "since", "when": {"time": {"from": turn}}, "serve": "v2"},
+    ]
+    async with two_versions(log, rules=rules) as (proxy, _):
+        answer = await proxy.ask(request())
+
+    assert decided(answer) == (200, b"v2", b"RULE:since")
+
+
 async def test_path_and_header_must_not_name_different_versions(log: Path) -> None:
     async with two_versions(log) as (proxy, _):
         answer = await proxy.ask(request(b"/v2/models/m/versions/v2/infer", X_Model_Version="v1"))

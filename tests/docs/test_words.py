@@ -174,6 +174,7 @@ def test_every_kind_of_key_has_a_row() -> None:
         keys.contexts("m"),
         keys.fleet,
         keys.member("<sidecar>:<worker>"),
+        keys.probe + "<watcher>",
     }
 
 

@@ -71,14 +71,18 @@ async def test_a_plan_agrees_with_what_the_split_says_and_with_what_then_happens
 
         await running.until(is_split, "split")
         sent = Counter({tenant: n % 3 + 1 for n, tenant in enumerate(TENANTS)})
-        for tenant in sent.elements():
-            await running.ask(tenant)
+        answers = [await running.ask(tenant) for tenant in sent.elements()]
 
         async def is_kept() -> bool:
             kept = await running.counted("rmv_contexts_total", outcome="kept")
             return kept == await running.counted("rmv_requests_total")
 
         await running.until(is_kept, "context of every request")
+        request_id = (answers[-1].get(b"X-Request-Id") or b"").decode()
+        explained = msgspec.json.decode(await rmv(running, "explain", request_id, "--json"))
+        assert explained["request"]["tenant"] == TENANTS[-1]
+        assert explained["again"]["is_same"] is True
+
         told = await planned(running, document(up.url, AFTER))
 
         drawn = {tenant: (arm(BEFORE, tenant), arm(AFTER, tenant)) for tenant in TENANTS}

@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from msgspec.structs import replace
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 def values(attribute: str, identity: Identity, head: RequestHead) -> list[JSON]:
     if attribute == "scope":
         return list(identity.scopes)
-    if attribute == "method":
-        return [head.method.decode()]
     if attribute.startswith("header."):
         found = head.header(attribute.removeprefix("header.").encode())
         return [] if found is None else [found.decode()]
@@ -37,7 +36,13 @@ def values(attribute: str, identity: Identity, head: RequestHead) -> list[JSON]:
         if value is None:
             return []
         return value if isinstance(value, list) else [value]
-    text = {"tenant": identity.tenant, "app": identity.app, "subject": identity.subject}[attribute]
+    text = {
+        "tenant": identity.tenant,
+        "app": identity.app,
+        "subject": identity.subject,
+        "method": head.method.decode(),
+        "path": unquote(head.target.decode().partition("?")[0]),
+    }[attribute]
     return [text] if text else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -26,6 +27,9 @@ from tests.policy.examples import make_head
 
 if TYPE_CHECKING:
     from sidecar.model.request import RequestHead
+
+SLOW = (HealthCheck.too_slow,)
+"""Not to be taken for a failure: whole policies take their time to make on a busy machine."""
 
 VERSIONS = ("v1", "v2", "v3")
 TENANTS = ("", "acme", "globex", "initech")
@@ -75,14 +79,20 @@ SPLITS = st.builds(
 )
 SHADOWS = st.builds(Shadow, version=NAMES, percent=st.sampled_from((0.0, 50.0, 100.0)))
 
+PATHS: st.SearchStrategy[Condition] = st.one_of(
+    st.sampled_from(("/invocations", "/a")), st.just(Operators(prefix="/v2/"))
+)
+
 ATTRIBUTES: dict[str, st.SearchStrategy[Condition]] = {
     "tenant": st.sampled_from(TENANTS[1:])
     | st.lists(st.sampled_from(TENANTS), min_size=1).map(tuple),
     "app": CONDITIONS,
+    "subject": CONDITIONS | st.sampled_from(("s1", "s2")),
     "scope": CONDITIONS,
     "claim.level": CONDITIONS,
     "claim.org.unit": CONDITIONS,
     "header.x-word": CONDITIONS,
+    "path": PATHS | CONDITIONS,
     "time": st.builds(
         Operators, from_=st.none() | st.sampled_from(MOMENTS), until=st.sampled_from(MOMENTS)
     ),
@@ -200,6 +210,7 @@ def heads(draw: st.DrawFn) -> RequestHead:
     """Heads that may ask for a version and may carry `X-Word`."""
     words = draw(st.lists(st.sampled_from(WORDS), max_size=1))
     made = make_head(
+        draw(st.sampled_from((b"/invocations", b"/%61?b=/a", b"/v2/models/tumor/infer"))),
         method=draw(st.sampled_from((b"GET", b"POST"))),
         request_id=draw(st.sampled_from((b"r1", b"r2", b"r3"))),
         asked_version=draw(

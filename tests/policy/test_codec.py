@@ -15,6 +15,7 @@ from sidecar.policy import codec, document
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES, decode, digest, encode, load, locate
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.policy.schema import WORDS
+from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.validate import validate, warnings
 from tests.policy.policies import policies
 
@@ -192,6 +193,16 @@ def test_what_is_no_document_is_refused_with_its_place(
             "versions.v1.max_queue: a whole number of at least 0 is",
         ),
         (
+            with_version("state: drainin"),
+            'versions.v1.state: "drainin" is none of registered, warming, active, draining, '
+            'retired; did you mean "draining"?',
+        ),
+        (with_version("state: 1"), "versions.v1.state: "),
+        (
+            with_version(f"deprecation: {{since: {'x' * 41}}}"),
+            "versions.v1.deprecation.since: text of at most 40 characters is expected, not ",
+        ),
+        (
             with_version("timeouts: {first_byte: 1}"),
             'unknown field "first_byte"; did you mean "first_byte_s"?',
         ),
@@ -347,7 +358,7 @@ VALUES: st.SearchStrategy[JSON] = st.recursive(
 
 
 def judged(raw: bytes) -> None:
-    """Read, judge and warn of a document: it is good, or refused with places."""
+    """Read, judge and warn of a document: it can be compiled, or is refused with places."""
     try:
         policy = load(raw, source="doc")
     except PolicyError as error:
@@ -361,7 +372,8 @@ def judged(raw: bytes) -> None:
             assert one.column >= 1
     else:
         assert load(encode(policy), source="doc") == policy
-        assert locate(raw, warnings(policy)) is not None
+        assert all(one.line is not None for one in locate(raw, warnings(policy)))
+        compile_snapshot(policy, {}, {})
 
 
 @st.composite
@@ -474,7 +486,7 @@ def test_json_that_no_reader_agrees_on_is_refused_with_a_place(raw: bytes) -> No
 def test_a_number_out_of_range_is_told_with_its_place() -> None:
     (problem,) = refused(with_rule('{"id":"r","when":{"claim.n":1e999},"serve":"v1"}'))
 
-    assert str(problem) == "doc:1:87: rules[0].when: number out of range"
+    assert str(problem) == 'doc:1:98: rules[0].when["claim.n"]: number out of range'
 
 
 def test_a_key_as_long_as_a_document_is_told_in_short() -> None:

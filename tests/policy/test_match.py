@@ -251,3 +251,14 @@ def test_a_caller_is_matched_by_the_segments_it_is_in() -> None:
 def test_an_operator_that_does_not_fit_is_refused(matcher: Matcher) -> None:
     with pytest.raises(ValueError, match=r".+"):
         compile_matcher(matcher)
+
+
+def test_what_was_read_of_a_head_is_told_again() -> None:
+    head = make_head(b"/a%2Fb?c", headers=((b"X-One", b"1"), (b"x-one", b"2"), (b"X-On", b"3")))
+
+    for _ in range(2):
+        assert head.header(b"x-one") == b"1, 2"
+        assert head.header(b"x-on") == b"3"
+        assert head.header(b"x-o") is None
+        assert compile_matcher({"path": "/a/b"})(caller(), head)
+        assert not compile_matcher({"path": Operators(prefix="/a%")})(caller(), head)

@@ -64,19 +64,6 @@ def test_what_is_not_there_has_the_place_of_what_is_around_it() -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ('{"a": 1, "b": {"a": 2}}', None),
-        ('{"a": 1,\n "a": 2}', (2, 2)),
-        ('{"a": {"b": 1, "b": 2}, "c": 1, "c": 2}', (1, 33)),
-        ('[{"x": [{"k": 1, "\\u006b": 2}]}]', (1, 18)),
-    ],
-)
-def test_a_twin_key_is_found_as_json_reads_it(text: str, place: places.Place | None) -> None:
-    assert places.twin(text) == place
-
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
         ("[[[[1]]]]", (1, 4)),
         ('{"[[[[": [\n[[1]]]}', (2, 2)),
         ("[[],[],[],[[]]]", (1, 16)),

@@ -68,7 +68,7 @@ UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
 REQUESTS = st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(policies(), PINS, KILLS, UNREADY, REQUESTS)
 def test_the_resolver_is_a_plain_reading_of_the_document(
     policy: Policy,
@@ -80,7 +80,10 @@ def test_the_resolver_is_a_plain_reading_of_the_document(
     snapshot = compile_snapshot(policy, pins, kills, unready)
     reading = PlainReading(policy, pins, kills, unready)
 
-    for identity, head in (*requests, *requests):  # twice: what is remembered must be right too
+    those, theirs = zip(*requests, strict=True)
+    turned = zip(those, (*theirs[1:], theirs[0]), strict=True)
+    # Again, and with the heads of others: what is remembered must be right, too.
+    for identity, head in (*requests, *requests, *turned):
         decision = resolve(snapshot, identity, head)
         assert replace(decision, detail="") == reading.decide(identity, head)
         assert bool(decision.detail) == (decision.refusal is not None)
@@ -378,6 +381,27 @@ def test_entitlement_follows_the_claims_of_each_identity() -> None:
     for _ in range(3):
         assert resolve(snapshot, caller(claims={"plan": "gold"}), HEAD).version == "v1"
         assert resolve(snapshot, caller(claims={"plan": "tin"}), HEAD).version == ""
+
+
+def test_entitlement_follows_each_request_of_an_identity() -> None:
+    by_header = replace(version(), allow=({"header.x-beta": True},))
+    snapshot = snapshot_of(make_policy(versions={"v1": by_header}))
+    identity, beta = caller(), make_head(headers=((b"X-Beta", b"true"),))
+
+    served = [resolve(snapshot, identity, head).version for head in (HEAD, beta, HEAD, beta)]
+
+    assert served == ["", "v1", "", "v1"]
+
+
+def test_whether_a_caller_is_entitled_to_nothing_is_found_for_each_caller() -> None:
+    gold = replace(version(), allow=({"claim.plan": "gold"},))
+    snapshot = snapshot_of(make_policy(versions={"v1": gold}, default=None))
+
+    refused = [
+        resolve(snapshot, caller(claims={"plan": plan}), HEAD).refusal for plan in ("tin", "gold")
+    ]
+
+    assert refused == [Code.TENANT_DENIED, Code.NO_ELIGIBLE_VERSION]
 
 
 def test_a_refused_request_has_no_shadows() -> None:

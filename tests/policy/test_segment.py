@@ -37,6 +37,13 @@ def test_any_matcher_of_when_is_enough() -> None:
     assert not staff.test(caller(), HEAD)
 
 
+def test_membership_by_a_header_follows_each_request_of_an_identity() -> None:
+    beta = compile_segments({"beta": Segment(when=({"header.x-beta": True},))})["beta"]
+    identity, asking = caller(), make_head(headers=((b"X-Beta", b"true"),))
+
+    assert [beta.test(identity, head) for head in (HEAD, asking, HEAD)] == [False, True, False]
+
+
 def test_a_caller_without_a_tenant_is_in_no_list() -> None:
     listed = compile_segments({"one": Segment(include=("",)), "two": Segment(exclude=("",))})
 

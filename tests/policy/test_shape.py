@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.policy.codec import load
-from sidecar.policy.problem import MAX_PROBLEMS, PolicyError
-from sidecar.policy.shape import misfits, suggestion
+from sidecar.policy.problem import MAX_PROBLEMS
+from sidecar.policy.shape import MisfitsError, shaping, suggestion
+from sidecar.policy.steps import finish
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -28,20 +27,20 @@ def wrong(count: int) -> dict[str, JSON]:
     return {"model": "m", "versions": {"v1": {"endpoints": ["http://h:1"]}}, "rules": rules}
 
 
-def calls_to_refuse(raw: bytes) -> int:
-    """Count the calls of functions until a document is refused."""
+def calls_to_refuse(value: JSON) -> int:
+    """Count the calls of functions until plain values are refused."""
     count = 0
 
     def note(_frame: FrameType, event: str, _argument: object) -> None:
         nonlocal count
         count += event in {"call", "c_call"}
 
-    with pytest.raises(PolicyError):
-        load(raw, source="warm")
+    with pytest.raises(MisfitsError):
+        finish(shaping(value))
     sys.setprofile(note)
     try:
-        load(raw, source="doc")
-    except PolicyError:
+        finish(shaping(value))
+    except MisfitsError:
         pass
     finally:
         sys.setprofile(None)
@@ -49,13 +48,14 @@ def calls_to_refuse(raw: bytes) -> int:
 
 
 def test_a_mistake_repeated_without_end_is_walked_no_further_than_it_is_told() -> None:
-    assert len(list(misfits(wrong(16_000)))) == MAX_PROBLEMS + 1
+    with pytest.raises(MisfitsError) as caught:
+        finish(shaping(wrong(16_000)))
+
+    assert len(caught.value.findings) == MAX_PROBLEMS + 1
 
 
 def test_a_large_document_costs_no_more_calls_to_refuse_than_a_small_one() -> None:
-    small, large = (json.dumps(wrong(count)).encode() for count in (200, 12_000))
-
-    assert calls_to_refuse(large) < 1.1 * calls_to_refuse(small)
+    assert calls_to_refuse(wrong(12_000)) < 1.1 * calls_to_refuse(wrong(200))
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sidecar.model.decision import Cause, Rejected
-from sidecar.model.policy import Policy, Rule, Shadow, Split
+from sidecar.model.policy import Operators, Policy, Rule, Segment, Shadow, Split
+from sidecar.policy.compiled import compiling
 from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.ruleset import PORTION
 from sidecar.policy.snapshot import compile_snapshot
 from tests.policy.examples import caller, make_head, make_policy
 from tests.policy.policies import VERSIONS, callers, heads, policies
@@ -88,6 +92,57 @@ def test_a_label_means_its_version_wherever_one_is_named() -> None:
     decision = resolve(snapshot, caller("four"), HEAD)
     assert shadows_for(snapshot, caller("four"), HEAD, decision) == (Shadow(version="v2"),)
     assert shadows_for(snapshot, caller("one"), HEAD, resolve(snapshot, caller("one"), HEAD)) == ()
+
+
+def test_a_label_hides_no_version_of_its_name() -> None:
+    policy = Policy(
+        model="tumor", versions=make_policy().versions, labels={"v2": "v1"}, default="v2"
+    )
+
+    assert resolve(compile_snapshot(policy, {}, {}), caller(), HEAD).version == "v2"
+
+
+def test_a_big_document_is_compiled_in_small_steps() -> None:
+    rules = [Rule(id=f"t{n}", when={"tenant": f"t{n}"}, serve="v2") for n in range(500)]
+    rules += [Rule(id=f"a{n}", when={"app": f"a{n}"}, serve="v2") for n in range(500)]
+    rules += [Rule(id=f"s{n}", when={"segment": f"s{n}"}, serve="v3") for n in range(500)]
+    policy = Policy(
+        model="tumor",
+        versions=make_policy().versions,
+        segments={f"s{n}": Segment(include=(f"x{n}",)) for n in range(500)},
+        rules=tuple(rules),
+        default="v1",
+    )
+
+    pauses = sum(1 for _ in compiling(policy))
+
+    assert pauses > (3 * 500 + 500) / PORTION
+
+
+def test_nothing_compiled_refers_to_itself() -> None:
+    # Counting references has to be what frees it: the collector does not look at policies.
+    policy = Policy(
+        model="tumor",
+        versions={"v1": replace(make_policy().versions["v1"], allow=({"app": "a"}, {}))},
+        segments={"beta": Segment(include=("acme",), when=({"claim.plan": "gold"},))},
+        rules=(
+            Rule(id="a", when={"segment": "beta", "app": Operators(prefix="b")}, serve="v1"),
+            Rule(id="b", when={"header.x": Operators(semver=">1")}, split=Split(arms={"v1": 1})),
+        ),
+        shadows=(Shadow(version="v1", percent=50),),
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        snapshot = compile_snapshot(policy, {}, {})
+        resolve(snapshot, caller(app="b"), HEAD)
+        resolve(snapshot.with_health({"v1": "why"}, frozenset()), caller(), HEAD)
+        del snapshot
+        left = gc.collect()
+    finally:
+        gc.enable()
+
+    assert left == 0
 
 
 def test_a_kill_by_label_switches_its_version_off() -> None:

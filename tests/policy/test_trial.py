@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from itertools import starmap
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sidecar.model.policy import Policy, Rule, Split
 from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.trial import Share, shares
 from tests.policy.examples import caller, make_head, make_policy
+from tests.policy.policies import SLOW, callers, heads, policies
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import Identity
+    from sidecar.model.request import RequestHead
 
 GLOBEX = Rule(id="globex", when={"tenant": "tenant-7"}, serve="v3")
 
@@ -64,3 +72,15 @@ def test_an_arm_that_nobody_got_is_told_too() -> None:
 
     assert found["v2 SPLIT:rare"].expected == pytest.approx(0.001)
     assert found["v2 SPLIT:rare"].requests == 0
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@given(policies(), st.lists(st.tuples(callers(), heads()), min_size=1, max_size=8))
+def test_whatever_is_observed_was_to_be_expected(
+    policy: Policy, requests: list[tuple[Identity, RequestHead]]
+) -> None:
+    found = shares(compile_snapshot(policy, {}, {}), requests)
+
+    assert sum(one.requests for one in found) == len(requests)
+    assert sum(one.expected for one in found) == pytest.approx(1)
+    assert all(one.expected > 0 and one.low <= one.expected <= one.high + 1e-9 for one in found)

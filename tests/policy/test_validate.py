@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec import structs
 
 from sidecar.model.policy import (
@@ -193,6 +194,8 @@ def test_a_rule_has_one_outcome_that_can_be_reached(rule: Rule, words: str) -> N
         ("tenant", Operators(prefix=""), "empty prefix"),
         ("tenant", Operators(suffix=""), "empty suffix"),
         ("path", Operators(regex="("), "bad regex"),
+        ("path", Operators(regex="[[a]"), "bad regex: Possible nested set"),
+        ("path", Operators(regex="[a&&b]"), "bad regex: Possible set intersection"),
         ("path", Operators(regex="a{4294967296}"), "bad regex"),
         ("path", Operators(regex="(" * 900), "bad regex"),
         ("path", Operators(regex="a" * 1001), "longer than 1000"),
@@ -486,6 +489,13 @@ def test_any_number_of_segments_that_ask_for_all_are_refused_at_once() -> None:
     assert len(found(segmented(**{f"s{n}": some for n in range(20_000)}))) == 101
 
 
+def test_circles_of_all_with_all_are_refused_at_once() -> None:
+    names = tuple(f"s{n}" for n in range(400))
+    every = Segment(when=({"segment": names},))
+
+    assert len(found(segmented(**dict.fromkeys(names, every)))) == 101
+
+
 def test_segments_are_named_at_most_sixteen_deep() -> None:
     def chain(length: int) -> Policy:
         rest = {
@@ -730,7 +740,9 @@ def test_a_rule_that_is_never_reached_answers_nobody(
 ) -> None:
     decision = resolve(compile_snapshot(policy, {}, {}), identity, head)
 
-    unreached = {policy.rules[n].id for n, _ in reach.unreached(policy)}
+    unreached = {
+        rule.id for rule, why in zip(policy.rules, reach.judged(policy), strict=True) if why
+    }
     assert decision.reason.partition(":")[2] not in unreached
 
 
@@ -741,3 +753,77 @@ def test_an_endpoint_outside_of_the_allow_list_is_refused() -> None:
         'versions.v1.endpoints[1]: "http://b:1": not one of the hosts and networks '
         "of the setting endpoints.allow"
     ]
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(policies(), callers(), heads())
+def test_a_version_that_is_told_to_serve_nobody_serves_those_alone_who_ask(
+    policy: Policy, identity: Identity, head: RequestHead
+) -> None:
+    decision = resolve(compile_snapshot(policy, {}, {}), identity, head)
+
+    if decision.version and decision.reason != "EXPLICIT":
+        assert reach.bar(policy, decision.version) == ""
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(policies(), callers(), heads())
+def test_where_rules_answer_everybody_nobody_is_left_to_the_default(
+    policy: Policy, identity: Identity, head: RequestHead
+) -> None:
+    decision = resolve(compile_snapshot(policy, {}, {}), identity, head)
+
+    if reach.answers_everybody(policy):
+        assert decision.reason not in {"DEFAULT", "DENIED:no-default"}
+
+
+@pytest.mark.parametrize(
+    "regex", ["(a+)+", "(?:a*b?)*", "x([a-z]+|y){2,}", r"(\w+\s?)*", r"(\)+)+"]
+)
+def test_a_regex_that_may_take_for_ever_is_warned_of(regex: str) -> None:
+    slow: Matcher = {"path": Operators(regex=regex)}
+    version = Version(endpoints=ENDPOINTS, allow=(slow,), deny=(slow,), accepts=(slow,))
+    policy = structs.replace(
+        make_policy(Rule(id="r", when=slow, serve="v1"), versions=serving(v2=version)),
+        segments={"s": Segment(when=(slow,))},
+    )
+
+    assert [one.split(": ")[0] for one in odd(policy)] == [
+        "versions.v2.allow[0].path.regex",
+        "versions.v2.deny[0].path.regex",
+        "versions.v2.accepts[0].path.regex",
+        "segments.s.when[0].path.regex",
+        "rules[0].when.path.regex",
+    ]
+
+
+@pytest.mark.parametrize(
+    "regex", ["a+b+", "(a+)", "(ab)+", "([+*])+", "(a+){2}", r"(\+)+", "[(a+)]+", "(a|b)*c+"]
+)
+def test_a_regex_that_ends_soon_is_not_warned_of(regex: str) -> None:
+    policy = make_policy(Rule(id="r", when={"path": Operators(regex=regex)}, serve="v1"))
+
+    assert odd(policy) == []
+
+
+MOMENTS = st.from_regex(
+    r"20\d\d-[01]\d-[0-3]\dT\d\d:\d\d:\d\d(\.\d)?(Z|[+-]\d\d:\d\d)", fullmatch=True
+)
+ODD_OPERATORS = st.builds(
+    Operators,
+    regex=st.none() | st.text("(a+*[)]{1,}\\?:|^$", max_size=8),
+    gte=st.none() | st.integers() | st.floats(),
+    semver=st.none() | st.text("<>=^~ .x*|-v01", max_size=8),
+    cidr=st.none() | st.lists(st.text("01:./af%", max_size=9) | st.just("10.0.0.0/8")).map(tuple),
+    from_=st.none() | MOMENTS,
+    until=st.none() | MOMENTS,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(("time", "header.x-a", "claim.a", "tenant", "segment")), ODD_OPERATORS)
+def test_whatever_operators_are_valid_can_be_compiled(attribute: str, condition: Operators) -> None:
+    policy = make_policy(Rule(id="r", when={attribute: condition}, serve="v1"))
+
+    if not validate(policy):
+        compile_snapshot(policy, {}, {})

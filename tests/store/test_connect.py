@@ -25,11 +25,39 @@ async def test_a_store_opens_without_connecting(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis+sentinel://h/mymaster", "redis+cluster://h", "sentinel://h"]
+    "url",
+    [
+        "redis+sentinel://h/policies",
+        "rediss+sentinel://ann:s%40cret@h:26379,[::1]:26380/policies/3"
+        "?sentinel_username=sam&sentinel_password=x&ssl_cert_reqs=none",
+        "redis+cluster://h",
+        "rediss+cluster://:secret@h:7000,i:7001,j/?ssl_check_hostname=false",
+    ],
 )
-def test_sentinel_and_cluster_are_told_to_come_later(url: str) -> None:
-    with pytest.raises(ConfigError, match="not supported yet"):
+async def test_sentinels_and_clusters_open_without_connecting(url: str) -> None:
+    await open_store(url).close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://h",
+        "redis+sentinel://h/policies/x",
+        "redis+sentinel:///policies",
+        "redis+sentinel://h:port/policies",
+        "redis+sentinel://h,,i/policies",
+        "redis+sentinel://:secret/x@h/policies",
+        "redis+cluster://",
+        "redis+cluster://h/3",
+        "redis+cluster://:secret/x@h",
+        "sentinel://h/policies",
+    ],
+)
+def test_a_malformed_url_of_several_servers_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="redis:") as caught:
         open_store(url)
+
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

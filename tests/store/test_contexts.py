@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from sidecar.errors import StoreUnavailableError
 from sidecar.model.context import Context, ContextSettings
 from sidecar.model.decision import Decision
 from sidecar.store.contexts import ContextWriter
@@ -103,6 +104,17 @@ async def test_the_ring_is_bounded_in_age(redis_store: RedisStore, valkey: Valke
 
     assert await valkey.client.xlen(KEY) == 2
     assert 0 < await valkey.client.ttl(KEY) <= 60
+
+
+async def test_a_key_of_another_type_is_told_and_left_alone(
+    redis_store: RedisStore, valkey: Valkey
+) -> None:
+    await valkey.client.set(KEY, "mine")
+
+    with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
+        await redis_store.add_contexts("tumor", (context(1),), SETTINGS)
+
+    assert await valkey.client.get(KEY) == b"mine"
 
 
 async def test_what_is_no_context_is_left_out(redis_store: RedisStore, valkey: Valkey) -> None:

@@ -191,27 +191,24 @@ def test_replace_by_the_same_changes_no_snapshot(live: LivePolicies, changes: li
     assert changes == []
 
 
-def test_replace_yields_between_portions_of_many_pins(live: LivePolicies) -> None:
+def test_replacing_touches_no_pin_and_yields_between_portions_of_many(live: LivePolicies) -> None:
     many = {f"t{n}": "v1" for n in range(5_000)}
+    for tenant, version in many.items():
+        live.put_pin("fraud", tenant, version)
 
-    steps = sum(1 for _ in live.replacing(Contents({"fraud": document()}, {"fraud": many})))
+    steps = sum(1 for _ in live.replacing(Contents({"fraud": document()})))
 
     assert steps >= 5
     assert live.snapshots["fraud"].pins == many
 
 
 def test_a_change_between_the_steps_of_a_replacement_stands(live: LivePolicies) -> None:
-    contents = Contents(
-        policies={"fraud": document()},
-        pins={"fraud": {f"t{n}": "v1" for n in range(3_000)}},
-    )
+    contents = Contents(policies={"fraud": document()}, kills={"new": {"": "off"}})
     steps = live.replacing(contents)
     next(steps)
 
+    live.put(PinKey("fraud", "acme"), b"v2")
     for key, value in (
-        (PinKey("fraud", "t2999"), b"v2"),
-        (PinKey("fraud", "t2998"), None),
-        (PinKey("fraud", "new"), b"v2"),
         (PolicyKey("fraud"), document(default="v2")),
         (PolicyKey("tumor"), document("tumor")),
     ):
@@ -221,10 +218,22 @@ def test_a_change_between_the_steps_of_a_replacement_stands(live: LivePolicies) 
 
     assert default_of(live) == "v2"
     assert default_of(live, "tumor") == "v1"
-    assert pin_of(live, "t2999") == "v2"
-    assert pin_of(live, "t2998") is None
-    assert pin_of(live, "new") == "v2"
-    assert pin_of(live, "t0") == "v1"
+    assert pin_of(live, "acme") == "v2"
+
+
+def test_pins_are_told_in_portions_and_share_the_text_of_a_version(live: LivePolicies) -> None:
+    for n in range(2_500):
+        live.put(PinKey("fraud", f"t{n}"), b"v1")
+    live.put(PinKey("tumor", "acme"), b"v2")
+
+    portions = list(live.pinned(1_000))
+
+    assert max(map(len, portions)) <= 1_000
+    told = [pin for portion in portions for pin in portion]
+    assert len(told) == len(set(told)) == 2_501
+    assert all(map(live.has_pin, told))
+    assert not live.has_pin(PinKey("tumor", "t1"))
+    assert len(set(map(id, live.snapshots["fraud"].pins.values()))) == 1
 
 
 def test_a_document_that_points_outside_of_the_allow_list_never_serves() -> None:

@@ -137,37 +137,6 @@ async def test_a_broken_document_touches_no_other_model_and_stays_out_of_history
     assert await _revisions(redis_store) == []
 
 
-async def test_a_flushed_store_keeps_the_last_good_and_marks_it_stale(
-    valkey: Valkey, redis_store: RedisStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with watching(redis_store) as live:
-        await redis_store.commit(policy(), expected=None, actor="ann", comment="")
-        await eventually(lambda: default_of(live) == "v1")
-
-        with caplog.at_level(logging.ERROR, "sidecar.store"):
-            await valkey.client.flushall()
-            await eventually(lambda: live.is_stale)
-
-        assert default_of(live) == "v1"
-        assert any("store is empty" in record.message for record in caplog.records)
-
-
-async def test_a_restored_store_heals_by_the_next_reload(valkey: Valkey) -> None:
-    store = RedisStore(valkey.url, timing=QUICK_RELOAD)
-    await valkey.client.set("rmv:policy:fraud", document())
-    await valkey.client.set("rmv:policy:lost", document("lost"))
-    async with watching(store) as live:
-        await valkey.client.flushall()
-        await eventually(lambda: live.is_stale)
-
-        await valkey.client.set("rmv:policy:fraud", document(default="v2"))
-
-        await eventually(lambda: not live.is_stale)
-        assert default_of(live) == "v2"
-        await eventually(lambda: set(live.snapshots) == {"fraud"})
-    await store.close()
-
-
 async def test_a_reload_mends_what_no_push_told(valkey: Valkey) -> None:
     store = RedisStore(valkey.url, timing=QUICK_RELOAD)
     await valkey.client.set("rmv:policy:fraud", document())

@@ -1,0 +1,208 @@
+"""Large documents are read, judged and refused in steps, with the outcome of small ones."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sidecar.policy import codec, document, pieces, shape
+from sidecar.policy.pieces import WINDOW, FlawError
+from sidecar.policy.problem import MAX_PROBLEMS, PolicyError
+from sidecar.policy.shape import FEW
+from sidecar.policy.steps import Steps, finish, letting_go
+from tests.policy.policies import policies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.model.identity import JSON
+    from sidecar.model.policy import Policy
+
+MANY = 3 * FEW
+
+
+def steps_of(steps: Steps[Policy]) -> tuple[int, Policy | PolicyError]:
+    """Return how many pauses some work made, and how it ended."""
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            made: Policy = end.value
+            return count, made
+        except PolicyError as error:
+            return count, error
+        count += 1
+
+
+def rules(count: int, **members: JSON) -> list[JSON]:
+    return [
+        {"id": f"r{n}", "when": {"tenant": f"t{n}"}, "serve": "v1", **members} for n in range(count)
+    ]
+
+
+def large(**members: JSON) -> bytes:
+    versions: JSON = {"v1": {"endpoints": ["http://127.0.0.1:9001"]}}
+    return json.dumps(
+        {"model": "m", "versions": versions, "rules": rules(MANY), **members}
+    ).encode()
+
+
+GOOD = large()
+MATCHERS: list[JSON] = [{"tenant": f"t{n}"} for n in range(MANY)]
+ENDPOINTS: JSON = ["http://127.0.0.1:9001"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        GOOD,
+        large(rules=rules(MANY, servee=1)),
+        large(rules=rules(MANY, serve="v9")),
+        large(versions={f"v{n}": {"endpoints": ENDPOINTS} for n in range(MANY)}),
+        large(versions={"v1": {"endpoints": ENDPOINTS, "allow": MATCHERS}}),
+        large(segments={f"s{n}": {"include": ["a"]} for n in range(MANY)}),
+        large(segments={"s": {"when": MATCHERS}}),
+        GOOD[:-5],  # read as YAML, before it is told that it is none
+        json.dumps(json.loads(GOOD), indent=1).encode(),
+        GOOD[:-1] + b',"model":"m"}',
+    ],
+)
+def test_whatever_a_large_document_is_the_loop_comes_round_many_times(raw: bytes) -> None:
+    count, _ = steps_of(codec.loading(raw, source="doc"))
+
+    assert count >= MANY
+
+
+def test_a_fault_of_a_large_document_keeps_its_place() -> None:
+    wrong = rules(MANY)
+    wrong[MANY - 1] = {"id": "r", "serve": "v9"}
+    lines = json.dumps({**json.loads(GOOD), "rules": wrong}, indent=0)
+
+    _, ended = steps_of(codec.loading(lines.encode(), source="doc"))
+
+    assert isinstance(ended, PolicyError)
+    at = lines[: lines.index('"v9"')].count("\n") + 1
+    assert str(ended) == f'doc:{at}:10: rules[{MANY - 1}].serve: unknown version "v9"'
+
+
+def test_a_document_that_is_wrong_everywhere_is_told_as_far_as_anybody_reads() -> None:
+    for raw in (large(rules=rules(MANY, servee=1)), large(rules=rules(MANY, serve="v9"))):
+        _, ended = steps_of(codec.loading(raw, source="doc"))
+
+        assert isinstance(ended, PolicyError)
+        assert len(ended.problems) == MAX_PROBLEMS + 1
+        assert ended.problems[-1].reason == "and more"
+
+
+@contextmanager
+def everything_is_large() -> Iterator[None]:
+    """Have the smallest document taken apart as far as it can be."""
+    with patch.object(pieces, "WINDOW", 8), patch.object(shape, "FEW", 0):
+        yield
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(policies(), st.integers(0, 2**16), st.integers(0, 12), st.text('{}[]:,"1v-', max_size=4))
+def test_a_document_in_steps_is_the_same_as_at_once_good_or_faulty(
+    policy: Policy, at: int, gone: int, put: str
+) -> None:
+    good = codec.encode(policy)
+    at %= len(good)
+
+    for raw in (good, good[:at] + put.encode() + good[at + gone :]):
+        _, at_once = steps_of(codec.loading(raw, source="doc"))
+        with everything_is_large():
+            _, in_steps = steps_of(codec.loading(raw, source="doc"))
+
+        assert type(in_steps) is type(at_once)
+        if not isinstance(at_once, PolicyError):
+            assert in_steps == at_once == msgspec.json.decode(raw, type=type(at_once))
+            continue
+        assert str(in_steps) == str(at_once)
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.just("long " * WINDOW)
+    | st.just(10**300)
+)
+VALUES: st.SearchStrategy[JSON] = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(VALUES, st.sampled_from([None, 0, 3, "\t"]), st.booleans(), st.integers(0, WINDOW))
+def test_json_in_pieces_is_what_json_reads_at_once(
+    value: JSON, indent: int | str | None, ensure_ascii: bool, blanks: int
+) -> None:
+    text = " " * blanks + json.dumps(value, indent=indent, ensure_ascii=ensure_ascii) + "\n"
+
+    read = finish(pieces.read(text))
+
+    assert read.value == value
+    assert type(read.value) is type(value)
+    for start, end in read.ends.items():
+        json.loads(text[start:end])  # each piece is a value of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "at"),
+    [
+        ('{"a": 1, "b": {"c": [0, {"d": 1,  "d": 2}]}}', ("b", "c", 1), 34),
+        ('{"a": 1, "\\u0061": 2}', (), 9),
+        ('[1, {"x": [1e999]}]', (1, "x", 0), 11),
+        (f"[{'1' * 5000}]", (0,), 1),
+    ],
+)
+@pytest.mark.parametrize("after", ["", " " * 2 * WINDOW])
+def test_what_readers_disagree_on_is_refused_where_it_stands(
+    text: str, path: tuple[str | int, ...], at: int, after: str
+) -> None:
+    with pytest.raises(FlawError) as caught:
+        finish(pieces.read(text + after))
+
+    assert (caught.value.path, caught.value.at) == (path, at)
+
+
+def test_aliases_of_yaml_are_values_each() -> None:
+    matchers = ", ".join(f"{{tenant: t{n}}}" for n in range(MANY))
+    text = (
+        f"model: m\nversions:\n"
+        f"  v1: {{endpoints: ['http://h:1'], allow: &x [{matchers}]}}\n"
+        f"  v2: {{endpoints: ['http://h:2'], deny: *x}}\n"
+    )
+
+    versions = codec.decode(text.encode(), source="doc").versions
+
+    assert versions["v1"].allow == versions["v2"].deny
+    assert len(versions["v2"].deny) == MANY
+
+
+def test_what_is_let_go_of_is_emptied_in_portions() -> None:
+    value: JSON = {"rules": [{} for _ in range(1_000)], "versions": {"v1": {}}, "model": "m"}
+
+    assert sum(1 for _ in letting_go(value)) == 11
+    assert value == {"rules": [], "versions": {}, "model": "m"}
+
+
+def test_flow_yaml_may_be_given_up_at_any_step() -> None:
+    steps = document.reading("{a: [1, 2, 3]}", "doc")
+    next(steps)
+
+    steps.close()  # as by a newer document; a generator that went on would raise

@@ -1,0 +1,238 @@
+"""Large documents come into force in slices: whatever changes meanwhile is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+from msgspec.structs import replace
+
+from sidecar.model.decision import Cause
+from sidecar.model.policy import Rule
+from sidecar.policy import codec
+from sidecar.policy.steps import finish
+from sidecar.runtime import slices
+from sidecar.runtime.slices import in_slices, lasting
+from sidecar.runtime.tasks import spawn, stop
+from sidecar.store.live import LARGE_BYTES, SMALL_BYTES, Contents, LivePolicies
+from sidecar.store.loader import Loader
+from tests.store.documents import default_of, document, eventually, policy, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.policy.steps import Steps
+    from sidecar.store.redis import RedisStore
+    from tests.support.valkey import Valkey
+
+RULES = 1_500
+
+
+def large(default: str = "v1", revision: int = 0, serve: str = "v1") -> bytes:
+    rules = tuple(
+        Rule(id=f"r{n}", when={"tenant": f"tenant-{n}"}, serve=serve) for n in range(RULES)
+    )
+    raw = codec.encode(replace(policy(default=default, revision=revision), rules=rules))
+    assert len(raw) > LARGE_BYTES > SMALL_BYTES
+    return raw
+
+
+def some(steps: Steps[bool], count: int) -> None:
+    """Do so many steps, which must not be the last ones."""
+    for _ in range(count):
+        next(steps)
+
+
+@pytest.fixture
+def changes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def live(changes: list[str]) -> LivePolicies:
+    made = LivePolicies(on_change=lambda model: changes.append(default_of(made, model) or "gone"))
+    assert made.put_policy("fraud", document())
+    changes.clear()
+    return made
+
+
+@pytest.fixture
+def every_step_is_a_slice() -> Iterator[None]:
+    with patch.object(slices, "SLICE_S", 0.0):
+        yield
+
+
+@pytest.mark.usefixtures("every_step_is_a_slice")
+async def test_the_loop_comes_round_many_times_before_a_large_document_serves(
+    live: LivePolicies,
+) -> None:
+    rounds = 0
+    taking = asyncio.ensure_future(in_slices(live.taking("fraud", large(default="v2"))))
+
+    while not taking.done():
+        rounds += default_of(live) == "v1"
+        await asyncio.sleep(0)
+
+    assert taking.result()
+    assert default_of(live) == "v2"
+    assert rounds > 3 * RULES  # read, shaped and judged one by one
+
+
+def test_a_document_that_was_overtaken_never_serves(live: LivePolicies, changes: list[str]) -> None:
+    steps = live.taking("fraud", large(default="v2"))
+    some(steps, RULES)
+
+    assert live.put_policy("fraud", document(default="v1", comment="newer"))
+
+    assert not finish(steps)
+    assert changes == ["v1"]
+    assert live.snapshots["fraud"].policy.comment == "newer"
+
+
+def test_a_document_that_goes_back_to_the_one_in_force_overtakes_too(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    steps = live.taking("fraud", large(default="v2"))
+    some(steps, RULES)
+
+    assert live.put_policy("fraud", document())
+
+    assert not finish(steps)
+    assert changes == []
+
+
+def test_a_model_that_is_removed_meanwhile_stays_removed(live: LivePolicies) -> None:
+    steps = live.taking("fraud", large())
+    some(steps, RULES)
+
+    live.put_policy("fraud", None)
+
+    assert not finish(steps)
+    assert live.snapshots == {}
+    assert live.put_policy("fraud", large())
+
+
+def test_kills_pins_and_health_of_meanwhile_hold_at_once_and_after(live: LivePolicies) -> None:
+    steps = live.taking("fraud", large(default="v2"))
+    some(steps, RULES)
+
+    live.put_kill("fraud", "v1", "bad")
+    live.set_unready("fraud", frozenset({"v2"}))
+    live.put_pin("fraud", "acme", "v2")
+    before = live.snapshots["fraud"]
+    assert finish(steps)
+    after = live.snapshots["fraud"]
+
+    for snapshot in (before, after):
+        assert snapshot.versions["v1"].out is Cause.KILLED
+        assert snapshot.versions["v2"].out is Cause.NOT_READY
+        assert snapshot.pins == {"acme": "v2"}
+    assert (before.policy.default, after.policy.default) == ("v1", "v2")
+
+
+def test_a_load_that_was_broken_off_is_begun_anew_when_it_is_seen_again(
+    live: LivePolicies,
+) -> None:
+    raw = large(default="v2")
+    steps = live.taking("fraud", raw)
+    some(steps, RULES)
+
+    steps.close()  # as by the loss of a connection
+
+    assert not live.is_taking("fraud")
+    assert live.put_policy("fraud", raw)
+    assert default_of(live) == "v2"
+
+
+def test_the_same_document_is_not_taken_twice_at_a_time(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    raw = large(default="v2")
+    steps = live.taking("fraud", raw)
+    some(steps, RULES)
+
+    assert not finish(live.taking("fraud", raw))
+    assert finish(steps)
+    assert changes == ["v2"]
+
+
+def test_a_replacement_takes_large_documents_in_steps(live: LivePolicies) -> None:
+    steps = live.replacing(Contents({"fraud": large(default="v2")}))
+
+    assert sum(1 for _ in steps) > 3 * RULES
+    assert default_of(live) == "v2"
+
+
+def test_a_large_document_with_a_fault_is_refused_and_the_last_good_one_serves(
+    live: LivePolicies,
+) -> None:
+    assert not finish(live.taking("fraud", large(serve="v9")))
+
+    assert default_of(live) == "v1"
+    assert live.faults["fraud"].count("\n") == 100
+    assert 'rules[0].serve: unknown version "v9"' in live.faults["fraud"]
+
+
+@pytest.mark.usefixtures("every_step_is_a_slice")
+async def test_of_large_documents_put_in_a_row_only_the_last_one_serves(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    taken: list[tuple[int, bool]] = []
+    loader = Loader(live, lambda _model, raw, serves: taken.append((len(raw), serves)))
+    running = spawn(loader.run(), name="loader under test")
+    first, second, last = (large("v2", 10**n) for n in (1, 3, 5))
+
+    loader.put("fraud", first)
+    for _ in range(RULES):
+        await asyncio.sleep(0)
+    loader.put("fraud", second)
+    loader.put("fraud", last)
+    await eventually(lambda: (len(last), True) in taken)
+    await stop(running)
+
+    assert changes == ["v2"]
+    assert live.snapshots["fraud"].revision == 10**5
+    assert taken == [(len(first), False), (len(last), True)]
+
+
+async def test_a_small_document_serves_before_put_returns_and_overtakes_a_large_one(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    loader = Loader(live, lambda *_: None)
+    running = spawn(loader.run(), name="loader under test")
+
+    loader.put("fraud", large())
+    loader.put("fraud", document(default="v2"))
+
+    assert default_of(live) == "v2"
+    await asyncio.sleep(0)
+    await stop(running)
+    assert changes == ["v2"]
+
+
+async def test_a_large_edit_and_a_kill_behind_it_come_into_force(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    await valkey.client.set("rmv:policy:fraud", document())
+    async with watching(redis_store) as live:
+        await valkey.client.set("rmv:policy:fraud", large(default="v2"))
+        await valkey.client.set("rmv:kill:fraud:v1", "bad")
+        await eventually(lambda: live.snapshots["fraud"].kills == {"v1": "bad"})
+
+        await eventually(lambda: default_of(live) == "v2" and len(live.snapshots) == 1)
+        assert live.snapshots["fraud"].versions["v1"].out is Cause.KILLED
+        await eventually(lambda: live.snapshots["fraud"].revision == 1)  # adopted
+
+
+def test_the_collector_rests_until_all_that_lasts_is_built() -> None:
+    assert gc.isenabled()
+    with lasting():
+        with lasting():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+
+    assert gc.isenabled()
+    gc.unfreeze()  # the other tests' garbage is garbage
