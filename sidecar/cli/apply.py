@@ -38,8 +38,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one model's policy, or would.
 
     `created`, `configured`, `unchanged`, `taken over` (the files say now what an edit said before
-    them), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the edits that
-    are no longer in force: `revision 4 by direct`.
+    them), `confirmed` (it stands there already, but sidecars decide by a newer revision that the
+    store has lost), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the
+    edits that are no longer in force: `revision 4 by direct`.
     """
 
     model: str
@@ -187,7 +188,9 @@ def _verb(one: Review) -> str:
         return "deleted"
     if one.raw is None:
         return "created"
-    return "configured" if one.changes or one.stored is None else "taken over"
+    if one.changes or one.stored is None:
+        return "configured"
+    return "confirmed" if one.is_behind else "taken over"
 
 
 def _stored(one: Review) -> str:

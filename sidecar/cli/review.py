@@ -29,7 +29,8 @@ class Review(NamedTuple):
     """One model: what is stored, what is wanted (None: nothing), and what lies between.
 
     `stored` is None also for a document that is not valid, which nobody can lose. `undone` are the
-    edits that would be lost, `editors` who made them.
+    edits that would be lost, `editors` who made them. `is_behind`: the store went back, and
+    sidecars refuse it, as they decide by a newer revision.
     """
 
     model: str
@@ -40,11 +41,14 @@ class Review(NamedTuple):
     undone: tuple[Change, ...] = ()
     editors: tuple[str, ...] = ()
     was_applied: bool = True
+    is_behind: bool = False
 
     @property
     def is_settled(self) -> bool:
-        """Whether the store says what the files say, and knows that they do."""
+        """Whether the store says what the files say, knows that they do, and is believed."""
         stored = self.stored
+        if self.is_behind:
+            return False
         return stored is not None and not self.changes and stored.applied == fingerprint(stored)
 
 
@@ -61,11 +65,19 @@ async def review(store: Store, model: str, wanted: Policy | None) -> Review:
         return Review(model, raw, None, wanted, diff(None, wanted))
     changes = diff(stored, wanted)
     if not changes:
-        return Review(model, raw, stored, wanted)
+        return Review(model, raw, stored, wanted, is_behind=await is_behind(store, stored))
     base, editors = await _since_applied(store, stored, codec.digest(raw))
     lost = undone(base, stored, wanted)
     return Review(
         model, raw, stored, wanted, changes, lost, editors if lost else (), base is not None
+    )
+
+
+async def is_behind(store: Store, stored: Policy) -> bool:
+    """Return whether a sidecar decides by a newer revision than a store that went back has."""
+    return any(
+        one.revisions.get(stored.model, 0) > stored.revision > 0
+        for one in await store.fleet(stored.model)
     )
 
 

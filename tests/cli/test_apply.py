@@ -96,6 +96,22 @@ def test_an_edit_that_the_files_contain_is_no_obstacle(
     assert ran.out == "tumor configured (revision 2)\n"
 
 
+def test_what_a_store_went_back_to_is_confirmed_as_newer_than_sidecars_have(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    prefix = os.environ["RMV_PREFIX"]
+    with Redis.from_url(valkey_url) as client:
+        client.hset(f"{prefix}:fleet:host:1", mapping={"sidecar": "host", "revision:tumor": "9"})
+        client.pexpire(f"{prefix}:fleet:host:1", 60_000)
+        client.zadd(f"{prefix}:fleet", {"host:1": 1})
+
+    confirmed = tumor("apply", "-f", write(tmp_path, tumor=POLICY))
+    again = tumor("apply", "-f", write(tmp_path, tumor=POLICY))
+
+    assert confirmed.out == "tumor confirmed (revision 10)\n"
+    assert again.out == "tumor unchanged (revision 10)\n"
+
+
 def test_files_that_say_what_an_edit_said_take_it_over(
     tumor: Rmv, valkey_url: str, tmp_path: Path
 ) -> None:
