@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
+from sidecar.errors import StoreUnavailableError
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
 from tests.store.documents import default_of, document, eventually, pin_of, watching
+from tests.support.certificates import write_certificate
 from tests.support.link import link_to
 from tests.support.servers import server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from sidecar.store.live import LivePolicies
     from tests.support.link import Link
@@ -75,6 +81,24 @@ async def test_a_slow_link_is_followed_and_not_stale() -> None:
         await eventually(lambda: pin_of(live, "acme") == "v2")
         await asyncio.sleep(0.5)  # several pings
         assert not live.is_stale
+
+
+async def test_tls_is_spoken_with_who_is_trusted_and_nobody_else(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with server() as one, link_to(one.port, tls) as link:
+        await one.client.set("rmv:policy:fraud", document())
+        trusting = RedisStore(f"{link.url}?ssl_ca_certs={certificate}")
+        async with watching(trusting) as live:
+            await one.client.set("rmv:pin:fraud:acme", "v2")
+            await eventually(lambda: pin_of(live, "acme") == "v2")
+        await trusting.close()
+
+        strict = RedisStore(link.url)
+        with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
+            await strict.models()
+        await strict.close()
 
 
 async def test_all_connections_killed_is_healed() -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 # What RESP3 client tracking sends: a null, or keys.
@@ -63,8 +64,8 @@ class Link:
 
 
 @asynccontextmanager
-async def link_to(port: int) -> AsyncIterator[Link]:
-    """Run a link to a port of the loopback."""
+async def link_to(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
+    """Run a link to a port of the loopback; `tls` is what its clients have to speak."""
     link = Link(port)
     running: set[asyncio.Task[None]] = set()
 
@@ -76,9 +77,9 @@ async def link_to(port: int) -> AsyncIterator[Link]:
             await link.pass_on(reader, writer)
         running.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     link.port = server.sockets[0].getsockname()[1]
-    link.url = f"redis://127.0.0.1:{link.port}"
+    link.url = f"redis{'s' if tls else ''}://127.0.0.1:{link.port}"
     try:
         yield link
     finally:
