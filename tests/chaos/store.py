@@ -164,6 +164,16 @@ async def black_hole(on: StoreStage, traffic: Traffic) -> None:
     await on.serve("v2")
 
 
+async def lose_reports(on: StoreStage, traffic: Traffic) -> None:
+    """The link to it passes everything but the reports of changes."""
+    on.link.is_deaf = True
+    await on.serve("v2")  # found by a connection that replaces the deaf one
+    await traffic.more(REQUESTS)
+    on.link.is_deaf = False
+    await on.serve("v1")
+    await on.shows("rmv_policies_stale", 0)
+
+
 async def corrupt(on: StoreStage, traffic: Traffic) -> None:
     """Its document is broken, then of another type, then far too large; then it is mended."""
     key = "rmv:policy:m"
@@ -191,5 +201,6 @@ STORE_FAULTS: Final = (
     StoreFault("older replica promoted", promote_an_older_replica),
     StoreFault("slow link to the store", slow),
     StoreFault("link to the store silent", black_hole),
+    StoreFault("link to the store deaf", lose_reports),
     StoreFault("documents corrupt, 10 MB", corrupt),
 )

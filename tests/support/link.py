@@ -37,7 +37,11 @@ class Link:
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:  # nobody is there, so nobody is here
+            writer.close()
+            return
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, back, is_answer=False))
