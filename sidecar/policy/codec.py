@@ -63,6 +63,9 @@ def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[
     policy = yield from _shaping(read, source)
     problems = yield from validating(policy, source, allowed)
     if problems:
+        rules = {"rules": list(policy.rules)}
+        del policy
+        yield from letting_go(rules)
         raise PolicyError((yield from _placing(read, problems)))
     return policy
 

@@ -157,12 +157,17 @@ class LivePolicies:
         finally:
             if self._taking.get(model) is raw:
                 self.give_up(model)
-        old = self._policies.get(model)
-        kept = {"rules": [] if old is None else list(old.rules)}
-        del old
+        kept = self._parts(model)
         is_in_force = self._bring_into_force(model, made)
         yield from letting_go(kept)
         return is_in_force
+
+    def _parts(self, model: str) -> dict[str, list[object]]:
+        """Return what the policy in force is made of, to be let go of when it no longer is."""
+        snapshot = self.snapshots.get(model)
+        if snapshot is None:
+            return {}
+        return {"rules": list(snapshot.policy.rules), "index": snapshot.compiled.rules.parts()}
 
     def give_up(self, model: str) -> None:
         """Have no document that is being taken for a model come into force."""
@@ -244,6 +249,13 @@ class LivePolicies:
             return
         _put(self._unready, model, versions or None)
         self._revise(model)
+
+    def set_lost(self, models: frozenset[str]) -> None:
+        """Say which models the store has lost; `on_change` is called for each that this is new of."""
+        changed = self.lost ^ models
+        self.lost = models
+        for model in sorted(changed):
+            self._changed(model)
 
     def absent(self, contents: Contents) -> set[str]:
         """Return the models that serve and have no document in `contents`."""
