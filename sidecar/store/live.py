@@ -251,7 +251,7 @@ class LivePolicies:
         self._revise(model)
 
     def set_lost(self, models: frozenset[str]) -> None:
-        """Say which models the store has lost; `on_change` is called for each that this is new of."""
+        """Say which models the store has lost; `on_change` is called for each that is news of."""
         changed = self.lost ^ models
         self.lost = models
         for model in sorted(changed):

@@ -202,7 +202,7 @@ class Watcher:
             )
         elif self._live.lost and not lost:
             _log.warning("store has its policies again")
-        self._live.lost = lost
+        self._live.set_lost(lost)
         self._live.is_stale = self._live.is_stale or bool(lost)
 
     async def _load(self, tracking: Tracking, image: Contents) -> bool:
