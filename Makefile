@@ -14,7 +14,7 @@ PARALLEL := -n auto --dist loadfile
 # What runs through compiled modules is tested in that form too.
 COMPILED_TESTS := tests/compiled $(wildcard tests/dataplane tests/identity tests/policy tests/runtime tests/telemetry tests/upstream tests/wire tests/test_decide.py)
 
-.PHONY: help demo test check format bench chaos compiled integration lock clean
+.PHONY: help demo test check format bench bench-policy chaos compiled integration lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
@@ -44,6 +44,10 @@ bench: $(VENV)/.bench $(VENV)/.compile  ## measure beside Envoy, HAProxy and ngi
 	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]  # 3: no C compiler; the subject then says that it is interpreted
 	$(BIN)/python -m tests.bench install
 	$(BIN)/python -m tests.bench run $(ARGS)
+
+bench-policy: $(VENV)/.development $(VENV)/.compile  ## measure what policies cost: decisions, swaps, a million pins, propagation, rollbacks (ARGS, e.g. "swaps pins")
+	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]
+	PYTHONPATH=$(COMPILED):$(CURDIR) $(BIN)/python -P -m tests.bench.policy $(ARGS)
 
 chaos: $(VENV)/.development  ## break a sidecar under load in every way, and count what it costs (ARGS, e.g. SIGHUP)
 	$(BIN)/python -m tests.chaos $(ARGS)
