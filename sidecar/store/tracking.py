@@ -12,7 +12,7 @@ from sidecar.policy.codec import MAX_DOCUMENT_BYTES
 from sidecar.store.client import CALL_TIMEOUT_S, FOREIGN_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -48,6 +48,9 @@ class Tracking(Protocol):
 
     async def has(self, key: str) -> bool:
         """Return whether a key exists, whatever its type."""
+
+    def is_alone(self, key: str, others: Iterable[str]) -> bool:
+        """Return whether `key` has a server of several for itself, without any of `others`."""
 
     async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that exist and are no string, although `values` gave None."""
@@ -125,6 +128,10 @@ class TrackingConnection:
     async def has(self, key: str) -> bool:
         """Return whether a key exists, whatever its type."""
         return await self.call("EXISTS", key) == 1
+
+    def is_alone(self, _key: str, _others: Iterable[str]) -> bool:
+        """Return whether `key` has a server of several for itself: there is but one."""
+        return False
 
     async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that exist and are no string, although `values` gave None."""

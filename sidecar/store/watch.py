@@ -182,12 +182,18 @@ class Watcher:
         """Return the models that went without being deleted.
 
         Who deletes a model by its key leaves its history; who flushes or loses a store does not.
-        What was lost once stays so until somebody writes it, wherever its history is.
+        In a cluster its history may lie elsewhere: there a primary without any document lost them.
+        What was lost once stays so until somebody writes it.
         """
         lost = []
+        present = [self._keys.policy(model) for model in image.policies]
         for model in sorted(self._live.absent(image)):
             is_known = self._is_flushed or model in self._live.lost
-            if is_known or not await tracking.has(self._keys.history(model)):
+            if (
+                is_known
+                or tracking.is_alone(self._keys.policy(model), present)
+                or not await tracking.has(self._keys.history(model))
+            ):
                 lost.append(model)
         self._is_flushed = False
         return lost
