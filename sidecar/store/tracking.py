@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sidecar.store.keys import Keys
 
 _PROBE_MS: Final = 10_000  # longer than two pings are apart
+_TURN: Final = 100  # commands sent, and replies read, at once: about a millisecond
 _PUSHED = object()  # what a read returns for a push, which the handler has taken
 
 
@@ -197,21 +198,24 @@ class TrackingConnection:
         return _list(await self.call("MGET", *keys), len(keys))
 
     async def _calls(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[object]:
-        """Return the replies to commands that are sent at once, None for a key of a wrong type."""
-        if not commands:
-            return []
-        packed = self._connection.pack_commands(commands)
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await self._connection.send_packed_command(packed, check_health=False)
+        """Return the replies to commands, None for a key of a wrong type."""
         replies: list[object] = []
-        for _ in commands:
-            try:
-                replies.append(await self._reply())
-            except ResponseError as e:
-                if not str(e).startswith("WRONGTYPE"):
-                    raise
-                replies.append(None)
+        for start in range(0, len(commands), _TURN):
+            portion = commands[start : start + _TURN]
+            packed = self._connection.pack_commands(portion)
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._connection.send_packed_command(packed, check_health=False)
+            replies += [await self._string_reply() for _ in portion]
+            await asyncio.sleep(0)  # what has arrived is read without a pause
         return replies
+
+    async def _string_reply(self) -> object:
+        try:
+            return await self._reply()
+        except ResponseError as e:
+            if not str(e).startswith("WRONGTYPE"):
+                raise
+            return None
 
     async def _reply(self) -> object:
         while True:

@@ -179,6 +179,20 @@ async def test_what_changed_while_the_store_was_away_is_told_when_it_is_back(
         assert one.revisions == {"fraud": 8}
 
 
+async def test_that_nothing_is_stale_any_more_is_told_before_the_next_beat(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BEAT_EVERY_S", 1000.0)
+    live = LivePolicies()
+    task = spawn(redis_store.beat(Pulse(Member("host-1", "a"), live)), name="heartbeat under test")
+    await told(redis_store, lambda found: [one.is_stale for one in found] == [True])
+
+    live.is_stale = False
+
+    await told(redis_store, lambda found: [one.is_stale for one in found] == [False])
+    await stop(task)
+
+
 async def test_who_is_killed_expires(valkey: Valkey, redis_store: RedisStore) -> None:
     async with beating(redis_store):
         (key,) = [key async for key in valkey.client.scan_iter("rmv:fleet:*")]
