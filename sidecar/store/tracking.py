@@ -10,6 +10,7 @@ from redis.exceptions import InvalidResponse, NoPermissionError, ReadOnlyError, 
 
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES
 from sidecar.store.client import CALL_TIMEOUT_S, FOREIGN_ERRORS
+from sidecar.store.document import NO_STRING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,7 +45,8 @@ class Tracking(Protocol):
     async def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of `keys`, None for one that is gone or is no string.
 
-        Of a document no more is read than tells that it is too large.
+        Of a document no more is read than tells that it is too large; one that is no string is
+        `NO_STRING`, which serves nobody and takes nothing away.
         """
 
     async def has(self, key: str) -> bool:
@@ -183,10 +185,8 @@ class TrackingConnection:
         empty = [key for key, value in zip(keys, found, strict=True) if value == b""]
         there = await self._calls([("EXISTS", key) for key in empty])
         gone = {key for key, number in zip(empty, there, strict=True) if number == 0}
-        return [
-            value if isinstance(value, bytes) and key not in gone else None
-            for key, value in zip(keys, found, strict=True)
-        ]
+        values = [value if isinstance(value, bytes) else NO_STRING for value in found]
+        return [None if key in gone else value for key, value in zip(keys, values, strict=True)]
 
     async def _strings(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:

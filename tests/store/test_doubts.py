@@ -161,10 +161,9 @@ async def test_keys_of_another_type_or_spelling_are_told_once_as_text(
     await valkey.client.sadd("rmv:kill:fraud:v1", "bad")
     async with watching(store) as live:
         await valkey.client.hset("rmv:pin:fraud:acme", "version", "v2")
-        await valkey.client.sadd("rmv:policy:tumor", "x")
         await valkey.client.set("rmv:policy:fr\u00e4ud", document())
         await valkey.client.set("rmv:pin:fraud:last", "v1")
-        await eventually(lambda: len(told(caplog)) >= 4)
+        await eventually(lambda: len(told(caplog)) >= 3)
         await eventually(lambda: pin_of(live, "last") == "v1")
     await store.close()
 
@@ -172,7 +171,6 @@ async def test_keys_of_another_type_or_spelling_are_told_once_as_text(
         ("rmv:kill:fraud:v1", "fraud", "not a string"),
         ("rmv:pin:fraud:acme", "fraud", "not a string"),
         ("rmv:policy:fr\u00e4ud", "", "no such spelling"),
-        ("rmv:policy:tumor", "tumor", "not a string"),
     ]
 
 
