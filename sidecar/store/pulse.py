@@ -85,7 +85,7 @@ class Pulse:
         for model, fault in live.faults.items():
             fields[FAULT + model] = fault[:_MAX_FAULT]
         for model in live.lost:
-            fields[FAULT + model] = "the store has lost it"
+            fields[FAULT + model] = "the store has lost it; the last known one serves"
         return fields
 
     def counters(self) -> dict[str, str]:
