@@ -22,13 +22,20 @@ from sidecar.policy.problem import PolicyError
 from sidecar.store.adoption import DIRECT
 from sidecar.store.base import HistoryEntry, Store
 
+_COLOURS: dict[tuple[bool, bool], output.Colour] = {
+    (True, False): "green",
+    (False, True): "red",
+    (False, False): "yellow",
+}
+"""By whether nothing was there before, and whether nothing is there after."""
+
 LOOK_BACK = 100  # revisions: further back than anybody leaves an edit lie
 
 
 class Review(NamedTuple):
     """One model: what is stored, what is wanted (None: nothing), and what lies between.
 
-    `stored` is None also for a document that is not valid, which nobody can lose. `undone` are the
+    `stored` is None also for a document that is not valid. `undone` are the
     edits that would be lost, `editors` who made them. `is_behind`: the store went back, and
     sidecars refuse it, as they decide by a newer revision.
     """
@@ -42,6 +49,15 @@ class Review(NamedTuple):
     editors: tuple[str, ...] = ()
     was_applied: bool = True
     is_behind: bool = False
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether somebody would miss what is stored: an edit, or a text that nobody replaces.
+
+        A document that is not valid is in no history. Files that describe its model repair it.
+        """
+        is_broken = self.raw is not None and self.stored is None
+        return bool(self.undone) or (is_broken and self.wanted is None)
 
     @property
     def is_settled(self) -> bool:
@@ -92,18 +108,18 @@ def decoded(raw: bytes) -> Policy | None:
 def show(changes: Iterable[Change], stream: TextIO) -> None:
     """Print changes for people, one a line."""
     for one in changes:
-        print("  " + spell(one, stream), file=stream)
+        colour = _COLOURS[one.before is None, one.after is None]
+        print("  " + output.paint(spell(one), colour, stream), file=stream)
 
 
-def spell(change: Change, stream: TextIO) -> str:
+def spell(change: Change) -> str:
     """Write a change as `~ default: "v1" -> "v2"`; `+` is new, `-` gone."""
-    where = change.spell()
+    where, before, after = change.spell(), _json(change.before), _json(change.after)
     if change.before is None:
-        return output.paint(f"+ {where}: {_json(change.after)}", "green", stream)
+        return output.plain(f"+ {where}: {after}")
     if change.after is None:
-        return output.paint(f"- {where}: {_json(change.before)}", "red", stream)
-    values = f"{_json(change.before)} -> {_json(change.after)}"
-    return output.paint(f"~ {where}: {values}", "yellow", stream)
+        return output.plain(f"- {where}: {before}")
+    return output.plain(f"~ {where}: {before} -> {after}")
 
 
 def as_json(changes: Iterable[Change]) -> list[dict[str, JSON]]:
@@ -152,4 +168,4 @@ def _is_applied(policy: Policy, actor: str) -> bool:
 
 def _named(entry: HistoryEntry) -> str:
     said = f" ({entry.comment})" if entry.comment else ""
-    return f"revision {entry.revision} by {entry.actor}{said}"
+    return output.plain(f"revision {entry.revision} by {entry.actor}{said}")

@@ -60,7 +60,7 @@ async def rollback(
         wanted = msgspec.structs.replace(said, applied=stored.applied if stored else "")
         now = await commit(store, wanted, raw, actor or user(), why)
     if not session.as_json:
-        print(_outcome(model, entry.revision, now, is_changed=bool(changes)))
+        output.say(_outcome(model, entry.revision, now, is_changed=bool(changes)))
         show(changes, sys.stdout)
     waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
     if session.as_json:
