@@ -19,7 +19,7 @@ from sidecar.policy.steps import finish, letting_go, unless
 from sidecar.runtime.slices import lasting
 from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
-from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION, Doubts
+from sidecar.store.doubts import NO_MODEL, NO_PINNED, NO_TENANT, NO_VERSION, Doubts
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class LivePolicies:
         yield from self._judge_all()
 
     def _judge_all(self) -> Iterator[None]:
-        """Look for pins and kills without effect, which a change of policy may have made."""
+        """Look for pins and kills that a change of policy may have made wrong."""
         self._judge_told()
         for model in self._kills:
             self._judge_kills(model)
@@ -341,7 +341,7 @@ class LivePolicies:
         self._judge(PinKey(model, tenant), version or "", is_set=version is not None)
 
     def _judge(self, key: PinKey | KillKey, version: str, *, is_set: bool) -> None:
-        """Tell of a pin or kill without effect; of nothing before everything has been read."""
+        """Tell of what cannot be followed; of nothing before everything has been read."""
         spelled = self._keys.spell(key)
         reason = self._doubt(key, version) if is_set and self.is_loaded else ""
         if reason:
@@ -358,7 +358,9 @@ class LivePolicies:
             return "" if has_document else NO_MODEL
         is_whole = isinstance(key, KillKey) and not version
         is_known = version in policy.versions or version in policy.labels
-        return "" if is_whole or is_known else NO_VERSION
+        if is_whole or is_known:
+            return ""
+        return NO_PINNED if isinstance(key, PinKey) else NO_VERSION
 
     def _pins_of(self, model: str) -> Pins:
         """Return the pins of a model; they are the same object as long as this lives."""

@@ -32,7 +32,7 @@ def _hear(caplog: pytest.LogCaptureFixture) -> None:
 
 def told(caplog: pytest.LogCaptureFixture) -> Told:
     """Return key, model and reason of every key that was told of."""
-    records = [vars(one) for one in caplog.records if one.message == "key has no effect"]
+    records = [vars(one) for one in caplog.records if one.message == "key cannot be followed"]
     return [(one["key"], one["model"], one["reason"]) for one in records]
 
 
@@ -69,7 +69,7 @@ def test_a_pin_or_kill_of_a_version_that_is_not_there_is_told_once(
     live.replace(contents)
 
     assert told(caplog) == [
-        ("rmv:pin:fraud:acme", "fraud", "no such version"),
+        ("rmv:pin:fraud:acme", "fraud", "no such version: the tenant is refused"),
         ("rmv:kill:fraud:v2 ", "fraud", "no such version"),
     ]
 
