@@ -16,7 +16,7 @@ COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests
 	tests/runtime/test_ids.py $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
 	$(patsubst %,tests/policy/test_%.py,bucket match resolver route ruleset segment snapshot sticky)
 
-.PHONY: help demo test check format bench chaos compiled integration lock clean
+.PHONY: help demo test check format bench bench-policy chaos compiled integration lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
@@ -46,6 +46,10 @@ bench: $(VENV)/.bench $(VENV)/.compile  ## measure beside Envoy, HAProxy and ngi
 	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]  # 3: no C compiler; the subject then says that it is interpreted
 	$(BIN)/python -m tests.bench install
 	$(BIN)/python -m tests.bench run $(ARGS)
+
+bench-policy: $(VENV)/.development $(VENV)/.compile  ## measure what policies cost: decisions, swaps, a million pins, propagation, rollbacks (ARGS, e.g. "swaps pins")
+	@$(BIN)/python hatch_build.py || [ $$? -eq 3 ]
+	PYTHONPATH=$(COMPILED):$(CURDIR) $(BIN)/python -P -m tests.bench.policy $(ARGS)
 
 chaos: $(VENV)/.development  ## break a sidecar under load in every way, and count what it costs (ARGS, e.g. SIGHUP)
 	$(BIN)/python -m tests.chaos $(ARGS)

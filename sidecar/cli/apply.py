@@ -27,6 +27,10 @@ from sidecar.store.base import Store
 DIFFERENT = 1
 TROUBLE = 2  # as diff(1): 1 is an answer
 
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete models that the folder does not have.")
+]
+
 app = commands()
 
 
@@ -38,8 +42,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one model's policy, or would.
 
     `created`, `configured`, `unchanged`, `taken over` (the files say now what an edit said before
-    them), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the edits that
-    are no longer in force: `revision 4 by direct`.
+    them), `confirmed` (it stands there already, but sidecars decide by a newer revision that the
+    store has lost), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the
+    edits that are no longer in force: `revision 4 by direct`.
     """
 
     model: str
@@ -60,9 +65,7 @@ async def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")
     ] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Delete models that the folder does not have.")
-    ] = False,
+    prune: Prune = False,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite edits that the files do not have.")
     ] = False,
@@ -75,9 +78,12 @@ async def apply(
     Nothing is committed either if somebody has edited a model in the store since the last apply,
     and the documents do not say the same: look, then --force, or bring the edit into the files.
     """
-    _check(file, prune=prune, force=force, keep_edits=keep_edits)
+    _check_prune(file, prune=prune)
+    if force and keep_edits:
+        msg = "--force overwrites edits, --keep-edits does not: give one of them"
+        raise typer.BadParameter(msg)
     reviews = await _reviews(session.store, _read(file, session), prune=prune)
-    edited = [] if force else [one for one in reviews if one.undone]
+    edited = [] if force else [one for one in reviews if one.is_loss]
     if edited and not keep_edits:
         raise _refusal(session, edited)
     outcomes: list[Outcome] = []
@@ -97,16 +103,17 @@ async def apply(
 @app.command("diff")
 @failing_with(TROUBLE)
 @with_store
-async def diff(session: Session, file: Files) -> None:
+async def diff(session: Session, *, file: Files, prune: Prune = False) -> None:
     """Tell what `rmv apply` would change. Exit status: 0 nothing, 1 something, 2 trouble."""
-    reviews = await _reviews(session.store, _read(file, session), prune=False)
-    different = [one for one in reviews if one.changes]
+    _check_prune(file, prune=prune)
+    reviews = await _reviews(session.store, _read(file, session), prune=prune)
+    different = [one for one in reviews if one.changes or one.is_loss]
     if session.as_json:
         output.emit([_planned(one) for one in different])
     for one in different if not session.as_json else ():
-        print(f"{one.model} ({_stored(one)})")
+        output.say(f"{one.model} ({_stored(one)})")
         show(one.changes, sys.stdout)
-        if one.undone:
+        if one.is_loss:
             output.warn(_edited(one))
     if different:
         raise typer.Exit(DIFFERENT)
@@ -125,12 +132,9 @@ async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -
     return await carry_out(store, found, actor, comment)
 
 
-def _check(file: Sequence[Path], *, prune: bool, force: bool, keep_edits: bool) -> None:
+def _check_prune(file: Sequence[Path], *, prune: bool) -> None:
     if prune and not any(path.is_dir() for path in file):
         msg = "--prune needs a folder: -f policies/ says that nothing else is wanted"
-        raise typer.BadParameter(msg)
-    if force and keep_edits:
-        msg = "--force overwrites edits, --keep-edits does not: give one of them"
         raise typer.BadParameter(msg)
 
 
@@ -187,13 +191,18 @@ def _verb(one: Review) -> str:
         return "deleted"
     if one.raw is None:
         return "created"
-    return "configured" if one.changes or one.stored is None else "taken over"
+    if one.changes or one.stored is None:
+        return "configured"
+    return "confirmed" if one.is_behind else "taken over"
 
 
 def _stored(one: Review) -> str:
     if one.stored is not None:
         return f"revision {one.stored.revision}"
-    return "new" if one.raw is None else "in the place of a document that is not valid"
+    if one.raw is None:
+        return "new"
+    where = "in the place of " if one.wanted else ""
+    return f"{where}a document that is not valid"
 
 
 def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:
@@ -202,7 +211,7 @@ def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:
     at = "dry run" if is_planned else f"revision {outcome.revision}"
     is_lost = outcome.replaced and outcome.outcome != "kept"
     replaced = f", replaces {outcome.replaced}" if is_lost else ""
-    print(f"{one.model} {outcome.outcome} ({at}{replaced})")
+    output.say(f"{one.model} {outcome.outcome} ({at}{replaced})")
     if is_planned and outcome.outcome != "kept":
         show(one.changes, sys.stdout)
 
@@ -222,6 +231,8 @@ def _refusal(session: Session, edited: Sequence[Review]) -> EditedError:
 
 def _edited(one: Review) -> str:
     """Say who edited a model since files last said what it is, and what they changed."""
+    if one.stored is None:
+        return f"{one.model} holds a document that is not valid, which deleting it would lose"
     how = "was edited since it was last applied" if one.was_applied else "was never applied"
     lines = [f"{one.model} {how}: {', '.join(one.editors)}"]
-    return "\n".join([*lines, *(f"  {spell(change, sys.stderr)}" for change in one.undone)])
+    return "\n".join([*lines, *(f"  {spell(change)}" for change in one.undone)])

@@ -30,13 +30,20 @@ class Read(NamedTuple):
 def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
     """Read the documents in files and folders; `-` is standard input. Problems are returned.
 
+    Folders are read with those below them.
+
     `allowed` is where endpoints may be.
     """
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
     for path in paths:
-        found = list(_files(path))
+        try:
+            found = list(_files(path))
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+            problems.append(Problem(error.filename or str(path), "", reason))
+            continue
         if not found:
             problems.append(
                 Problem(str(path), "", f"holds no {' or '.join(sorted(SUFFIXES))} file")
@@ -58,7 +65,13 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    yield from sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    for inner in sorted(path.iterdir()):
+        if inner.name.startswith("."):  # as what a volume of Kubernetes holds besides its files
+            continue
+        if inner.is_dir():
+            yield from _files(inner)
+        elif inner.suffix in SUFFIXES:
+            yield inner
 
 
 def _name(file: Path) -> str:

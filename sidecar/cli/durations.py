@@ -1,8 +1,9 @@
-"""Durations as operators write and read them: `30s`, `15m`, `1h`, `2d`."""
+"""Durations as operators write and read them: `30s`, `15m`, `1h`, `2d`; and moments."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 _UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:[0-9]+[dhms])+")
@@ -36,3 +37,12 @@ def spell(seconds: float) -> str:
         elif parts:
             break
     return "".join(parts[:2])
+
+
+def clock(at_s: float, timespec: str = "seconds") -> str:
+    """Write epoch seconds as `2026-11-23T13:00:00Z`; as the number if no calendar has that day."""
+    try:
+        moment = datetime.fromtimestamp(at_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{at_s:g}"
+    return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"

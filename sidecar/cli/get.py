@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import msgspec
 import typer
 import yaml
 
-from sidecar.cli import output
+from sidecar.cli import durations, output
 from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of, revision_of
 from sidecar.cli.names import Model, complete_model
 from sidecar.cli.options import commands
@@ -84,7 +83,7 @@ async def history(
         output.emit([{name: getattr(one, name) for name in fields} for one in entries])
         return
     rows = [
-        (str(one.revision), _spell(one.at_s), one.actor, one.digest[:12], one.comment)
+        (str(one.revision), durations.clock(one.at_s), one.actor, one.digest[:12], one.comment)
         for one in entries
     ]
     output.table(("REVISION", "AT", "ACTOR", "DIGEST", "COMMENT"), rows)
@@ -125,8 +124,7 @@ def _list(policies: Sequence[Policy]) -> None:
 
 def _as_yaml(policy: Policy) -> str:
     document = msgspec.to_builtins(policy)
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-
-
-def _spell(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if output.is_plain(text):
+        return text
+    return yaml.safe_dump(document, sort_keys=False)  # the same, with every odd character escaped

@@ -59,7 +59,7 @@ def init(
         output.emit({"written": [str(path) for path in files]})
         return
     for path in files:
-        print(f"wrote {path}")
+        output.say(f"wrote {path}")
     output.note(
         f"next: rmv serve --config {folder / CONFIG}\n"
         f"then: rmv apply --config {folder / CONFIG} -f {folder / POLICIES}"

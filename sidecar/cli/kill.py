@@ -49,7 +49,7 @@ async def kill(
         output.emit({"model": model, "version": version, "reason": reason, "ttl_s": ttl})
         return
     term = f" for {durations.spell(ttl)}" if ttl else ""
-    print(f"{_named(model, version)} is switched off{term}: {reason}")
+    output.say(f"{_named(model, version)} is switched off{term}: {reason}")
 
 
 @app.command("unkill")
@@ -66,7 +66,7 @@ async def unkill(session: Session, target: Target, version: Version = "") -> Non
     if session.as_json:
         output.emit({"model": model, "version": version, "reason": None})
         return
-    print(f"{_named(model, version)} is on again")
+    output.say(f"{_named(model, version)} is on again")
 
 
 def split(target: str, version: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What pins and kills of a store have no effect, and why, in the words of the sidecar's log."""
+"""What pins and kills of a store cannot be followed, and why, in the words of the sidecar's log."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from msgspec import structs
 
 from sidecar.model.identity import is_tenant
 from sidecar.store.base import Kill, Pin, Store
-from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION
+from sidecar.store.doubts import NO_MODEL, NO_PINNED, NO_TENANT, NO_VERSION
 
 Versions = Collection[str] | None
 """The versions of a policy; None when the stored document is invalid, so nothing is known."""
 
 
 async def marked_kills(store: Store, model: str, versions: Versions) -> tuple[Kill, ...]:
-    """Return the kills of a model, each that has no effect with the reason as its fault."""
+    """Return the kills of a model, each with why it cannot be followed as fault."""
     found = await store.kills(model)
     return tuple(
         structs.replace(one, fault=one.fault or (_fault(one.version, versions, is_kill=True)))
@@ -24,7 +24,7 @@ async def marked_kills(store: Store, model: str, versions: Versions) -> tuple[Ki
 
 
 async def marked_pins(store: Store, model: str, versions: Versions) -> AsyncIterator[Pin]:
-    """Iterate over the pins of a model, each that has no effect with the reason as its fault."""
+    """Iterate over the pins of a model, each with why it cannot be followed as fault."""
     async for one in store.pins(model):
         fault = one.fault or _fault(one.version, versions)
         if not is_tenant(one.tenant):
@@ -42,4 +42,6 @@ def _fault(version: str, versions: Versions, *, is_kill: bool = False) -> str:
         return ""
     if not versions:
         return NO_MODEL
-    return "" if is_kill and not version else NO_VERSION
+    if not is_kill:
+        return NO_PINNED
+    return NO_VERSION if version else ""

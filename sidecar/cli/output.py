@@ -1,8 +1,13 @@
-"""How commands speak: results to stdout, everything else to stderr, colour on terminals only."""
+"""How commands speak: results to stdout, everything else to stderr, colour on terminals only.
+
+What they tell was written by others: files, stores, requests. Nothing of it may steer the terminal
+that shows it, so every character that shows nothing itself is spelled out, here and nowhere else.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -13,6 +18,33 @@ import msgspec
 Colour = Literal["bold", "red", "green", "yellow"]
 _CODES: dict[Colour, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: an escape sequence begins with ESC or with 9B
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # text that is shown in another order
+    "\u2028\u2029\ud800-\udfff]"  # line ends; bytes of a name that are no UTF-8
+)
+_BETWEEN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+
+
+def plain(text: str) -> str:
+    """Return `text` on one line, each character that shows nothing itself as `\\x1b`."""
+    return _HIDDEN.sub(_spelled, text)
+
+
+def plain_lines(text: str) -> str:
+    """Return `text` as `plain` does, with its line ends."""
+    return _BETWEEN_LINES.sub(_spelled, text)
+
+
+def is_plain(text: str) -> bool:
+    """Return whether lines of text can be shown as they are."""
+    return _BETWEEN_LINES.search(text) is None
+
+
+def _spelled(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 -- a byte
+
 
 def paint(text: str, colour: Colour, stream: TextIO) -> str:
     """Return `text` coloured if `stream` is a terminal and NO_COLOR (no-color.org) is not set."""
@@ -21,24 +53,30 @@ def paint(text: str, colour: Colour, stream: TextIO) -> str:
     return f"\033[{_CODES[colour]}m{text}\033[0m"
 
 
+def say(text: str) -> None:
+    """Print lines of a result, for people."""
+    print(plain_lines(text))
+
+
 def complain(text: str) -> None:
     """Say on stderr what went wrong; the first line is the error itself."""
-    print(paint("error:", "red", sys.stderr), text, file=sys.stderr)
+    print(paint("error:", "red", sys.stderr), plain_lines(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
     """Say on stderr what should be known although the command goes on."""
-    print(paint("warning:", "yellow", sys.stderr), text, file=sys.stderr)
+    print(paint("warning:", "yellow", sys.stderr), plain_lines(text), file=sys.stderr)
 
 
 def note(text: str) -> None:
     """Say something on stderr that is not part of the result."""
-    print(text, file=sys.stderr)
+    print(plain_lines(text), file=sys.stderr)
 
 
 def emit(value: object) -> None:
     """Print a result as JSON, for programs."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    print(_BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))  # the same to JSON
 
 
 def table(
@@ -50,7 +88,7 @@ def table(
 
     `colours` are those of the rows; of all none, when they are not given.
     """
-    cells = [list(header), *([cell or "-" for cell in row] for row in rows)]
+    cells = [list(header), *([plain(cell) or "-" for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row, colour in zip_longest(cells, ("bold", *colours)):
         line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
@@ -59,7 +97,7 @@ def table(
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair a line; pairs without a value are left out."""
-    shown = [(name, value) for name, value in pairs if value]
+    shown = [(plain(name), plain(value)) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         print(f"{paint(f'{name:<{width}}', 'bold', sys.stdout)}  {value}")

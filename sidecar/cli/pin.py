@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from sidecar.cli import durations, output
 from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, versions_of
 from sidecar.cli.marks import marked_pins, spell
-from sidecar.cli.names import Model, Version
+from sidecar.cli.names import Model, Version, complete_model
 from sidecar.cli.options import Force, Tenant, Ttl, commands
+from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
-from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
+from sidecar.model.decision import Reason
+from sidecar.model.identity import MAX_TENANT_CHARS, Identity, is_tenant
+from sidecar.model.policy import Policy
+from sidecar.model.request import RequestHead
+from sidecar.policy.resolver import resolve
+from sidecar.runtime.clock import SystemClock
+from sidecar.store.base import Pin, Store
+from sidecar.store.keys import BadNameError
+
+MaybeModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="The model; default: all.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
 
 app = commands()
 
@@ -32,13 +52,28 @@ async def pin(
             f" around it, at most {MAX_TENANT_CHARS} characters"
         )
         raise typer.BadParameter(msg)
-    await expect_version(session.store, model, version, is_forced=force)
+    policy = await expect_version(session.store, model, version, is_forced=force)
     await session.store.set_pin(model, tenant, version, ttl_s=ttl)
+    if policy is not None:
+        await _warn(session.store, policy, tenant)
     if session.as_json:
         output.emit({"model": model, "tenant": tenant, "version": version, "ttl_s": ttl})
         return
     term = f" for {durations.spell(ttl)}" if ttl else ""
-    print(f"{model}: {tenant} is pinned to {version}{term}")
+    output.say(f"{model}: {tenant} is pinned to {version}{term}")
+
+
+async def _warn(store: Store, policy: Policy, tenant: str) -> None:
+    """Say so if the pin does not bring the tenant, of whom nothing else is known, its version."""
+    snapshot = await snapshot_of(store, policy, frozenset({tenant}))
+    head = RequestHead(b"POST", b"/", [])
+    head.at_s = SystemClock().now_s()
+    decision = resolve(snapshot, Identity(tenant), head)
+    if decision.refusal is not None:
+        detail = f" ({decision.detail})" if decision.detail else ""
+        output.warn(f"{tenant} is refused now: {decision.reason}{detail}")
+    elif decision.reason != Reason.PINNED.value:
+        output.warn(f"{tenant} gets {decision.version} now: {decision.reason}")
 
 
 @app.command("unpin")
@@ -51,27 +86,45 @@ async def unpin(session: Session, model: Model, tenant: Tenant) -> None:
     if session.as_json:
         output.emit({"model": model, "tenant": tenant, "version": None})
         return
-    print(f"{model}: {tenant} is no longer pinned")
+    output.say(f"{model}: {tenant} is no longer pinned")
 
 
 @app.command("pins")
 @with_store
-async def pins(session: Session, model: Model) -> None:
-    """List the pinned tenants of a model."""
-    versions = await versions_of(session.store, model)
-    marked = marked_pins(session.store, model, versions)
-    found = sorted([one async for one in marked], key=lambda one: one.tenant)
+async def pins(session: Session, model: MaybeModel = "") -> None:
+    """List the pinned tenants of a model, or of all."""
+    if not model:
+        await _all_pins(session)
+        return
+    found = await _pins(session.store, model)
     if not found:
         await expect_model(session.store, model)
     if session.as_json:
         output.emit(found)
         return
-    rows = [
-        (
-            one.tenant,
-            spell(one.version, one.fault),
-            durations.spell(one.ttl_s) if one.ttl_s else "",
-        )
-        for one in found
-    ]
-    output.table(("TENANT", "VERSION", "ENDS IN"), rows)
+    output.table(("TENANT", "VERSION", "ENDS IN"), map(_row, found))
+
+
+async def _all_pins(session: Session) -> None:
+    store = session.store
+    found = {model: await _pins(store, model) for model in await store.named_models()}
+    if session.as_json:
+        output.emit({model: listed for model, listed in found.items() if listed})
+        return
+    rows = [(model, *_row(one)) for model, listed in found.items() for one in listed]
+    output.table(("MODEL", "TENANT", "VERSION", "ENDS IN"), rows)
+
+
+async def _pins(store: Store, model: str) -> list[Pin]:
+    """Return the pins of a model by tenant; of a name that none can have, none."""
+    try:
+        versions = await versions_of(store, model)
+    except BadNameError:
+        return []
+    marked = marked_pins(store, model, versions)
+    return sorted([one async for one in marked], key=lambda one: one.tenant)
+
+
+def _row(one: Pin) -> tuple[str, str, str]:
+    ends_in = durations.spell(one.ttl_s) if one.ttl_s else ""
+    return one.tenant, spell(one.version, one.fault), ends_in

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated
 
@@ -30,10 +29,14 @@ app = commands()
 
 
 class FailOn(Enum):
-    """What makes a plan fail: requests that would be refused, versions over their limit."""
+    """What makes a plan fail: requests refused, versions over their limit, what cannot be told.
+
+    One that can tell nothing of the requests that were sampled fails by each of these.
+    """
 
     REFUSED = "refused"
     OVERLOAD = "overload"
+    UNKNOWN = "unknown"
 
 
 @app.command("plan")
@@ -102,8 +105,15 @@ def _expect(models: Sequence[str], wanted: Sequence[Policy]) -> None:
 
 
 def _fails(found: Plan, causes: Sequence[FailOn]) -> bool:
-    is_refusing = FailOn.REFUSED in causes and bool(found.refused)
-    return is_refusing or (FailOn.OVERLOAD in causes and bool(found.over))
+    tells_nothing = found.unknown_contexts == found.contexts
+    holds = {
+        FailOn.REFUSED: bool(found.refused),
+        FailOn.OVERLOAD: bool(found.over),
+        FailOn.UNKNOWN: bool(found.unknown_contexts) or tells_nothing,
+    }
+    if causes and found.contexts and tells_nothing:
+        return True
+    return any(holds[cause] for cause in causes)
 
 
 def _as_json(found: Plan) -> dict[str, object]:
@@ -116,19 +126,21 @@ def _as_json(found: Plan) -> dict[str, object]:
 
 def _print(found: Plan) -> None:
     if not found.contexts:
-        print(f"{found.model}: no request was sampled, so nothing can be told")
+        output.say(f"{found.model}: no request was sampled, so nothing can be told")
         return
     span = durations.spell(found.until_s - found.from_s)
-    print(
+    output.say(
         f"{found.model}: {found.contexts:,} sampled requests of about {found.requests:,.0f}, "
-        f"at {_count(found.instances, 'sidecar')}, in {span} until {_clock(found.until_s)}"
+        f"at {_count(found.instances, 'sidecar')}, in {span} until {durations.clock(found.until_s)}"
     )
     rows = [_row(one) for one in found.versions]
     output.table(("VERSION", "SHARE", "TENANTS", "AT A TIME", "LIMIT"), rows)
     if found.moves:
         _print_moves(found)
     elif found.unknown_contexts < found.contexts:
-        print("nobody moves")
+        part = _part(found.unknown_requests, found.requests)
+        untold = f", but {part} of the requests cannot be told" if found.unknown else ""
+        output.say(f"nobody moves{untold}")
     for warning in _warnings(found):
         output.warn(warning)
 
@@ -165,10 +177,10 @@ def _print_moves(found: Plan) -> None:
     rows = [_move_row(move, found.requests) for move in found.moves[:MAX_SHOWN]]
     output.table(("TENANT", "FROM", "TO", "REQUESTS", "WHY"), rows)
     if len(found.moves) > MAX_SHOWN:
-        print(f"and {len(found.moves) - MAX_SHOWN:,} more: see --json")
+        output.say(f"and {len(found.moves) - MAX_SHOWN:,} more: see --json")
     moved = _part(sum(move.requests for move in found.moves), found.requests)
     tenants = len({move.tenant for move in found.moves})
-    print(f"\n{moved} of the requests move, of {_count(tenants, 'tenant')}")
+    output.say(f"\n{moved} of the requests move, of {_count(tenants, 'tenant')}")
 
 
 def _row(change: Change) -> tuple[str, ...]:
@@ -196,7 +208,3 @@ def _part(requests: float, whole: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _clock(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
-from sidecar.cli import output, steps
+from sidecar.cli import durations, output, steps
 from sidecar.cli.lookup import NotFoundError
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session
@@ -70,7 +69,7 @@ class Explained(NamedTuple):
         """Print all that is known, for people; each step to the decision unless `is_brief`."""
         output.facts(_recorded(self.context))
         print()
-        print(self._verdict())
+        output.say(self._verdict())
         if self.again is not None and not is_brief:
             steps.tell(self.again.trace, self.again.identity, self.again.killed)
 
@@ -126,7 +125,7 @@ def _recorded(context: Context) -> list[tuple[str, str]]:
     rejected = (f"{version} ({cause})" for version, cause in context.rejected.items())
     return [
         ("request", context.request_id),
-        ("at", datetime.fromtimestamp(context.at_s, UTC).isoformat(timespec="milliseconds")),
+        ("at", durations.clock(context.at_s, "milliseconds")),
         ("model", context.model),
         ("tenant", context.tenant),
         ("asked for", context.asked_version or ""),

@@ -22,14 +22,22 @@ from sidecar.policy.problem import PolicyError
 from sidecar.store.adoption import DIRECT
 from sidecar.store.base import HistoryEntry, Store
 
+_COLOURS: dict[tuple[bool, bool], output.Colour] = {
+    (True, False): "green",
+    (False, True): "red",
+    (False, False): "yellow",
+}
+"""By whether nothing was there before, and whether nothing is there after."""
+
 LOOK_BACK = 100  # revisions: further back than anybody leaves an edit lie
 
 
 class Review(NamedTuple):
     """One model: what is stored, what is wanted (None: nothing), and what lies between.
 
-    `stored` is None also for a document that is not valid, which nobody can lose. `undone` are the
-    edits that would be lost, `editors` who made them.
+    `stored` is None also for a document that is not valid. `undone` are the
+    edits that would be lost, `editors` who made them. `is_behind`: the store went back, and
+    sidecars refuse it, as they decide by a newer revision.
     """
 
     model: str
@@ -40,11 +48,23 @@ class Review(NamedTuple):
     undone: tuple[Change, ...] = ()
     editors: tuple[str, ...] = ()
     was_applied: bool = True
+    is_behind: bool = False
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether somebody would miss what is stored: an edit, or a text that nobody replaces.
+
+        A document that is not valid is in no history. Files that describe its model repair it.
+        """
+        is_broken = self.raw is not None and self.stored is None
+        return bool(self.undone) or (is_broken and self.wanted is None)
 
     @property
     def is_settled(self) -> bool:
-        """Whether the store says what the files say, and knows that they do."""
+        """Whether the store says what the files say, knows that they do, and is believed."""
         stored = self.stored
+        if self.is_behind:
+            return False
         return stored is not None and not self.changes and stored.applied == fingerprint(stored)
 
 
@@ -61,11 +81,19 @@ async def review(store: Store, model: str, wanted: Policy | None) -> Review:
         return Review(model, raw, None, wanted, diff(None, wanted))
     changes = diff(stored, wanted)
     if not changes:
-        return Review(model, raw, stored, wanted)
+        return Review(model, raw, stored, wanted, is_behind=await is_behind(store, stored))
     base, editors = await _since_applied(store, stored, codec.digest(raw))
     lost = undone(base, stored, wanted)
     return Review(
         model, raw, stored, wanted, changes, lost, editors if lost else (), base is not None
+    )
+
+
+async def is_behind(store: Store, stored: Policy) -> bool:
+    """Return whether a sidecar decides by a newer revision than a store that went back has."""
+    return any(
+        one.revisions.get(stored.model, 0) > stored.revision > 0
+        for one in await store.fleet(stored.model)
     )
 
 
@@ -80,18 +108,18 @@ def decoded(raw: bytes) -> Policy | None:
 def show(changes: Iterable[Change], stream: TextIO) -> None:
     """Print changes for people, one a line."""
     for one in changes:
-        print("  " + spell(one, stream), file=stream)
+        colour = _COLOURS[one.before is None, one.after is None]
+        print("  " + output.paint(spell(one), colour, stream), file=stream)
 
 
-def spell(change: Change, stream: TextIO) -> str:
+def spell(change: Change) -> str:
     """Write a change as `~ default: "v1" -> "v2"`; `+` is new, `-` gone."""
-    where = change.spell()
+    where, before, after = change.spell(), _json(change.before), _json(change.after)
     if change.before is None:
-        return output.paint(f"+ {where}: {_json(change.after)}", "green", stream)
+        return output.plain(f"+ {where}: {after}")
     if change.after is None:
-        return output.paint(f"- {where}: {_json(change.before)}", "red", stream)
-    values = f"{_json(change.before)} -> {_json(change.after)}"
-    return output.paint(f"~ {where}: {values}", "yellow", stream)
+        return output.plain(f"- {where}: {before}")
+    return output.plain(f"~ {where}: {before} -> {after}")
 
 
 def as_json(changes: Iterable[Change]) -> list[dict[str, JSON]]:
@@ -140,4 +168,4 @@ def _is_applied(policy: Policy, actor: str) -> bool:
 
 def _named(entry: HistoryEntry) -> str:
     said = f" ({entry.comment})" if entry.comment else ""
-    return f"revision {entry.revision} by {entry.actor}{said}"
+    return output.plain(f"revision {entry.revision} by {entry.actor}{said}")

@@ -13,7 +13,7 @@ from sidecar.cli.committing import commit
 from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
 from sidecar.cli.names import Model
 from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
-from sidecar.cli.review import as_json, decoded, show
+from sidecar.cli.review import as_json, decoded, is_behind, show
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.waiting import WAIT_S, wait_for
 from sidecar.config import allow_list
@@ -53,14 +53,14 @@ async def rollback(
     said = codec.load(entry.document, source=source, allowed=allow_list(session.config))
     changes = diff(stored, said)
     began_s = SystemClock().monotonic_s()
-    if stored is not None and not changes:
+    if stored is not None and not changes and not await is_behind(store, stored):
         now = stored.revision
     else:
         why = comment or f"rollback to revision {entry.revision}"
         wanted = msgspec.structs.replace(said, applied=stored.applied if stored else "")
         now = await commit(store, wanted, raw, actor or user(), why)
     if not session.as_json:
-        print(_outcome(model, entry.revision, now, is_changed=bool(changes)))
+        output.say(_outcome(model, entry.revision, now, is_changed=bool(changes)))
         show(changes, sys.stdout)
     waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
     if session.as_json:

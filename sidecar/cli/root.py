@@ -82,6 +82,7 @@ app = typer.Typer(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 it is done, 1 it failed, 2 it was not understood."""
     try:
+        _expect_text(sys.argv[1:] if argv is None else argv)
         app(args=argv, prog_name="rmv")
     except ConfigError as error:
         output.complain(str(error))
@@ -89,6 +90,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except SidecarError as error:
         output.complain(str(error))
         sys.exit(FAILURE)
+
+
+def _expect_text(argv: Sequence[str]) -> None:
+    """Raise ConfigError for an argument that is no UTF-8: a store could not take it."""
+    for number, one in enumerate(argv, 1):
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            msg = f"argument {number} is not UTF-8: {one}"
+            raise ConfigError(msg) from error
 
 
 def _show_version(*, is_asked: bool) -> None:

@@ -21,8 +21,8 @@ app = commands()
 class ModelStatus(msgspec.Struct, frozen=True):
     """One model; `fault` is what is wrong with its stored document.
 
-    `idle_pins` of the pins have no effect; `has_policy` is false for a model that only pins or
-    kills name.
+    `faulty_pins` of the pins cannot be followed; `has_policy` is false for a model that only pins
+    or kills name.
     """
 
     model: str
@@ -31,7 +31,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     pins: int
     kills: tuple[Kill, ...]
     fault: str = ""
-    idle_pins: int = 0
+    faulty_pins: int = 0
     has_policy: bool = True
 
 
@@ -121,17 +121,17 @@ async def _status(store: Store, model: str) -> ModelStatus:
         fault, names = str(error), None
     except BadNameError:  # of a pin or kill that was written by hand: no policy can have it
         return ModelStatus(model, 0, (), 0, (), has_policy=False)
-    pins = idle = 0
+    pins = faulty = 0
     async for one in marked_pins(store, model, names):
         pins += 1
-        idle += bool(one.fault)
+        faulty += bool(one.fault)
     kills = await marked_kills(store, model, names)
-    return ModelStatus(model, revision, versions, pins, kills, fault, idle, has_policy)
+    return ModelStatus(model, revision, versions, pins, kills, fault, faulty, has_policy)
 
 
 def _cells(one: ModelStatus) -> tuple[str, str, str, str]:
     revision = str(one.revision) if one.has_policy else "none"
-    pins = f"{one.pins} ({one.idle_pins} without effect)" if one.idle_pins else str(one.pins)
+    pins = f"{one.pins} ({one.faulty_pins} faulty)" if one.faulty_pins else str(one.pins)
     kills = "; ".join(map(_spell, one.kills))
     return "invalid" if one.fault else revision, ", ".join(one.versions), pins, kills
 

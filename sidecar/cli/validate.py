@@ -38,9 +38,9 @@ def validate(
         output.emit({"valid": not found.problems, **told})
     else:
         for problem in found.problems:
-            print(problem)
+            output.say(str(problem))
         for source, policy in found.policies.items() if not found.problems else ():
-            print(f"{source}: policy of {policy.model} is valid")
+            output.say(f"{source}: policy of {policy.model} is valid")
         for one in found.warnings:
             output.warn(str(one))
     if found.problems:

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 
+from sidecar.cli import output
 from sidecar.cli.session import Session
 from sidecar.errors import SidecarError
 from sidecar.runtime.clock import Clock, SystemClock
@@ -57,7 +58,7 @@ async def wait_for(
         session.store, model, revision, began_s=began_s, timeout_s=timeout_s, clock=SystemClock()
     )
     if not session.as_json:
-        print(
+        output.say(
             f"{reached.instances} sidecars decide by it, after {reached.seconds * 1000:.0f} ms"
             if reached.instances
             else "no sidecar is live: nobody had to be waited for"

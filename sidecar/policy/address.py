@@ -1,4 +1,4 @@
-"""Which endpoints a policy may name, each spelled one way only.
+"""Which endpoints a policy may name.
 
 `http://host[:port]`, `https://host[:port]` and `unix:/absolute/path.sock`. A policy is data that
 more people may write than may log in to the host, so spellings that hide an address and addresses
@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.policy import network
+from sidecar.policy.reserved import kind_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +27,8 @@ _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _PORTS = {"http": 80, "https": 443}
+_IPV6 = 6
 _PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
-_METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254")})  # of EC2, outside of fe80::/10
 
 MAX_HOST_CHARS = 253  # RFC 1035 section 2.3.4, as text
 MAX_PORT = 65_535
@@ -54,6 +54,16 @@ def fault(endpoint: str) -> str | None:
     if "@" in authority:
         return "an endpoint holds no user or password"
     return _authority_fault(authority)
+
+
+def canonical(endpoint: str) -> str:
+    """Return the one spelling of all endpoints that mean the same as a well-spelled one."""
+    if endpoint.startswith("unix:"):
+        return endpoint
+    host, port = _target(endpoint)
+    address = _address(host)
+    host = host if address is None else f"[{address}]" if address.version == _IPV6 else str(address)
+    return f"{endpoint.partition('://')[0]}://{host}:{port}"
 
 
 class _Entry(NamedTuple):
@@ -120,6 +130,9 @@ def reach_fault(address: str) -> str | None:
 
 def _entry(text: str) -> _Entry:
     host, port = _split_port(text)
+    if host == text and _is_vague(text):
+        before, _, last = text.rpartition(":")
+        raise ValueError(f"write [{before}]:{last} for a port, or [{text}] for an address")
     if port and _port_fault(port):
         raise ValueError(_port_fault(port))
     number = int(port[1:]) if port else None
@@ -143,6 +156,12 @@ def _split_port(text: str) -> tuple[str, str]:
         return text, ""  # an IPv6 address
     host, colon, port = text.partition(":")
     return host, colon + port
+
+
+def _is_vague(text: str) -> bool:
+    """Return whether a text is an IPv6 address, and so is what is before its last colon."""
+    before, _, last = text.rpartition(":")
+    return ":" in before and _address(before) is not None and not _port_fault(f":{last}")
 
 
 def _target(endpoint: str) -> tuple[str, int]:
@@ -204,7 +223,7 @@ def _host_fault(host: str) -> str | None:
 
 def _ipv4_fault(host: str) -> str | None:
     try:
-        return _kind_fault(ipaddress.IPv4Address(host))
+        return kind_fault(ipaddress.IPv4Address(host))
     except ValueError:
         return "an IPv4 address is four decimal numbers, as in 127.0.0.1; no other form is accepted"
 
@@ -216,23 +235,12 @@ def _ipv6_fault(host: str) -> str | None:
         return "not an IPv6 address"
     if address.scope_id is not None:
         return "an address with a zone is link-local, which is refused"
-    embedded = address.ipv4_mapped or address.sixtofour
-    if embedded is None and address in _NAT64:
-        embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return _kind_fault(address) or (_kind_fault(embedded) if embedded else None)
+    return kind_fault(address)
 
 
 def _mapped_fault(host: str) -> str | None:
     mapped = ipaddress.IPv6Address(host).ipv4_mapped
     return f"an IPv4 address is written as such: {mapped}" if mapped is not None else None
-
-
-def _kind_fault(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
-    if address.is_link_local or address in _METADATA:
-        return "link-local and metadata-service addresses are refused"
-    if address.is_unspecified or address.is_multicast:
-        return "the address names no single host"
-    return None
 
 
 ANYWHERE = AllowList()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from sidecar.model.identity import JSON
     from sidecar.model.policy import Policy
-    from sidecar.policy.places import Place
     from sidecar.policy.steps import Steps
 
 MAX_DOCUMENT_BYTES = 1024 * 1024  # etcd's and Kubernetes' order of size for one object
@@ -63,6 +62,9 @@ def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[
     policy = yield from _shaping(read, source)
     problems = yield from validating(policy, source, allowed)
     if problems:
+        rules = {"rules": list(policy.rules)}
+        del policy
+        yield from letting_go(rules)
         raise PolicyError((yield from _placing(read, problems)))
     return policy
 
@@ -111,18 +113,16 @@ def _end(before: bytes) -> places.Place:
 
 
 class _Read(NamedTuple):
-    """A document as plain values. YAML tells all places as it is read, JSON finds them if asked."""
+    """A document as plain values, and what it takes to find their places: `ends` only of JSON."""
 
     value: JSON
-    places: Mapping[str, Place] | None
-    text: str = ""
-    ends: Mapping[int, int] = {}
+    text: str
+    ends: Mapping[int, int] | None = None
 
 
 def _reading(text: str, source: str) -> Steps[_Read]:
     if not text.lstrip().startswith("{"):
-        read = yield from document.reading(text, source)
-        return _Read(read.value, read.places)
+        return _Read((yield from document.reading(text, source)), text)
     try:
         _WELL_FORMED.decode(text)  # a megabyte takes a millisecond: nothing is made of it
         value, ends = yield from pieces.read(text)
@@ -135,20 +135,20 @@ def _reading(text: str, source: str) -> Steps[_Read]:
         where = places.too_deep(text, document.MAX_DEPTH)
         reason = f"nested deeper than {document.MAX_DEPTH} levels"
         raise PolicyError([Problem(source, "", reason, *where)]) from error
-    return _Read(value, None, text, ends)
+    return _Read(value, text, ends)
 
 
 def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[_Read]:
     """Read what starts with `{` and is no JSON; the words of a failure are JSON's."""
     try:
-        read = yield from document.reading(text, source)
+        value = yield from document.reading(text, source)
     except PolicyError as error:
         at = _BYTE.search(json_reason)  # none: it ends too early
         raw = text.encode()
         where = _end(raw[: int(at[1])] if at else raw)
         reason = "not JSON: " + _BYTE.sub("", json_reason).removeprefix("JSON is malformed: ")
         raise PolicyError([Problem(source, "", reason, *where)]) from error
-    return _Read(read.value, read.places)
+    return _Read(value, text)
 
 
 def _shaping(read: _Read, source: str) -> Steps[Policy]:
@@ -164,9 +164,11 @@ def _shaping(read: _Read, source: str) -> Steps[Policy]:
 
 def _placing(read: _Read, problems: Iterable[Problem]) -> Steps[tuple[Problem, ...]]:
     """Give problems the places of what they speak of, or else of what encloses that."""
-    given, found = tuple(problems), read.places
-    if found is None:
-        paths = [one.path for one in given]
+    given = tuple(problems)
+    paths = [one.path for one in given]
+    if read.ends is None:
+        found = yield from document.finding(read.text, paths)
+    else:
         found = yield from places.finding(read.text, paths, read.ends)
     return tuple(
         Problem(one.source, one.path, one.reason, *(places.nearest(one.path, found) or (1, 1)))

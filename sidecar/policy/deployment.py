@@ -52,14 +52,16 @@ def version_faults(
 def _endpoints(endpoints: tuple[str, ...], at: Path, allowed: AllowList) -> Iterator[Finding]:
     if not endpoints:
         yield at, "a version needs at least one endpoint"
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for n, endpoint in enumerate(endpoints):
         fault = address.fault(endpoint) or allowed.fault(endpoint)
         if fault is not None:
             yield (*at, n), f'"{endpoint[:200]}": {fault}'
-        elif endpoint in seen:
-            yield (*at, n), f'the endpoint "{endpoint}" is given twice'
-        seen.add(endpoint)
+            continue
+        first = seen.setdefault(address.canonical(endpoint), n)
+        if first != n:
+            also = "" if endpoints[first] == endpoint else f': "{endpoints[first]}" is the same'
+            yield (*at, n), f'the endpoint "{endpoint}" is given twice{also}'
 
 
 def _health(health: Health, at: Path) -> Iterator[Finding]:

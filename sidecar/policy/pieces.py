@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from sidecar.policy.steps import Steps
 
 WINDOW: Final = 2048  # characters: some tens of microseconds to read
+SMALL: Final = 64  # characters: to skip over so many again costs less than to keep where they end
+MAX_DIGITS: Final = 308  # of a whole number: with more of them it may be no double
 _BLANKS: Final = " \t\n\r"
 
 
 class Pieces(NamedTuple):
-    """A value, and where each piece of the text that was read in one go ends, by its start."""
+    """A value, and where each value in the text that is not small ends, by its start."""
 
     value: JSON
     ends: dict[int, int]
@@ -59,6 +61,8 @@ def skip_blanks(text: str, at: int) -> int:
 class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
+        self._end = 0
+        """Where the value ends that was read last."""
         self.ends: dict[int, int] = {}
 
     def read(self, at: int) -> Steps[JSON]:
@@ -71,7 +75,7 @@ class _Reader:
             pass  # longer than the window, or odd: its members tell
         else:
             if length < len(window) or at + length == len(text):  # else a number may go on
-                self.ends[at] = at + length
+                self._note(at, at + length)
                 return value
         yield
         if text[at] == "[":
@@ -89,9 +93,9 @@ class _Reader:
             except FlawError as flaw:
                 flaw.path = (len(items), *flaw.path)
                 raise
-            here = self._next(here)
+            here = self._next()
             yield
-        self.ends[at] = here + 1
+        self._note(at, here + 1)
         return items
 
     def _object(self, at: int) -> Steps[JSON]:
@@ -107,22 +111,28 @@ class _Reader:
             except FlawError as flaw:
                 flaw.path = (key, *flaw.path)
                 raise
-            here = self._next(here)
+            here = self._next()
             yield
-        self.ends[at] = here + 1
+        self._note(at, here + 1)
         return members
 
     def _scalar(self, at: int) -> JSON:
         value: JSON
         try:
-            value, self.ends[at] = _decode(self._text, at)
+            value, end = _decode(self._text, at)
         except ValueError as error:
             raise FlawError("number out of range", at) from error
+        self._note(at, end)
         return value
 
-    def _next(self, at: int) -> int:
-        """Return where what follows the value at `at` begins: the next member, or the end."""
-        here = skip_blanks(self._text, self.ends[at])
+    def _note(self, at: int, end: int) -> None:
+        self._end = end
+        if end - at > SMALL:
+            self.ends[at] = end
+
+    def _next(self) -> int:
+        """Return where what follows the last value begins: the next member, or the end."""
+        here = skip_blanks(self._text, self._end)
         return skip_blanks(self._text, here + 1) if self._text[here] == "," else here
 
 
@@ -140,4 +150,12 @@ def _float(text: str) -> float:
     return value
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_members, parse_float=_float).raw_decode
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("out of range")
+    return int(text)
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_members, parse_float=_float, parse_int=_int
+).raw_decode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from sidecar.policy.pieces import skip_blanks
@@ -68,6 +69,28 @@ def too_deep(text: str, most: int) -> Place:
     return place(text, len(text))
 
 
+class Wanted:
+    """Spelled paths to look for; `left` are those not found yet.
+
+    Paths are compared as texts, so it may lead a few steps astray, where nothing will be found.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.left = set(paths)
+        self._sorted = sorted(self.left)
+
+    def leads(self, path: str) -> bool:
+        """Return whether the value at `path` is wanted, or one in it may be."""
+        return self._begins(path, bisect_left(self._sorted, path))
+
+    def goes_on(self, path: str) -> bool:
+        """Return whether something in the value at `path` may be wanted."""
+        return self._begins(path, bisect_right(self._sorted, path))
+
+    def _begins(self, path: str, at: int) -> bool:
+        return at < len(self._sorted) and self._sorted[at].startswith(path)
+
+
 class _Search:
     """Walks to the values that are wanted, and notes where they and those around them start."""
 
@@ -75,20 +98,19 @@ class _Search:
         self.found: dict[str, int] = {}
         self._text = text
         self._ends = ends
-        self._left = set(paths)
-        self._around = {outer for path in self._left for outer in enclosing(path)}
+        self._wanted = Wanted(paths)
 
     def visit(self, path: str, at: int) -> Steps[None]:
         """Look at the value at an offset, and into it if something in it is wanted."""
         self.found[path] = at
-        self._left.discard(path)
-        if path not in self._around:
+        self._wanted.left.discard(path)
+        if not self._wanted.goes_on(path):
             return
         for step, value_at in self._members(at):
             inner = below(path, step)
-            if inner in self._left or inner in self._around:
+            if self._wanted.leads(inner):
                 yield from self.visit(inner, value_at)
-            if not self._left:
+            if not self._wanted.left:
                 return
             yield
 

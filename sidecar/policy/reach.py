@@ -50,9 +50,12 @@ def answers_everybody(policy: Policy) -> bool:
     return any(not rule.when and _answers(rule, policy) for rule in policy.rules)
 
 
-def judged(policy: Policy) -> Iterator[str]:
-    """Yield for each rule why no caller gets to it, or nothing."""
-    before = _Answered()
+def judged(policy: Policy, before: Answered | None = None) -> Iterator[str]:
+    """Yield for each rule why no caller gets to it, or nothing.
+
+    Whom rules answer is noted in `before`: with many rules that is much to let go of at once.
+    """
+    before = before or Answered()
     for rule in policy.rules:
         conditions = [(attribute, _key(value)) for attribute, value in rule.when.items()]
         tenants = _tenants(rule.when)
@@ -62,7 +65,7 @@ def judged(policy: Policy) -> Iterator[str]:
             before.add(rule.id, conditions, tenants)
 
 
-class _Answered:
+class Answered:
     """Whom rules answer for sure: by one condition, by several together, or every caller."""
 
     def __init__(self) -> None:
@@ -81,6 +84,13 @@ class _Answered:
             self._by_one.setdefault(conditions[0], rule)
             for tenant in tenants:
                 self._tenants.setdefault(tenant, rule)
+
+    def forgetting(self) -> Iterator[None]:
+        """Forget all of it, in steps."""
+        for noted in (self._by_one, self._by_several, self._tenants):
+            while noted:
+                noted.popitem()
+                yield
 
     def covers(self, conditions: Sequence[Hashable], tenants: frozenset[str]) -> str:
         """Return why nobody of these conditions is left, or nothing."""

@@ -170,6 +170,11 @@ class RuleIndex:
         self.general = tuple(sorted(self._unlisted, key=_place))
         self._is_general = all(rule.tenant_test is None for rule in self.general)
 
+    def parts(self) -> list[object]:
+        """Return what it is made of, for whoever lets go of it little by little."""
+        keyed = [rules for one in self._keyed for rules in one.lists()]
+        return [*self._by_tenant.values(), *keyed, *self.general]
+
     def rules_for(self, identity: Identity, head: RequestHead) -> Rules:
         """Return the rules whose condition on the tenant holds; what else they ask is open."""
         named = self._by_tenant.get(identity.tenant, ())
@@ -203,6 +208,10 @@ class _Keyed:
         if rule.key is not None:
             for text in rule.key[1]:
                 self._by_value.setdefault(text, []).append(rule)
+
+    def lists(self) -> list[list[CompiledRule]]:
+        """Return the rules, those with a value in common together."""
+        return list(self._by_value.values())
 
     def find(self, found: list[CompiledRule], identity: Identity, head: RequestHead) -> None:
         """Add the rules that can concern a request."""

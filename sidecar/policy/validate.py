@@ -169,7 +169,9 @@ def _named_in(name: str, segment: Segment, policy: Policy) -> list[str]:
 
 def _rules(policy: Policy) -> Findings:
     seen: set[str] = set()
-    for n, (rule, unreached) in enumerate(zip(policy.rules, reach.judged(policy), strict=True)):
+    answered = reach.Answered()
+    reached = reach.judged(policy, answered)
+    for n, (rule, unreached) in enumerate(zip(policy.rules, reached, strict=True)):
         at: Path = ("rules", n)
         yield from _name(rule.id, (*at, "id"))
         if rule.id in seen:
@@ -180,6 +182,7 @@ def _rules(policy: Policy) -> Findings:
         yield from matcher_faults(rule.when, (*at, "when"), policy.segments)
         yield from _outcome(rule, policy, at)
         yield None
+    yield from answered.forgetting()
 
 
 def _outcome(rule: Rule, policy: Policy, at: Path) -> Iterator[Finding]:

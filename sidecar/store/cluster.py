@@ -134,6 +134,11 @@ class ClusterTracking:
         """Return whether a key exists, whatever its type."""
         return await self._node_of(key.encode()).has(key)
 
+    def is_alone(self, key: str, others: Iterable[str]) -> bool:
+        """Return whether `key` has a primary for itself, without any of `others`."""
+        own = self._node_of(key.encode())
+        return all(self._node_of(other.encode()) is not own for other in others)
+
     async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that exist and are no string, although `values` gave None."""
         found: list[bytes] = []

@@ -44,6 +44,7 @@ class Heart:
         self._clock = clock
         self._told: dict[str, str] = {}
         self._is_failing = False
+        self._has_swept = False  # names of workers that are long gone, once is enough
 
     async def run(self) -> None:
         """Beat; a store that does not answer is told again with the next beat."""
@@ -62,19 +63,20 @@ class Heart:
             if not self._is_failing:  # once: the policy watch tells how long
                 _log.warning("heartbeat lost", extra={"reason": str(error)})
             self._is_failing = True
-            self._told = {}
         else:
             self._is_failing = False
 
     async def _tell(self, *, is_beat: bool) -> None:
-        state = self._pulse.state()
-        news = {name: value for name, value in state.items() if self._told.get(name) != value}
-        gone = self._told.keys() - state.keys()
+        state, told = self._pulse.state(), self._told
+        news = {name: value for name, value in state.items() if told.get(name) != value}
+        gone = told.keys() - state.keys()
         if not (is_beat or news or gone):
             return
         counters = self._pulse.counters() if is_beat else {}
+        # Until it is known to be told: any of it may be there, none of it need be.
+        self._told = dict.fromkeys({**told, **state}, "")
         was_there = await self._write({**news, **counters}, gone)
-        if not was_there and self._told:  # flushed, or it expired: what is there now is a part
+        if not was_there and told:  # flushed, or it expired: what is there now is a part
             await self._write(state, ())
         self._told = state
 
@@ -90,10 +92,11 @@ class Heart:
             pipeline.hdel(self._key, *names)
         pipeline.pexpire(self._key, expires_ms)
         pipeline.zadd(self._index, {self._name: now_s})
-        if not self._told:
+        if not self._has_swept:
             pipeline.zremrangebyscore(self._index, "-inf", now_s - _FORGOTTEN_S)
         async with bounded():
             replies = await pipeline.execute()
+        self._has_swept = True
         return bool(replies[0])
 
     async def _leave(self) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec import Struct, structs
 from redis.exceptions import ResponseError
 
+from sidecar.model.policy import Policy
 from sidecar.policy import codec
-from sidecar.runtime.slices import in_slices
+from sidecar.policy.steps import letting_go
+from sidecar.runtime.slices import in_slices, lasting
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry
 from sidecar.store.client import bounded
@@ -19,7 +24,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.typing import EncodableT, FieldT
 
-    from sidecar.model.policy import Policy
     from sidecar.runtime.clock import Clock
     from sidecar.store.keys import Keys
 
@@ -34,7 +38,20 @@ if current ~= (ARGV[1] == '1' and ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[3])
 return 1
 """
+# KEYS: the document. ARGV: a digest of it, for a document may be large.
+_STANDS = "return redis.sha1hex(redis.call('GET', KEYS[1]) or '') == ARGV[1]"
 _ID_TAKEN = "equal or smaller"  # in XADD's error, of Redis and Valkey alike
+
+
+class _Heading(Struct):
+    """What a document says of its commit."""
+
+    revision: int = 0
+    actor: str = ""
+    comment: str = ""
+
+
+_decode_heading = msgspec.json.Decoder(_Heading).decode
 
 
 class Journal:
@@ -109,7 +126,7 @@ class Journal:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        policy = await in_slices(codec.decoding(raw, source=self._keys.policy(model)))
+        policy = await self._heading(model, raw)
         last = await self.last_revision(model)
         recorded = await self._recorded(model, policy.revision) if last else None
         digest = codec.digest(raw)
@@ -123,17 +140,52 @@ class Journal:
                 )
                 return False
             case Adoption.RECORD:
-                if not await self.compare_and_set(model, raw, raw):
+                if not await self._stands(model, raw):
                     return True  # it is gone by now: an entry would claim that the store has it
                 await self.record(policy, raw)
             case Adoption.COMMIT:
                 policy = readopted(policy, last=max(last, reached))
-                committed = codec.encode(policy)
+                committed = await self._as_committed(raw, policy)
                 if not await self.compare_and_set(model, raw, committed):
                     return True  # somebody was faster; what they wrote is judged in its turn
                 await self.record(policy, committed)
         _log.info("policy adopted", extra={"model": model, "revision": policy.revision})
         return True
+
+    async def _heading(self, model: str, raw: bytes) -> Policy:
+        """Return what a document says of its commit, without the rest: that may be much."""
+        try:
+            said = _decode_heading(raw)
+        except msgspec.DecodeError:  # it is YAML
+            policy = await in_slices(codec.decoding(raw, source=self._keys.policy(model)))
+            said = _Heading(policy.revision, policy.actor, policy.comment)
+        return Policy(
+            model=model,
+            versions={},
+            revision=said.revision,
+            actor=said.actor,
+            comment=said.comment,
+        )
+
+    async def _stands(self, model: str, raw: bytes) -> bool:
+        """Return whether the stored bytes of a model are `raw`."""
+        digest = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+        async with bounded():
+            reply = await self._redis.eval(_STANDS, 1, self._keys.policy(model), digest)
+        return reply == 1 or reply is True
+
+    async def _as_committed(self, raw: bytes, heading: Policy) -> bytes:
+        """Spell a document as that of another commit."""
+        with lasting():  # it does not last, but nothing of it is garbage before it goes
+            policy = await in_slices(codec.decoding(raw, source=self._keys.policy(heading.model)))
+            kept = {"rules": list(policy.rules)}
+            policy = structs.replace(
+                policy, revision=heading.revision, actor=heading.actor, comment=heading.comment
+            )
+            committed = codec.encode(policy)
+            del policy
+            await in_slices(letting_go(kept))
+        return committed
 
     async def _recorded(self, model: str, revision: int) -> str | None:
         """Return the digest of a revision in the history."""

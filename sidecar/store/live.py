@@ -19,7 +19,7 @@ from sidecar.policy.steps import finish, letting_go, unless
 from sidecar.runtime.slices import lasting
 from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
-from sidecar.store.doubts import NO_MODEL, NO_TENANT, NO_VERSION, Doubts
+from sidecar.store.doubts import NO_MODEL, NO_PINNED, NO_TENANT, NO_VERSION, Doubts
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 
 if TYPE_CHECKING:
@@ -157,12 +157,17 @@ class LivePolicies:
         finally:
             if self._taking.get(model) is raw:
                 self.give_up(model)
-        old = self._policies.get(model)
-        kept = {"rules": [] if old is None else list(old.rules)}
-        del old
+        kept = self._parts(model)
         is_in_force = self._bring_into_force(model, made)
         yield from letting_go(kept)
         return is_in_force
+
+    def _parts(self, model: str) -> dict[str, list[object]]:
+        """Return what the policy in force is made of, to be let go of when it no longer is."""
+        snapshot = self.snapshots.get(model)
+        if snapshot is None:
+            return {}
+        return {"rules": list(snapshot.policy.rules), "index": snapshot.compiled.rules.parts()}
 
     def give_up(self, model: str) -> None:
         """Have no document that is being taken for a model come into force."""
@@ -245,6 +250,13 @@ class LivePolicies:
         _put(self._unready, model, versions or None)
         self._revise(model)
 
+    def set_lost(self, models: frozenset[str]) -> None:
+        """Say which models the store has lost; `on_change` is called for each that is news of."""
+        changed = self.lost ^ models
+        self.lost = models
+        for model in sorted(changed):
+            self._changed(model)
+
     def absent(self, contents: Contents) -> set[str]:
         """Return the models that serve and have no document in `contents`."""
         return self.snapshots.keys() - contents.policies.keys()
@@ -288,7 +300,7 @@ class LivePolicies:
         yield from self._judge_all()
 
     def _judge_all(self) -> Iterator[None]:
-        """Look for pins and kills without effect, which a change of policy may have made."""
+        """Look for pins and kills that a change of policy may have made wrong."""
         self._judge_told()
         for model in self._kills:
             self._judge_kills(model)
@@ -329,7 +341,7 @@ class LivePolicies:
         self._judge(PinKey(model, tenant), version or "", is_set=version is not None)
 
     def _judge(self, key: PinKey | KillKey, version: str, *, is_set: bool) -> None:
-        """Tell of a pin or kill without effect; of nothing before everything has been read."""
+        """Tell of what cannot be followed; of nothing before everything has been read."""
         spelled = self._keys.spell(key)
         reason = self._doubt(key, version) if is_set and self.is_loaded else ""
         if reason:
@@ -346,7 +358,9 @@ class LivePolicies:
             return "" if has_document else NO_MODEL
         is_whole = isinstance(key, KillKey) and not version
         is_known = version in policy.versions or version in policy.labels
-        return "" if is_whole or is_known else NO_VERSION
+        if is_whole or is_known:
+            return ""
+        return NO_PINNED if isinstance(key, PinKey) else NO_VERSION
 
     def _pins_of(self, model: str) -> Pins:
         """Return the pins of a model; they are the same object as long as this lives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ REVISION: Final = "revision:"
 FAULT: Final = "fault:"
 UNREADY: Final = "unready:"
 COUNT: Final = "count:"
+_LOOK_S: Final = 0.1  # at whether what was stale still is
 _MAX_FAULT: Final = 500  # characters; the log has the rest
 
 
@@ -44,6 +46,7 @@ class Pulse:
         self._live = live
         self._count = count
         self._noticed = asyncio.Event()
+        self._was_stale = False
 
     def notice(self, _model: str) -> None:
         """Take note that the snapshot or the fault of a model has changed."""
@@ -51,17 +54,24 @@ class Pulse:
 
     async def noticed(self, timeout_s: float) -> bool:
         """Wait for a change; return False when there was none in `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._noticed.wait()
-        except TimeoutError:
-            return False
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + timeout_s
+        while not self._noticed.is_set():
+            if self._was_stale and not self._live.is_stale:
+                return True  # nothing else tells of that
+            left_s = until_s - clock()
+            if left_s <= 0:
+                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LOOK_S) if self._was_stale else left_s):
+                    await self._noticed.wait()
         self._noticed.clear()
         return True
 
     def state(self) -> dict[str, str]:
         """Return what is in force, as fields of the hash."""
         live, member = self._live, self.member
+        self._was_stale = live.is_stale
         fields = {
             "sidecar": member.sidecar,
             "program": member.program,
@@ -75,7 +85,7 @@ class Pulse:
         for model, fault in live.faults.items():
             fields[FAULT + model] = fault[:_MAX_FAULT]
         for model in live.lost:
-            fields[FAULT + model] = "the store has lost it"
+            fields[FAULT + model] = "the store has lost it; the last known one serves"
         return fields
 
     def counters(self) -> dict[str, str]:

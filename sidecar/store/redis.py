@@ -10,7 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
-from sidecar.policy.problem import PolicyError, Problem
+from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store import document, fleet
 from sidecar.store.adoption import MAX_REVISION
@@ -72,7 +72,7 @@ class RedisStore:
             except ResponseError as e:
                 if not _is_of_another_type(e):
                     raise
-        raise PolicyError([Problem(key, "", f"{NO_TEXT}: nothing can be read from it; delete it")])
+        raise document.no_string(key)
 
     async def get_policy(self, model: str) -> StoredPolicy | None:
         """Return a model's policy, or None; raises PolicyError when it is not valid."""

@@ -10,15 +10,17 @@ from redis.exceptions import InvalidResponse, NoPermissionError, ReadOnlyError, 
 
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES
 from sidecar.store.client import CALL_TIMEOUT_S, FOREIGN_ERRORS
+from sidecar.store.document import NO_STRING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
     from sidecar.store.keys import Keys
 
 _PROBE_MS: Final = 10_000  # longer than two pings are apart
+_TURN: Final = 100  # commands sent, and replies read, at once: about a millisecond
 _PUSHED = object()  # what a read returns for a push, which the handler has taken
 
 
@@ -43,11 +45,15 @@ class Tracking(Protocol):
     async def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of `keys`, None for one that is gone or is no string.
 
-        Of a document no more is read than tells that it is too large.
+        Of a document no more is read than tells that it is too large; one that is no string is
+        `NO_STRING`, which serves nobody and takes nothing away.
         """
 
     async def has(self, key: str) -> bool:
         """Return whether a key exists, whatever its type."""
+
+    def is_alone(self, key: str, others: Iterable[str]) -> bool:
+        """Return whether `key` has a server of several for itself, without any of `others`."""
 
     async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that exist and are no string, although `values` gave None."""
@@ -126,6 +132,10 @@ class TrackingConnection:
         """Return whether a key exists, whatever its type."""
         return await self.call("EXISTS", key) == 1
 
+    def is_alone(self, _key: str, _others: Iterable[str]) -> bool:
+        """Return whether `key` has a server of several for itself: there is but one."""
+        return False
+
     async def wrong_types(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return those of `keys` that exist and are no string, although `values` gave None."""
         if not keys:
@@ -175,10 +185,8 @@ class TrackingConnection:
         empty = [key for key, value in zip(keys, found, strict=True) if value == b""]
         there = await self._calls([("EXISTS", key) for key in empty])
         gone = {key for key, number in zip(empty, there, strict=True) if number == 0}
-        return [
-            value if isinstance(value, bytes) and key not in gone else None
-            for key, value in zip(keys, found, strict=True)
-        ]
+        values = [value if isinstance(value, bytes) else NO_STRING for value in found]
+        return [None if key in gone else value for key, value in zip(keys, values, strict=True)]
 
     async def _strings(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:
@@ -190,21 +198,24 @@ class TrackingConnection:
         return _list(await self.call("MGET", *keys), len(keys))
 
     async def _calls(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[object]:
-        """Return the replies to commands that are sent at once, None for a key of a wrong type."""
-        if not commands:
-            return []
-        packed = self._connection.pack_commands(commands)
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await self._connection.send_packed_command(packed, check_health=False)
+        """Return the replies to commands, None for a key of a wrong type."""
         replies: list[object] = []
-        for _ in commands:
-            try:
-                replies.append(await self._reply())
-            except ResponseError as e:
-                if not str(e).startswith("WRONGTYPE"):
-                    raise
-                replies.append(None)
+        for start in range(0, len(commands), _TURN):
+            portion = commands[start : start + _TURN]
+            packed = self._connection.pack_commands(portion)
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._connection.send_packed_command(packed, check_health=False)
+            replies += [await self._string_reply() for _ in portion]
+            await asyncio.sleep(0)  # what has arrived is read without a pause
         return replies
+
+    async def _string_reply(self) -> object:
+        try:
+            return await self._reply()
+        except ResponseError as e:
+            if not str(e).startswith("WRONGTYPE"):
+                raise
+            return None
 
     async def _reply(self) -> object:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from msgspec import Struct
 from sidecar.errors import StoreUnavailableError
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
-from sidecar.runtime.slices import Slice
+from sidecar.runtime.slices import Slice, lasting
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
 from sidecar.store.keys import PinKey, PolicyKey
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from sidecar.store.tracking import Tracking
 
 _log = logging.getLogger("sidecar.store")
+_COMMIT_S = 0.1, 0.5  # a commit writes its history entry within milliseconds, if it does not die
 _MAX_NAMED = 10  # models in one line of the log
-_BATCH = 1000  # keys of one SCAN or MGET: about a millisecond of the loop's time
+_BATCH = 250  # keys of one SCAN or MGET: two milliseconds of the loop's time
 
 
 class WatchTiming(Struct, frozen=True):
@@ -146,8 +148,9 @@ class Watcher:
 
     async def _reload(self, tracking: Tracking) -> None:
         """Read everything, and make the live policies equal to it."""
-        while not await self._reload_once(tracking):
-            _log.warning("store was flushed while it was read: reading it again")
+        with nullcontext() if self._live.is_loaded else lasting():
+            while not await self._reload_once(tracking):
+                _log.warning("store was flushed while it was read: reading it again")
 
     async def _reload_once(self, tracking: Tracking) -> bool:
         """Reload, following the changes that come meanwhile; False: all that was read is void.
@@ -179,12 +182,18 @@ class Watcher:
         """Return the models that went without being deleted.
 
         Who deletes a model by its key leaves its history; who flushes or loses a store does not.
-        What was lost once stays so until somebody writes it, wherever its history is.
+        In a cluster its history may lie elsewhere: there a primary without any document lost them.
+        What was lost once stays so until somebody writes it.
         """
         lost = []
+        present = [self._keys.policy(model) for model in image.policies]
         for model in sorted(self._live.absent(image)):
             is_known = self._is_flushed or model in self._live.lost
-            if is_known or not await tracking.has(self._keys.history(model)):
+            if (
+                is_known
+                or tracking.is_alone(self._keys.policy(model), present)
+                or not await tracking.has(self._keys.history(model))
+            ):
                 lost.append(model)
         self._is_flushed = False
         return lost
@@ -199,7 +208,7 @@ class Watcher:
             )
         elif self._live.lost and not lost:
             _log.warning("store has its policies again")
-        self._live.lost = lost
+        self._live.set_lost(lost)
         self._live.is_stale = self._live.is_stale or bool(lost)
 
     async def _load(self, tracking: Tracking, image: Contents) -> bool:
@@ -291,12 +300,21 @@ class _Adopter:
         # Documents by model, and the revision that was reached by then; newest wins.
         self._noticed: dict[str, tuple[bytes, int]] = {}
         self._done: dict[str, tuple[bytes, int]] = {}
+        self._reached: dict[str, int] = {}
         self._wake = asyncio.Event()
 
     def notice(self, model: str, raw: bytes, reached: int) -> None:
-        """Remember to look at a document that is valid."""
-        if self._done.get(model) != (raw, reached):
-            self._noticed[model] = raw, reached
+        """Remember to look at a document that is valid; a commit is given time to end by itself."""
+        is_commit = reached > self._reached.get(model, 0)
+        self._reached[model] = reached
+        if self._done.get(model) == (raw, reached):
+            return
+        self._noticed[model] = raw, reached
+        if is_commit:
+            # At once, all sidecars would ask while each has to say that it took it over.
+            delay_s = random.uniform(*_COMMIT_S)  # noqa: S311 -- spreads load, guards nothing
+            asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        else:
             self._wake.set()
 
     async def run(self) -> None:

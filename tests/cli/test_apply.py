@@ -96,6 +96,22 @@ def test_an_edit_that_the_files_contain_is_no_obstacle(
     assert ran.out == "tumor configured (revision 2)\n"
 
 
+def test_what_a_store_went_back_to_is_confirmed_as_newer_than_sidecars_have(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    prefix = os.environ["RMV_PREFIX"]
+    with Redis.from_url(valkey_url) as client:
+        client.hset(f"{prefix}:fleet:host:1", mapping={"sidecar": "host", "revision:tumor": "9"})
+        client.pexpire(f"{prefix}:fleet:host:1", 60_000)
+        client.zadd(f"{prefix}:fleet", {"host:1": 1})
+
+    confirmed = tumor("apply", "-f", write(tmp_path, tumor=POLICY))
+    again = tumor("apply", "-f", write(tmp_path, tumor=POLICY))
+
+    assert confirmed.out == "tumor confirmed (revision 10)\n"
+    assert again.out == "tumor unchanged (revision 10)\n"
+
+
 def test_files_that_say_what_an_edit_said_take_it_over(
     tumor: Rmv, valkey_url: str, tmp_path: Path
 ) -> None:
@@ -206,6 +222,41 @@ def test_pruning_needs_a_folder_and_spares_edits(
     assert (a_file.code, edited.code) == (2, 1)
     assert "tumor was edited" in edited.err
     assert tumor("get", "tumor").code == 0
+
+
+def test_pruning_spares_a_document_that_is_not_valid(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    made = write(tmp_path, fraud=FRAUD, tumor=POLICY)
+    tumor("apply", "-f", made)
+    edit(valkey_url, "model: [", model="churn")
+
+    shown = tumor("diff", "-f", made, "--prune")
+    pruned = tumor("apply", "-f", made, "--prune")
+    kept = tumor("apply", "-f", made, "--prune", "--keep-edits")
+    forced = tumor("apply", "-f", made, "--prune", "--force")
+
+    lost = "churn holds a document that is not valid, which deleting it would lose"
+    assert (shown.code, shown.out) == (1, "churn (a document that is not valid)\n")
+    assert shown.err == f"warning: {lost}\n"
+    assert (pruned.code, pruned.out) == (1, "")
+    assert pruned.err.startswith(f"error: {lost}\n")
+    assert "churn kept" in kept.out
+    assert "churn deleted" in forced.out
+
+
+def test_a_diff_tells_what_pruning_would_delete(tumor: Rmv, tmp_path: Path) -> None:
+    made = write(tmp_path, fraud=FRAUD)
+    tumor("apply", "-f", made)
+
+    without = tumor("diff", "-f", made)
+    pruning = tumor("diff", "-f", made, "--prune")
+    a_file = tumor("diff", "-f", made / "fraud.yaml", "--prune")
+
+    assert without.code == 0
+    assert pruning.code == 1
+    assert pruning.out.startswith("tumor (revision 1)\n  - versions.v1: ")
+    assert a_file.code == 2
 
 
 class EditedOnTheWay(MemoryStore):

@@ -86,6 +86,21 @@ def test_a_path_without_documents_is_a_problem(rmv: Rmv, tmp_path: Path) -> None
     )
 
 
+def test_folders_below_a_folder_are_read_and_hidden_ones_are_not(
+    store: Rmv, tmp_path: Path
+) -> None:
+    made = folder(tmp_path, tumor=POLICY)
+    for name in ("team", "..2026_11_23"):
+        (made / name).mkdir()
+        (made / name / "fraud.yaml").write_text(POLICY.replace("model: tumor", "model: fraud"))
+
+    applied = store("apply", "-f", made)
+    pruned = store("apply", "-f", made, "--prune")
+
+    assert applied.out == "fraud created (revision 1)\ntumor created (revision 1)\n"
+    assert pruned.out == "fraud unchanged (revision 1)\ntumor unchanged (revision 1)\n"
+
+
 def test_a_document_may_come_from_standard_input(rmv: Rmv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(BAD.encode())))
 

@@ -51,7 +51,7 @@ def test_a_request_is_found_by_its_id_and_decided_again(tumor: Rmv) -> None:
     told = {line[:13].strip(): line[13:].strip() for line in facts.splitlines()}
     assert told == {
         "request": ID,
-        "at": "2026-11-23T13:00:00.250+00:00",
+        "at": "2026-11-23T13:00:00.250Z",
         "model": "tumor",
         "tenant": "acme",
         "header.x-beta": "yes",

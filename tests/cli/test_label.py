@@ -78,4 +78,4 @@ def test_pins_follow_a_label_and_kills_do_not(tumor: Rmv, valkey_url: str) -> No
     assert "tumor:v2 is not switched off" in tumor("unkill", "tumor:canary").err
     assert pinned.out == "tumor: acme is pinned to canary\n"
     assert killed.out == "tumor:v2 is switched off: wrong dose\n"
-    assert "without effect" not in tumor("status").out
+    assert "faulty" not in tumor("status").out

@@ -1,10 +1,11 @@
 """Results are plain where programs read, coloured where people do."""
 
+import json
 from io import StringIO
 
 import pytest
 
-from sidecar.cli.output import facts, paint, table
+from sidecar.cli.output import complain, emit, facts, note, paint, say, table, warn
 
 
 class Terminal(StringIO):
@@ -54,3 +55,32 @@ def test_facts_without_a_value_are_left_out(capsys: pytest.CaptureFixture[str]) 
     facts([("model", "fraud"), ("refused", ""), ("revision", "3")])
 
     assert capsys.readouterr().out == "model     fraud\nrevision  3\n"
+
+
+# Escape sequences (one by a C1 control), text that runs backwards, a line end, half a character.
+NASTY = "\033[2J\x9b2J\u202e\r\n\udcff"
+SPELLED = r"\x1b[2J\x9b2J\u202e\x0d\x0a\udcff"
+
+
+def test_nothing_that_is_told_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("A",), [(NASTY,)])
+    facts([("name", NASTY)])
+    in_cells = capsys.readouterr().out
+    for speak in (say, complain, warn, note):
+        speak(NASTY)
+    in_lines = "".join(capsys.readouterr())
+
+    assert in_cells == f"A\n{SPELLED}\nname  {SPELLED}\n"
+    assert in_lines.count(SPELLED.replace(r"\x0a", "\n") + "\n") == 4
+
+
+def test_json_has_the_same_value_without_such_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = {"a": "\033\x7f\x9b\u202eé\n"}
+
+    emit(value)
+
+    text = capsys.readouterr().out
+    assert json.loads(text) == value
+    assert text == '{\n  "a": "\\u001b\\u007f\\u009b\\u202eé\\n"\n}\n'

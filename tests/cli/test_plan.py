@@ -120,7 +120,7 @@ def test_what_cannot_be_told_is_named(tumor: Rmv, wanted: Path) -> None:
 
     ran = tumor("plan", "-f", wanted)
 
-    assert "nobody moves" in ran.out
+    assert "nobody moves, but 33.3% of the requests cannot be told" in ran.out
     assert "of the requests cannot be told: they hang on header.x-new" in ran.err
 
 
@@ -145,6 +145,21 @@ def test_a_plan_fails_only_for_what_it_is_told_to(tumor: Rmv, wanted: Path) -> N
 
     assert tumor("plan", "-f", wanted, "--fail-on", "refused").code == 1
     assert tumor("plan", "-f", wanted, "--fail-on", "refused", "--since", "1h").code == 0
+
+
+def test_a_plan_can_fail_for_what_cannot_be_told(tumor: Rmv, wanted: Path) -> None:
+    none_sampled = tumor("plan", "-f", wanted, "--fail-on", "unknown")
+    add(sampled("initech"))
+    nothing_told = [
+        tumor("plan", "-f", wanted, *gates).code
+        for gates in ((), ("--fail-on", "refused"), ("--fail-on", "overload"))
+    ]
+    add(sampled("acme"))
+
+    assert none_sampled.code == 1
+    assert nothing_told == [0, 1, 1]
+    assert tumor("plan", "-f", wanted, "--fail-on", "refused").code == 0
+    assert tumor("plan", "-f", wanted, "--fail-on", "unknown").code == 1
 
 
 def test_since_leaves_older_requests_out(tumor: Rmv, wanted: Path) -> None:

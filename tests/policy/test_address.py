@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.address import AllowList, fault, reach_fault
+from sidecar.policy.address import AllowList, canonical, fault, reach_fault
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ from sidecar.policy.address import AllowList, fault, reach_fault
         "http://under_score:80",
         "http://[::1]:9001",
         "http://[fd00::7]",
+        "http://[fd20:ce::253]",
+        "http://[64:ff9b::a00:7]",
+        "http://[64:ff9b:1::a00:7]",
+        "http://[64:ff9b:1:a00:0:700::]",
+        "http://100.100.100.201",
+        "http://240.0.0.1",
         "http://1.model:65535",
         "http://xn--bcher-kva.example:1",
         "https://model",
@@ -97,6 +103,28 @@ def test_plain_endpoints_are_accepted(endpoint: str) -> None:
         ("http://[64:ff9b::a9fe:a9fe]", "metadata"),
         ("http://[2002:a9fe:a9fe::]", "metadata"),
         ("http://[fd00:ec2::254]", "metadata"),
+        ("http://100.100.100.200", "metadata"),
+        ("http://192.0.0.192", "metadata"),
+        ("http://168.63.129.16", "metadata"),
+        ("http://[fd20:ce::254]", "metadata"),
+        ("http://[fd00:ec2::23]", "metadata"),
+        ("http://[fd00:c1::a9fe:a9fe]", "metadata"),
+        ("http://[fd00:42::42]", "metadata"),
+        ("http://[fd00:a9fe:a9fe::1]", "metadata"),
+        ("http://[fd00:100::100:200]", "metadata"),
+        ("http://[::169.254.169.254]", "metadata"),
+        ("http://[::168.63.129.16]", "metadata"),
+        ("http://[::ffff:0:169.254.169.254]", "metadata"),
+        ("http://[64:ff9b:1::a9fe:a9fe]", "metadata"),
+        ("http://[64:ff9b:1:a9fe:a9:fe00::]", "metadata"),
+        ("http://[64:ff9b:1:a9:fe:a9fe::]", "metadata"),
+        ("http://[64:ff9b:1:0:a9:fea9:fe00:0]", "metadata"),
+        ("http://[2001:0:a9fe:a9fe::5601:5601]", "metadata"),
+        ("http://[2001:0:a00:1::5601:5601]", "metadata"),
+        ("http://255.255.255.255", "no single host"),
+        ("http://0.1.2.3", "no single host"),
+        ("http://[ff02::1]", "no single host"),
+        ("http://[::2]", "no single host"),
         ("http://0.0.0.0:80", "no single host"),
         ("http://[::]", "no single host"),
         ("http://224.0.0.1", "no single host"),
@@ -219,6 +247,7 @@ def test_any_other_endpoint_is_not_allowed(entries: tuple[str, ...], endpoint: s
         ("model/8", "not a network"),
         ("10.1", "neither a host"),
         ("0x7f.1", "neither a host"),
+        ("::1:80", r"\[::1\]:80 for a port, or \[::1:80\] for an address"),
     ],
 )
 def test_an_entry_that_means_nothing_is_refused(entry: str, words: str) -> None:
@@ -236,6 +265,15 @@ def test_an_entry_that_means_nothing_is_refused(entry: str, words: str) -> None:
         (("model", "10.0.0.0/8"), "11.0.0.7", 80, False),
         (("model", "10.0.0.0/8"), "fd00::7", 80, False),
         (("model", "10.0.0.0/8:81"), "10.0.0.7", 80, False),
+        ((), "168.63.129.16", 80, False),
+        ((), "fd20:ce::254", 80, False),
+        ((), "::ffff:100.100.100.200", 80, False),
+        ((), "64:ff9b:1::a9fe:a9fe", 80, False),
+        ((), "2001:0:a9fe:a9fe::5601:5601", 80, False),
+        ((), "255.255.255.255", 80, False),
+        ((), "0.1.2.3", 80, False),
+        ((), "::1", 80, True),
+        (("[fd00::1:80]",), "fd00::1:80", 443, True),
         (("*", "0.0.0.0/0", "::/0"), "169.254.169.254", 80, False),
         (("*", "fe80::/10"), "fe80::1%eth0", 80, False),
     ],
@@ -244,6 +282,24 @@ def test_what_a_name_resolves_to_is_held_to_the_networks(
     entries: tuple[str, ...], address: str, port: int, *, is_fine: bool
 ) -> None:
     assert (AllowList(entries).reach_fault(address, port) is None) == is_fine
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "spelling"),
+    [
+        ("http://127.0.0.1", "http://127.0.0.1:80"),
+        ("http://LocalHost.", "http://localhost:80"),
+        ("https://localhost:443", "https://localhost:443"),
+        ("http://[0:0:0:0:0:0:0:1]:81", "http://[::1]:81"),
+        ("https://[FD00::7]", "https://[fd00::7]:443"),
+        ("unix:/run/Model.sock", "unix:/run/Model.sock"),
+    ],
+)
+def test_endpoints_that_mean_the_same_have_one_canonical_spelling(
+    endpoint: str, spelling: str
+) -> None:
+    assert canonical(endpoint) == spelling
+    assert canonical(spelling) == spelling
 
 
 @given(st.text(max_size=20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,7 +84,7 @@ def test_what_is_encoded_decodes_to_the_same(policy: Policy) -> None:
 def test_json_reads_the_same_as_json_and_as_yaml(policy: Policy) -> None:
     raw = encode(policy)
 
-    assert document.read(raw.decode(), "doc").value == json.loads(raw)
+    assert document.read(raw.decode(), "doc") == json.loads(raw)
 
 
 def test_equal_policies_have_one_spelling_and_one_digest() -> None:
@@ -235,7 +236,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
 
 @pytest.mark.parametrize("text", ["no", "off", "1:30", "2026-01-01", "0x10", "1_000", ".nan", "01"])
 def test_yaml_scalars_that_json_does_not_know_are_text(text: str) -> None:
-    assert document.read(f"a: {text}", "").value == {"a": text}
+    assert document.read(f"a: {text}", "") == {"a": text}
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,7 @@ def test_yaml_scalars_that_json_does_not_know_are_text(text: str) -> None:
     [
         ("1", 1),
         ("-1.5", -1.5),
+        ("12345678901234567890", 12345678901234567890),
         ("1e3", 1000.0),
         ("true", True),
         ("~", None),
@@ -251,11 +253,41 @@ def test_yaml_scalars_that_json_does_not_know_are_text(text: str) -> None:
     ],
 )
 def test_yaml_scalars_that_json_knows_mean_the_same(text: str, value: JSON) -> None:
-    assert document.read(f"a: {text}", "").value == {"a": value}
+    assert document.read(f"a: {text}", "") == {"a": value}
+
+
+@pytest.mark.parametrize("form", ["model: {}", '{{"model": {}}}'])
+def test_a_whole_number_that_is_no_double_is_refused(form: str) -> None:
+    (problem,) = refused(form.format("9" * 400).encode())
+
+    assert (problem.path, problem.reason) == ("model", "number out of range")
+
+
+BOMB = "# y\n" + ('{"' + "é" * 100 + '": ') * 31 + "[" + "0," * 80_000 + "0]" + "}" * 31
+
+
+@pytest.mark.parametrize("text", [BOMB, BOMB.removeprefix("# y\n")], ids=["yaml", "json"])
+def test_the_memory_to_refuse_a_document_is_in_proportion_to_it(text: str) -> None:
+    raw = text.encode()
+    tracemalloc.start()
+    try:
+        refused(raw)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 40 * len(raw)
+
+
+def test_a_long_tag_or_anchor_is_told_in_short() -> None:
+    for text in ("a: !" + "t" * 9_999 + " b", "a: *" + "x" * 9_999):
+        (problem,) = refused(text.encode())
+
+        assert len(problem.reason) < 200
 
 
 def test_aliases_are_read() -> None:
-    assert document.read("a: &x {b: 1}\nc: [*x, *x]", "").value == {
+    assert document.read("a: &x {b: 1}\nc: [*x, *x]", "") == {
         "a": {"b": 1},
         "c": [{"b": 1}, {"b": 1}],
     }

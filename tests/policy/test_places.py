@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.policy import document, places
+from sidecar.policy.problem import below
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sidecar.model.identity import JSON
 
 KEYS = st.text("ab.[]\"' 0", max_size=5)
@@ -26,12 +29,22 @@ VALUES = st.recursive(
 SPELLINGS = st.sampled_from([None, 0, 1, 4])
 
 
+def spelled(value: JSON, path: str = "") -> Iterator[str]:
+    """Yield the paths of a value and of all in it."""
+    yield path
+    steps = value.items() if isinstance(value, dict) else ()
+    for step, inner in enumerate(value) if isinstance(value, list) else steps:
+        yield from spelled(inner, below(path, step))
+
+
 @given(VALUES, SPELLINGS)
 def test_every_value_is_where_yaml_finds_it(value: JSON, indent: int | None) -> None:
     text = "\n " + json.dumps(value, indent=indent)
-    known = document.read(text, "").places
+    paths = list(spelled(value))
+    known = document.in_yaml(text, paths)
 
-    assert places.in_json(text, known) == known
+    assert known.keys() == set(paths)
+    assert places.in_json(text, paths) == known
 
 
 @given(VALUES, SPELLINGS, st.data())
@@ -39,13 +52,25 @@ def test_one_value_is_found_without_the_others(
     value: JSON, indent: int | None, data: st.DataObject
 ) -> None:
     text = json.dumps(value, indent=indent)
-    known = document.read(text, "").places
+    known = places.in_json(text, spelled(value))
     path = data.draw(st.sampled_from(sorted(known)))
 
-    found = places.in_json(text, [path])
+    for found in (places.in_json(text, [path]), document.in_yaml(text, [path])):
+        assert found[path] == known[path]
+        assert found.items() <= known.items()
 
-    assert found[path] == known[path]
-    assert found.items() <= known.items()
+
+def test_yaml_places_are_those_of_block_values_and_aliases() -> None:
+    text = "a: &x\n  - 1\n  - b: 2\nc: *x\n? d\n: 3\n"
+
+    assert document.in_yaml(text, ["a[1].b", "c[1].b", "d"]) == {
+        "": (1, 1),
+        "a": (1, 4),
+        "a[1]": (3, 5),
+        "a[1].b": (3, 8),
+        "c": (4, 4),
+        "d": (6, 3),
+    }
 
 
 def test_tabs_and_line_ends_of_any_kind_are_blanks() -> None:

@@ -49,7 +49,7 @@ def test_a_sample_fits_the_schema_that_it_names(sample: Path) -> None:
     named = sample.parent / comment.removeprefix("# yaml-language-server: $schema=")
 
     assert named.resolve() == COMMITTED
-    assert faults(document.read(text, sample.name).value) == []
+    assert faults(document.read(text, sample.name)) == []
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])

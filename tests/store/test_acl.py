@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from sidecar.errors import StoreUnavailableError
 from sidecar.model.context import Context, ContextSettings
@@ -28,7 +28,7 @@ QUICK = WatchTiming(ping_every_s=0.05, reload_every_s=0.05)
 
 
 def url_of(valkey: Valkey, user: str) -> str:
-    return valkey.url.replace("unix://", f"unix://{user}:any@")
+    return valkey.url.replace("unix://", f"unix://{user}:secret@")
 
 
 async def test_a_sidecar_watches_adopts_tells_and_samples(valkey: Valkey) -> None:
@@ -78,6 +78,16 @@ async def test_an_operator_does_what_the_commands_do(valkey: Valkey) -> None:
     await store.close()
 
 
+async def test_nobody_is_let_in_without_a_password(valkey: Valkey) -> None:
+    for line in USERS.read_text().splitlines():
+        if line.startswith("user "):
+            name, *rules = line.split()[1:]
+            await valkey.client.execute_command("ACL", "SETUSER", name, *rules)  # type: ignore[no-untyped-call]
+            for password in ("", "any"):
+                with pytest.raises(AuthenticationError):
+                    await valkey.client.auth(password, name)
+
+
 @pytest.mark.parametrize("user", ["rmv-sidecar", "rmv-operator"])
 async def test_neither_touches_anything_else(valkey: Valkey, user: str) -> None:
     await _load_users(valkey)
@@ -121,7 +131,7 @@ async def _load_users(valkey: Valkey) -> None:
     for line in USERS.read_text().splitlines():
         if line.startswith("user "):
             words = line.split()[1:]
-            await valkey.client.execute_command("ACL", "SETUSER", *words)  # type: ignore[no-untyped-call]
+            await valkey.client.execute_command("ACL", "SETUSER", *words, ">secret")  # type: ignore[no-untyped-call]
 
 
 async def _denied(valkey: Valkey) -> list[object]:

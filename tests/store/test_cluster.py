@@ -55,6 +55,25 @@ async def test_a_cluster_keeps_what_a_store_promises_and_outlives_a_primary() ->
         await store.close()
 
 
+async def test_a_primary_that_comes_back_without_its_data_has_lost_them() -> None:
+    async with cluster() as nodes:
+        store = RedisStore(f"redis+cluster://127.0.0.1:{nodes[1].port}")
+        for model in MODELS:
+            await store.commit(policy(model), expected=None, actor="ann", comment="")
+        async with watching(store) as live:
+            had = {
+                key.decode().rpartition(":")[2]
+                async for key in nodes[0].client.scan_iter("rmv:policy:*")
+            }
+            await nodes[0].kill()
+            await eventually(lambda: live.is_stale)
+            await nodes[0].start()
+
+            await eventually(lambda: live.lost == had)
+            assert live.snapshots.keys() == set(MODELS)
+        await store.close()
+
+
 async def _edits_flow(store: RedisStore, live: LivePolicies) -> None:
     for model in MODELS:
         await store.set_pin(model, "acme", "v2")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sidecar.runtime.tasks import spawn, stop
+from sidecar.store import fleet
 from sidecar.store.fleet import EXPIRES_S
 from sidecar.store.keys import PolicyKey
 from sidecar.store.live import LivePolicies
@@ -15,6 +16,8 @@ from tests.store.documents import GIVE_UP_S, document, policy, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    import pytest
 
     from sidecar.store.base import Instance, Store
     from sidecar.store.redis import RedisStore
@@ -154,6 +157,40 @@ async def test_what_a_flush_took_is_told_again_in_whole(
 
         (one,) = await told(redis_store, at(2, "tumor"))
         assert one.revisions == {"fraud": 7, "tumor": 2}
+
+
+async def test_what_changed_while_the_store_was_away_is_told_when_it_is_back(
+    valkey: Valkey, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BEAT_EVERY_S", 0.05)
+    async with beating(redis_store) as (_, live):
+        live.put_policy("fraud", document(revision=7))
+        live.put_policy("tumor", document("tumor", revision=2))
+        await told(redis_store, at(7))
+        await valkey.client.config_set("requirepass", "another")
+        await valkey.client.client_kill_filter(_type="normal", skipme=True)
+        live.put(PolicyKey("tumor"), None)
+        live.put_policy("fraud", document(revision=8))
+        await asyncio.sleep(0.2)  # several beats
+
+        await valkey.client.config_set("requirepass", "")
+
+        (one,) = await told(redis_store, at(8))
+        assert one.revisions == {"fraud": 8}
+
+
+async def test_that_nothing_is_stale_any_more_is_told_before_the_next_beat(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BEAT_EVERY_S", 1000.0)
+    live = LivePolicies()
+    task = spawn(redis_store.beat(Pulse(Member("host-1", "a"), live)), name="heartbeat under test")
+    await told(redis_store, lambda found: [one.is_stale for one in found] == [True])
+
+    live.is_stale = False
+
+    await told(redis_store, lambda found: [one.is_stale for one in found] == [False])
+    await stop(task)
 
 
 async def test_who_is_killed_expires(valkey: Valkey, redis_store: RedisStore) -> None:

@@ -105,6 +105,22 @@ async def _until_told(store: RedisStore, revision: int) -> None:
             await asyncio.sleep(0.002)
 
 
+async def test_a_commit_right_after_a_flush_is_newer_than_what_sidecars_have(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    for default in ("v1", "v2", "v1"):
+        await commit(redis_store, default=default)
+    async with sidecar(redis_store) as live:
+        await _until_told(redis_store, 3)
+        await valkey.client.flushall()
+        await _until_told(redis_store, 3)  # at once, and not with the next beat
+
+        assert await commit(redis_store, default="v2") == 4
+
+        await eventually(lambda: default_of(live) == "v2")
+        assert (live.is_stale, live.faults) == (False, {})
+
+
 async def test_when_the_newer_data_return_they_serve(
     valkey: Valkey, redis_store: RedisStore
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.errors import StoreUnavailableError
 from sidecar.policy import codec
+from sidecar.policy.problem import PolicyError
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.live import LivePolicies
 from sidecar.store.redis import RedisStore
@@ -130,10 +131,8 @@ async def test_a_broken_document_touches_no_other_model_and_stays_out_of_history
         await valkey.client.set("rmv:policy:\xff", b"{}")
         await valkey.client.hset("rmv:policy:hash", "no", "string")
 
-        await eventually(lambda: "fraud" in live.faults)
+        await eventually(lambda: set(live.faults) == {"fraud", "hash"})
         await eventually(lambda: default_of(live, "tumor") == "v1")
-
-        assert set(live.faults) == {"fraud"}
     assert await _revisions(redis_store) == []
 
 
@@ -295,3 +294,37 @@ async def test_an_odd_history_entry_does_not_end_adoption(
         await _until_recorded(redis_store, 1)
 
     assert [entry.at_s for entry in await redis_store.history("tumor")][-1] == 0.0
+
+
+async def test_a_policy_key_of_another_type_takes_nothing_away(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    await redis_store.commit(policy(), expected=None, actor="ann", comment="")
+    async with watching(redis_store) as live:
+        await valkey.client.hset("mine", "no", "string")
+        await valkey.client.rename("mine", "rmv:policy:fraud")
+        await eventually(lambda: "fraud" in live.faults)
+
+        assert default_of(live) == "v1"
+        assert "rmv:policy:fraud: not a string" in live.faults["fraud"]
+        with pytest.raises(PolicyError, match="not a string"):
+            await redis_store.get_policy("fraud")
+
+        await valkey.client.delete("rmv:policy:fraud")
+        await eventually(lambda: not live.snapshots)
+        assert live.faults == {}
+
+
+async def test_who_reconnects_keeps_what_a_key_of_another_type_stands_in_for(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    await redis_store.commit(policy(), expected=None, actor="ann", comment="")
+    async with watching(redis_store) as live:
+        await valkey.client.sadd("mine", "no string")
+        await valkey.client.rename("mine", "rmv:policy:fraud")
+        await valkey.client.client_kill_filter(_type="normal", skipme=True)
+        await valkey.client.set("rmv:pin:fraud:acme", "v2")
+        await eventually(lambda: pin_of(live, "acme") == "v2")
+        await eventually(lambda: not live.is_stale)
+
+        assert (default_of(live), set(live.faults)) == ("v1", {"fraud"})

@@ -1,0 +1,93 @@
+"""A TCP link to a server that a test makes slow, silent or deaf."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+# What RESP3 client tracking sends: a null, or keys.
+_REPORT = re.compile(
+    rb">2\r\n\$10\r\ninvalidate\r\n(?:_\r\n|\*(?P<n>\d+)\r\n(?:\$\d+\r\n[^\r]*\r\n)+)"
+)
+
+
+class Link:
+    """Passes bytes both ways between whoever connects to `port` and a server.
+
+    `delay_s` is what each piece waits. While `is_silent` nothing passes and nothing is closed, as
+    on a path that drops packets; while `is_deaf` reports of client tracking do not pass.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self.url = ""
+        self.delay_s = 0.0
+        self.is_silent = False
+        self.is_deaf = False
+        self.received_bytes = 0
+        """What the server has sent."""
+        self.target = target
+        """The port of the server."""
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:  # nobody is there, so nobody is here
+            writer.close()
+            return
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, back, is_answer=False))
+                both.create_task(self._pump(there, writer, is_answer=True))
+        finally:
+            back.close()
+            writer.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                await asyncio.sleep(self.delay_s)
+                if self.is_silent:
+                    continue
+                if is_answer:
+                    self.received_bytes += len(data)
+                if is_answer and self.is_deaf:
+                    data = _REPORT.sub(b"", data)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def link_to(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
+    """Run a link to a port of the loopback; `tls` is what its clients have to speak."""
+    link = Link(port)
+    running: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        with suppress(asyncio.CancelledError):
+            await link.pass_on(reader, writer)
+        running.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    link.port = server.sockets[0].getsockname()[1]
+    link.url = f"redis{'s' if tls else ''}://127.0.0.1:{link.port}"
+    try:
+        yield link
+    finally:
+        server.close()
+        for task in list(running):
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
