@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sidecar.store")
 _COMMIT_S = 0.1, 0.5  # a commit writes its history entry within milliseconds, if it does not die
 _MAX_NAMED = 10  # models in one line of the log
-_BATCH = 250  # keys of one SCAN or MGET: two milliseconds of the loop's time
+_BATCH = 100  # keys of one SCAN or MGET: a millisecond of the loop's time
 
 
 class WatchTiming(Struct, frozen=True):

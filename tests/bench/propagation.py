@@ -29,6 +29,7 @@ EDITS = 200
 WARM_EDITS = 20
 PAUSE_S = 0.015  # between edits, and up to as much again: no rhythm of the host is met each time
 MANY_PAUSE_S = 0.06  # fifty watches in two processes are as slow as that
+POLL_S = 0.0003  # between two requests: without it the requests keep busy what has to read the edit
 WATCHERS = 50
 PROCESSES = 2
 ROLLBACKS = 10
@@ -103,7 +104,7 @@ async def rows() -> AsyncIterator[Row]:
                     )
                     took = [await _rollback(valkey.url) for _ in range(ROLLBACKS)]
                 name = f"{WATCHERS} sidecars"
-                yield f"propagation, {name}", _told(edits), "p99 under 10 ms"
+                yield f"propagation, {name}", _told(edits), "as one, with CPUs for all"
                 # A watch that is late sees the next edit alone, and never had the one before.
                 last = [
                     max(seen[edit.revision]) - edit.sent_s
@@ -133,6 +134,7 @@ def _edit(running: Sidecar, url: str, port: int, first: int, pause_s: float) -> 
         while caller.version() != wanted:
             if time.monotonic() - sent_s > GIVE_UP_S:
                 raise RuntimeError(f"revision {revision} never came into force")
+            time.sleep(POLL_S)
         edits.append(Edit(revision, sent_s, time.monotonic()))
     writer.close()
     caller.close()
