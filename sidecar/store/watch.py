@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import HistoryError, StoreUnavailableError
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
 from sidecar.runtime.slices import Slice, lasting
@@ -329,7 +329,7 @@ class _Adopter:
                 model, (raw, reached) = self._noticed.popitem()
                 try:
                     is_settled = await self._journal.adopt(model, raw, reached)
-                except (StoreUnavailableError, PolicyError) as e:
+                except (StoreUnavailableError, PolicyError, HistoryError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
                 except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
                     _log.exception("policy not adopted", extra={"model": model, "reason": repr(e)})
