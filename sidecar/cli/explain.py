@@ -13,6 +13,7 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
 from sidecar.cli.lookup import policy_of, version_named
+from sidecar.cli.names import complete_model, complete_version
 from sidecar.cli.options import At, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.request import looks_like_a_request, tell_sampled
@@ -39,10 +40,19 @@ async def explain(
     session: Session,
     *,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="The model that is called.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="The model that is called.", autocompletion=complete_model
+        ),
     ] = None,
     model_option: Annotated[
-        str | None, typer.Option("--model", help="The same, as an option.", metavar="MODEL")
+        str | None,
+        typer.Option(
+            "--model",
+            help="The same, as an option.",
+            metavar="MODEL",
+            autocompletion=complete_model,
+        ),
     ] = None,
     tenant: Annotated[str, typer.Option(help="Who calls.")] = "",
     subject: Annotated[str, typer.Option(help="The caller's subject.")] = "",
@@ -61,12 +71,21 @@ async def explain(
     method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
     path: Annotated[str, typer.Option(help="The request's target.")] = "/",
     asked_version: Annotated[
-        str, typer.Option(help="What X-Model-Version asks for.", metavar="VERSION")
+        str,
+        typer.Option(
+            help="What X-Model-Version asks for.",
+            metavar="VERSION",
+            autocompletion=complete_version,
+        ),
     ] = "",
     at_s: At = None,
     not_ready: Annotated[
         list[str] | None,
-        typer.Option(help="As if it had no healthy endpoint; may be repeated.", metavar="VERSION"),
+        typer.Option(
+            help="As if it had no healthy endpoint; may be repeated.",
+            metavar="VERSION",
+            autocompletion=complete_version,
+        ),
     ] = None,
     brief: Annotated[
         bool, typer.Option("--brief", help="Only what is decided, not each step to it.")
@@ -143,7 +162,7 @@ def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
 
     Raises ConfigError when the head asks for another one already: the sidecar answers 400.
     """
-    route = RouteTable((), snapshot.model).find(head, {snapshot.model})
+    route = RouteTable((), snapshot.model).find(head)
     if route.model != snapshot.model or (route.version is None and route.label is None):
         return
     named = route.version or snapshot.policy.labels.get(route.label or "", "")
