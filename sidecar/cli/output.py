@@ -75,8 +75,13 @@ def note(text: str) -> None:
 
 def emit(value: object) -> None:
     """Print a result as JSON, for programs."""
+    print(as_json(value))
+
+
+def as_json(value: object) -> str:
+    """Return a value as JSON that a terminal can show."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    print(_BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))  # the same to JSON
+    return _BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # the same to JSON
 
 
 def table(
