@@ -12,12 +12,15 @@ import yaml
 
 from sidecar.cli import durations, output
 from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of, revision_of
+from sidecar.cli.marks import spell
 from sidecar.cli.names import Model, complete_model
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
+from sidecar.store.base import HistoryEntry
+from sidecar.store.document import expect_committed, fault_of
 
 app = commands()
 
@@ -80,13 +83,21 @@ async def history(
         await expect_model(session.store, model)
     if session.as_json:
         fields = ("revision", "actor", "comment", "at_s", "digest")
-        output.emit([{name: getattr(one, name) for name in fields} for one in entries])
+        output.emit(
+            [
+                {name: getattr(one, name) for name in fields} | {"fault": fault_of(one, model)}
+                for one in entries
+            ]
+        )
         return
-    rows = [
-        (str(one.revision), durations.clock(one.at_s), one.actor, one.digest[:12], one.comment)
-        for one in entries
-    ]
+    rows = [_row(one, model) for one in entries]
     output.table(("REVISION", "AT", "ACTOR", "DIGEST", "COMMENT"), rows)
+
+
+def _row(entry: HistoryEntry, model: str) -> tuple[str, ...]:
+    said = spell(entry.comment, fault_of(entry, model))
+    at = durations.clock(entry.at_s)
+    return str(entry.revision), at, entry.actor, entry.digest[:12], said
 
 
 async def _as_it_was(session: Session, models: Sequence[str], revision: int) -> Policy:
@@ -94,6 +105,7 @@ async def _as_it_was(session: Session, models: Sequence[str], revision: int) -> 
         msg = "--revision is of one model: rmv get MODEL --revision 1"
         raise typer.BadParameter(msg)
     entry = await revision_of(session.store, models[0], revision)
+    expect_committed(entry, models[0])
     return codec.decode(entry.document, source=f"revision {revision} of {models[0]}")
 
 

@@ -22,6 +22,7 @@ from sidecar.policy import codec
 from sidecar.policy.diff import diff
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import HistoryEntry, Store
+from sidecar.store.document import expect_committed
 
 app = commands()
 
@@ -49,6 +50,7 @@ async def rollback(
     raw = await store.get_document(model)
     stored = None if raw is None else decoded(raw)
     entry = await _earlier(store, model, stored, revision)
+    expect_committed(entry, model)
     source = f"revision {entry.revision} of {model}"
     said = codec.load(entry.document, source=source, allowed=allow_list(session.config))
     changes = diff(stored, said)

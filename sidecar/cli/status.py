@@ -11,6 +11,7 @@ from sidecar.cli.lookup import NO_POLICY
 from sidecar.cli.marks import marked_kills, marked_pins, spell
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
+from sidecar.errors import WrongTypeError
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Instance, Kill, Store
 from sidecar.store.keys import BadNameError
@@ -41,7 +42,7 @@ async def status(session: Session) -> None:
     """Show models, what is switched off, and which sidecar decides by which revision."""
     store = session.store
     found = [await _status(store, model) for model in await store.named_models()]
-    living = await store.fleet()
+    living = await _living(store)
     if session.as_json:
         output.emit({"models": found, "sidecars": living})
         return
@@ -52,6 +53,15 @@ async def status(session: Session) -> None:
     if living:
         print()
         _tell_sidecars(living, found)
+
+
+async def _living(store: Store) -> list[Instance]:
+    """Return the live sidecars; of a key that cannot tell of them, say so: the rest is known."""
+    try:
+        return await store.fleet()
+    except WrongTypeError as error:
+        output.warn(f"which sidecars are live is not known: {error}")
+        return []
 
 
 def _tell_models(found: Sequence[ModelStatus]) -> None:

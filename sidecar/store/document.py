@@ -59,7 +59,7 @@ def fault_of(entry: HistoryEntry, model: str) -> str:
         said = codec.decode(entry.document, source="").model
     except PolicyError:
         return ""  # it was committed so; whoever reads it is told what is wrong with it
-    return "" if said == model else f"its document is of the model {said!r}"
+    return "" if said == model else f"its document is of the model `{said}`"
 
 
 def expect_committed(entry: HistoryEntry, model: str) -> None:
@@ -67,5 +67,5 @@ def expect_committed(entry: HistoryEntry, model: str) -> None:
     if fault := fault_of(entry, model):
         raise BrokenEntryError(
             f"revision {entry.revision} of {model} is not what was committed: {fault}. "
-            f"Name another one: `rmv history {model}` lists and marks them"
+            f"`rmv history {model}` lists the revisions and marks such ones"
         )
