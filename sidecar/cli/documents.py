@@ -12,6 +12,7 @@ from sidecar.policy import codec
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.policy.validate import warnings as odd
+from sidecar.runtime.clock import SystemClock
 
 SUFFIXES = {".yaml", ".yml", ".json"}
 
@@ -34,6 +35,7 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
 
     `allowed` is where endpoints may be.
     """
+    now_s = SystemClock().now_s()
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -56,7 +58,7 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
                 problems += error.problems
             else:
                 policies[source] = policy
-                warnings += codec.locate(raw, odd(policy, source))
+                warnings += codec.locate(raw, odd(policy, source, now_s))
     problems += _repeats(policies)
     return Read(policies, tuple(problems), tuple(warnings))
 

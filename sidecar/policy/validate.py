@@ -15,6 +15,7 @@ from sidecar.policy.circle import circles
 from sidecar.policy.compiled import MAX_FALLBACKS
 from sidecar.policy.condition import header_faults, matcher_faults
 from sidecar.policy.deployment import version_faults
+from sidecar.policy.oddity import oddities
 from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
@@ -61,9 +62,9 @@ def validating(policy: Policy, source: str, allowed: AllowList) -> Steps[tuple[P
     return gather(found, source)
 
 
-def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
-    """Return what a good policy may hardly mean."""
-    return gather(_oddities(policy), source)
+def warnings(policy: Policy, source: str = "", now_s: float = float("-inf")) -> tuple[Problem, ...]:
+    """Return what a good policy may hardly mean at a time, in epoch seconds."""
+    return gather(_oddities(policy, now_s), source)
 
 
 def _findings(policy: Policy, allowed: AllowList) -> Findings:
@@ -262,7 +263,7 @@ def _key(key: str, at: Path) -> Iterator[Finding]:
         yield at, f'unknown key "{key[:80]}": one of {known}, header.<name>' + suggestion(key, KEYS)
 
 
-def _oddities(policy: Policy) -> Iterator[Finding]:
+def _oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
     if policy.default is None and not reach.answers_everybody(policy):
         yield (
             (),
@@ -276,6 +277,7 @@ def _oddities(policy: Policy) -> Iterator[Finding]:
                 f"{policy.labels[label]} is retired: who asks for it is refused",
             )
     yield from _odd_segments(policy)
+    yield from oddities(policy, now_s)
     for at, ref in _served(policy):
         why = reach.bar(policy, ref)
         if why:
