@@ -8,6 +8,7 @@ import typer
 
 from sidecar.cli import durations, output
 from sidecar.cli.lookup import NotFoundError, expect_version
+from sidecar.cli.names import complete_target, complete_version
 from sidecar.cli.options import Force, Ttl, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
@@ -15,10 +16,20 @@ from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
 
 Target = Annotated[
-    str, typer.Argument(metavar="MODEL[:VERSION]", help="The model, or one version of it.")
+    str,
+    typer.Argument(
+        metavar="MODEL[:VERSION]",
+        help="The model, or one version of it.",
+        autocompletion=complete_target,
+    ),
 ]
 Version = Annotated[
-    str, typer.Argument(metavar="VERSION", help="The version, if not named before.")
+    str,
+    typer.Argument(
+        metavar="VERSION",
+        help="The version, if not named before.",
+        autocompletion=complete_version,
+    ),
 ]
 
 app = commands()
