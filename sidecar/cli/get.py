@@ -20,7 +20,7 @@ from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import HistoryEntry
-from sidecar.store.document import expect_committed, fault_of
+from sidecar.store.committed import expect_committed, fault_of
 
 app = commands()
 

@@ -30,7 +30,7 @@ from sidecar.policy import codec
 from sidecar.policy.diff import diff
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import HistoryEntry, Store
-from sidecar.store.document import expect_committed
+from sidecar.store.committed import expect_committed
 
 MARK = "rollback to revision "
 _MARKED = re.compile(rf"(?:^|\(){MARK}([0-9]{{1,19}})\)?$")
