@@ -110,7 +110,8 @@ def test_the_order_of_versions_does_not_show_in_the_spelling() -> None:
     ("raw", "line", "column", "words"),
     [
         (b"", 1, 1, "empty"),
-        (b"model: a\nmodel: b\n", 2, 1, '"model" is given twice'),
+        (b"model: a\nmodel: b\n", 2, 1, ': the key "model" is given twice'),
+        (b"versions:\n  v1: {}\n  v1: {}\n", 3, 3, ': versions: the key "v1" is given twice'),
         (MINIMAL[:-1] + b',\n "model": "x"}', 2, 2, '"model" is given twice'),
         (b'{"model":\n  "m" :}', 2, 7, "not JSON"),
         (b'{"model":', 1, 10, "not JSON"),
@@ -198,7 +199,16 @@ def test_what_is_no_document_is_refused_with_its_place(
             'versions.v1.state: "drainin" is none of registered, warming, active, draining, '
             'retired; did you mean "draining"?',
         ),
-        (with_version("state: 1"), "versions.v1.state: "),
+        (
+            with_version("state: RETIRED"),
+            'versions.v1.state: "RETIRED" is none of registered, warming, active, draining, '
+            'retired; did you mean "retired"?',
+        ),
+        (
+            with_version("state: 1"),
+            'versions.v1.state: "registered", "warming", "active", "draining" or "retired" is '
+            "expected, not the number 1",
+        ),
         (
             with_version(f"deprecation: {{since: {'x' * 41}}}"),
             "versions.v1.deprecation.since: text of at most 40 characters is expected, not ",
