@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from sidecar.model.policy import Operators, Policy, Version
+from sidecar.model.policy import Matcher, Operators, Policy, Version
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.compiled import compiling
 from sidecar.policy.regex import pattern
@@ -44,7 +44,8 @@ def test_an_expression_in_use_is_compiled_once() -> None:
 
 
 def test_one_version_with_many_expressions_is_judged_and_compiled_one_at_a_time() -> None:
-    allow = tuple({"app": Operators(regex=f"a{n}+")} for n in range(EXPRESSIONS))
+    expressions = [Operators(regex=f"a{n}+") for n in range(EXPRESSIONS)]
+    allow = tuple[Matcher, ...]({"app": one} for one in expressions)
     versions = {"v1": Version(endpoints=("http://127.0.0.1:9001",), allow=allow)}
     policy = Policy(model="m", versions=versions)
 
