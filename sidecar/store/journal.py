@@ -136,7 +136,7 @@ class Journal:
         if last >= LAST_REVISION:
             raise HistoryError(
                 f"{key}: no revision can follow its last id, {told}, so nothing was committed. "
-                f"Put it aside (`RENAME {key} {key}-1`): it begins anew after the stored document"
+                f"Put it aside (`RENAME {key} {key}:old`): it begins anew after the stored document"
             )
         return last
 

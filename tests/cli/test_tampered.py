@@ -122,3 +122,19 @@ def test_a_fleet_of_another_type_hides_no_model_from_status(tumor: Rmv, client: 
     assert ran.code == 0
     assert "tumor  1 " in ran.out
     assert f"which sidecars are live is not known: {key('fleet')} holds another type" in ran.err
+
+
+def test_a_history_that_no_revision_can_follow_refuses_commits_and_keeps_the_document(
+    tumor: Rmv, client: Redis, tmp_path: Path
+) -> None:
+    client.xadd(key("history", "tumor"), {"x": "y"}, id=f"{2**64 - 1}-0")
+    before = client.get(key("policy", "tumor"))
+    (tmp_path / "next.yaml").write_text(TAMPERED)
+
+    ran = tumor("apply", "-f", tmp_path / "next.yaml", "--force")
+
+    assert ran.code == 1
+    assert f"{key('history', 'tumor')}: no revision can follow its last id" in ran.err
+    assert f"RENAME {key('history', 'tumor')}" in ran.err
+    assert client.get(key("policy", "tumor")) == before
+    assert str(2**64 - 1) in tumor("history", "tumor").out
