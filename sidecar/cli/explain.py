@@ -12,7 +12,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
-from sidecar.cli.lookup import policy_of, version_named
+from sidecar.cli.lookup import NotFoundError, policy_of, version_named
 from sidecar.cli.names import complete_model, complete_version
 from sidecar.cli.options import At, commands
 from sidecar.cli.plan import snapshot_of
@@ -30,6 +30,10 @@ from sidecar.policy.snapshot import Snapshot
 from sidecar.policy.trace import trace
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
+
+ASKED = "--asked-version"
+_OPTIONS = {"x-model-version": ASKED, "x-model": "MODEL", "x-tenant": "--tenant"}
+"""Headers that no rule sees: what they say is an option here."""
 
 app = commands()
 
@@ -116,7 +120,7 @@ async def explain(
         identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
     head = request_head(method, path, header or (), asked_version)
     head.at_s = now_s if at_s is None else at_s
-    policy = await policy_of(session.store, model)
+    policy = await _policy(session.store, model)
     unready = frozenset(version_named(policy, name) for name in not_ready or ())
     now = await snapshot_of(session.store, policy, frozenset({identity.tenant}))
     snapshot = now.with_health(now.kills, unready)
@@ -147,6 +151,13 @@ def request_head(
         if not name.strip() or not colon:
             msg = f"--header {text}: write 'NAME: VALUE'"
             raise ConfigError(msg)
+        option = _OPTIONS.get(name.strip().lower())
+        if option == ASKED:
+            asked_version = _asked(value.strip(), asked_version)
+            continue
+        if option is not None:
+            msg = f"--header {text}: say it by {option}"
+            raise ConfigError(msg)
         fields.append(f"{name.strip()}: {value.strip()}\r\n".encode())
     return RequestHead(
         method.encode(),
@@ -155,6 +166,14 @@ def request_head(
         request_id=secrets.token_hex(16).encode(),
         asked_version=asked_version.encode() or None,
     )
+
+
+def _asked(by_header: str, asked_version: str) -> str:
+    """Return the version that is asked for, by the header or as an option."""
+    if asked_version not in {"", by_header}:
+        msg = f"two versions are asked for: {asked_version} and {by_header}"
+        raise ConfigError(msg)
+    return by_header
 
 
 def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
@@ -175,6 +194,15 @@ def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
             )
             raise ConfigError(msg)
     head.asked_version = named.encode()
+
+
+async def _policy(store: Store, model: str) -> Policy:
+    """Return a model's policy; where there is none, the name may be the id of a request."""
+    try:
+        return await policy_of(store, model)
+    except NotFoundError as error:
+        msg = f"{error}\nIf it is the id of a request: rmv explain --request {model}"
+        raise NotFoundError(msg) from error
 
 
 def _one_model(argument: str | None, option: str | None) -> str:

@@ -369,3 +369,17 @@ def test_a_document_that_is_no_string_shows_as_invalid_and_stops_no_kill(
     ]
     assert "policy:fraud: not a string" in shown.err
     assert killed.code == listed.code == 0
+
+
+def test_a_kill_by_a_label_that_moved_on_is_found_again(tumor: Rmv) -> None:
+    tumor("label", "tumor", "canary", "v2")
+    tumor("kill", "tumor:canary", "--reason", "bad")
+    tumor("label", "tumor", "canary", "v1")
+
+    ran = tumor("unkill", "tumor:canary")
+
+    assert ran.code == 1
+    assert ran.err == (
+        "error: tumor:canary (the label of v1 now) is not switched off; "
+        "tumor:v2 is: `rmv unkill tumor:v2`\n"
+    )
