@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -58,9 +59,19 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
                 problems += error.problems
             else:
                 policies[source] = policy
+                if file.suffix == ".json":
+                    warnings += _no_json(raw, source)
                 warnings += codec.locate(raw, odd(policy, source, now_s))
     problems += _repeats(policies)
     return Read(policies, tuple(problems), tuple(warnings))
+
+
+def _no_json(raw: bytes, source: str) -> Iterator[Problem]:
+    """Tell of what other readers of JSON refuse, as a comma behind the last value."""
+    try:
+        json.loads(raw)
+    except ValueError as error:
+        yield Problem(source, "", f"no JSON, so it is read as YAML: {error}")
 
 
 def _files(path: Path) -> Iterator[Path]:

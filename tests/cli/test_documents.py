@@ -127,6 +127,7 @@ def test_an_apply_creates_then_leaves_then_configures(store: Rmv, tmp_path: Path
             "revision": 2,
             "replaced": "",
             "changes": [{"path": "default", "before": "v1", "after": "v2"}],
+            "edits": [],
         }
     ]
 
@@ -308,3 +309,14 @@ def test_the_schema_is_printed_for_editors(rmv: Rmv) -> None:
 
     assert ran.code == 0
     assert ran.out == (ROOT / "docs" / "policy.schema.json").read_text()
+    assert rmv("schema", "--json") == rmv("--json", "schema") == ran
+
+
+def test_a_json_file_that_is_no_json_is_warned_of(rmv: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "tumor.json"
+    file.write_text('{"model": "tumor", "versions": {"v1": {"endpoints": ["http://h:1"]}},}')
+
+    ran = rmv("validate", "-f", file)
+
+    assert ran.code == 0
+    assert f"warning: {file}: no JSON, so it is read as YAML: " in ran.err
