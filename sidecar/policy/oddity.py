@@ -66,7 +66,11 @@ def _texts(condition: Condition) -> Iterator[tuple[Path, str]]:
 def _odd_tenant(text: str) -> str:
     if not text:
         return _odd_caller(text)
-    return "" if is_tenant(text) else "no caller can be of this tenant: see include of a segment"
+    return (
+        ""
+        if is_tenant(text)
+        else "no caller can be of this tenant: it is printable ASCII without outer blanks"
+    )
 
 
 def _odd_caller(text: str) -> str:
