@@ -102,7 +102,10 @@ async def rows() -> AsyncIterator[Row]:
                     edits = await asyncio.to_thread(
                         _edit, running, valkey.url, port, first, MANY_PAUSE_S
                     )
-                    took = [await _rollback(valkey.url) for _ in range(ROLLBACKS)]
+                    took = [
+                        await _rollback(valkey.url, edits[-2 + n % 2].revision)
+                        for n in range(ROLLBACKS)
+                    ]
                 name = f"{WATCHERS} sidecars"
                 yield f"propagation, {name}", _told(edits), "as one, with CPUs for all"
                 # A watch that is late sees the next edit alone, and never had the one before.
@@ -141,13 +144,16 @@ def _edit(running: Sidecar, url: str, port: int, first: int, pause_s: float) -> 
     return edits[WARM_EDITS:]
 
 
-async def _rollback(url: str) -> float:
-    """Roll back to what was said before and return the seconds that `--wait` tells."""
-    command = ("-P", "-m", "sidecar", "rollback", "m", "--wait", "--json", "--redis", url)
+async def _rollback(url: str, revision: int) -> float:
+    """Roll back to a revision and return the seconds that `--wait` tells."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-P", "-m", "sidecar", "rollback", "m", str(revision)),
+        *("--wait", "--json", "--redis", url),
+        stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"rmv rollback ended with {process.returncode}")
     told = msgspec.json.decode(said, type=_Rollback)
     if told.waited.instances != WATCHERS + 1:
         raise RuntimeError(f"{told.waited.instances} sidecars told of themselves")
