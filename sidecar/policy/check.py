@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Operators, Scalar
 
     Check = Callable[[JSON], bool]
+    Number = int | float  # float alone would make mypyc round integers
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")  # RFC 8259 section 6
 _NUMBER = re.compile(_INTEGER.pattern + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -67,7 +68,7 @@ def _ends(suffix: str) -> Check:
     return lambda value: isinstance(value, str) and value.endswith(suffix)
 
 
-def _at_least(bound: float) -> Check:
+def _at_least(bound: Number) -> Check:
     def check(value: JSON) -> bool:
         number = _number(value)
         return number is not None and number >= bound
@@ -75,7 +76,7 @@ def _at_least(bound: float) -> Check:
     return check
 
 
-def _at_most(bound: float) -> Check:
+def _at_most(bound: Number) -> Check:
     def check(value: JSON) -> bool:
         number = _number(value)
         return number is not None and number <= bound
@@ -83,7 +84,7 @@ def _at_most(bound: float) -> Check:
     return check
 
 
-def _number(value: JSON) -> float | None:
+def _number(value: JSON) -> Number | None:
     """Return a number, also one that a text spells as JSON does; None for anything else."""
     if isinstance(value, str):
         if len(value) <= _MAX_DIGITS and _INTEGER.fullmatch(value):
