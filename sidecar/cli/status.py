@@ -80,8 +80,8 @@ def _tell_models(
             output.note(f"{one.fault}\n{ways[one.model]}")
         if not one.has_policy:
             is_lost = any(one.model in sidecar.revisions for sidecar in living)
-            named_by = "sidecars" if is_lost else "pins or kills"
-            output.warn(f"{one.model}: {named_by} name it, but the store has no policy of it")
+            why = "sidecars serve it" if is_lost else "pins or kills name it"
+            output.warn(f"{one.model}: {why}, but the store has no policy of it")
 
 
 def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
