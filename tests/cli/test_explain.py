@@ -47,7 +47,7 @@ def test_every_step_is_told(tumor: Rmv) -> None:
         ["kill", "no", "the model is on"],
         ["explicit", "no", "no version is asked for"],
         ["pin", "no", "evil is not pinned"],
-        ["rule beta", "passed over", 'header.x-beta is "yes"; v2 is not entitled'],
+        ["rule beta", "passed over", 'header.x-beta is "yes"; the caller is not entitled to v2'],
         ["default", "serves v1", "the default is v1"],
     ]
 
@@ -285,3 +285,19 @@ def test_an_id_of_another_spelling_is_pointed_to_the_option(tumor: Rmv) -> None:
 
     assert ran.code == 1
     assert "rmv explain --request q1498-1795444946" in ran.err
+
+
+def test_who_is_excluded_from_a_segment_is_told_so(store: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "tumor.yaml"
+    file.write_text(
+        POLICY.replace('when: {header.x-beta: "yes"}', "when: {segment: beta}")
+        + "segments: {beta: {exclude: [hooli], when: [{app: web}]}}\n"
+    )
+    assert store("apply", "-f", file).code == 0
+
+    excluded = store("explain", "tumor", "--tenant", "hooli").out
+    another = store("explain", "tumor", "--tenant", "acme").out
+
+    told = 'in none of these segments{}, wanted "beta"'
+    assert told.format(" (the tenant is in the exclude list of beta)") in excluded
+    assert told.format("") in another
