@@ -111,7 +111,7 @@ class Decider:
             return Verdict(ANONYMOUS, decision)
         head.at_s = now_s
         snapshots = self._live.snapshots
-        route = self._routes.find(head, snapshots)
+        route = self._routes.find(head)
         snapshot = snapshots.get(route.model) if route.model else None
         if snapshot is None:
             return Verdict(identity, self._no_snapshot())

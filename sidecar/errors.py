@@ -62,6 +62,14 @@ class StoreUnavailableError(SidecarError):
     """Redis did not answer in time, or not at all."""
 
 
+class WrongTypeError(StoreUnavailableError):
+    """A key that this program uses holds another type of value; the text names it."""
+
+
+class HistoryError(SidecarError):
+    """A history does not take the next revision; the text says why, and what to do."""
+
+
 class StoreConflictError(SidecarError):
     """A commit lost the race: the document changed since it was read."""
 

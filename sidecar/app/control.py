@@ -18,7 +18,7 @@ from sidecar.admin.fleet import WorkerFleet
 from sidecar.admin.server import AdminServer
 from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
 from sidecar.config import ServeSpec, hand_over
-from sidecar.errors import ConfigError, SidecarError, StoreUnavailableError
+from sidecar.errors import ConfigError, HistoryError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
@@ -227,7 +227,7 @@ async def _seed(config: Config, policy: Policy) -> None:
             "flags ignored: the stored policy is not valid",
             extra={"model": policy.model, "reason": str(error)},
         )
-    except StoreUnavailableError as error:
+    except (StoreUnavailableError, HistoryError) as error:
         raise ConfigError(f"the policy of the flags cannot be stored: {error}") from error
     finally:
         await store.close()

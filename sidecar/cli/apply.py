@@ -44,7 +44,8 @@ class Outcome(msgspec.Struct, frozen=True):
     `created`, `configured`, `unchanged`, `taken over` (the files say now what an edit said before
     them), `confirmed` (it stands there already, but sidecars decide by a newer revision that the
     store has lost), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the
-    edits that are no longer in force: `revision 4 by direct`.
+    edits that are no longer in force: `revision 4 by direct`. `changes` are what the files would do
+    to what is stored; `edits` what somebody did since files were applied, that would be lost.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Outcome(msgspec.Struct, frozen=True):
     revision: int
     replaced: str = ""
     changes: list[dict[str, JSON]] = []
+    edits: list[dict[str, JSON]] = []
 
 
 @app.command("apply")
@@ -183,7 +185,14 @@ def _planned(one: Review, outcome: str = "") -> Outcome:
     elif not outcome:
         outcome = _verb(one)
     revision = one.stored.revision if one.stored else 0
-    return Outcome(one.model, outcome, revision, ", ".join(one.editors), as_json(one.changes))
+    return Outcome(
+        one.model,
+        outcome,
+        revision,
+        ", ".join(one.editors),
+        as_json(one.changes),
+        as_json(one.undone),
+    )
 
 
 def _verb(one: Review) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sidecar.cli.pieces import pieces
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
 from sidecar.policy.validate import warnings as odd
+from sidecar.runtime.clock import SystemClock
 
+MAX_FILE_BYTES = 64 * codec.MAX_DOCUMENT_BYTES  # of a whole store, say; each document has its own
 SUFFIXES = {".yaml", ".yml", ".json"}
 
 
@@ -34,6 +38,7 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
 
     `allowed` is where endpoints may be.
     """
+    now_s = SystemClock().now_s()
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -49,16 +54,44 @@ def read(paths: Iterable[Path], allowed: AllowList = ANYWHERE) -> Read:
                 Problem(str(path), "", f"holds no {' or '.join(sorted(SUFFIXES))} file")
             )
         for file in found:
-            try:
-                raw, source = _bytes(file), _name(file)
-                policy = codec.load(raw, source=source, allowed=allowed)
-            except PolicyError as error:
-                problems += error.problems
-            else:
-                policies[source] = policy
-                warnings += codec.locate(raw, odd(policy, source))
+            of_file = _load(file, allowed, now_s)
+            policies |= of_file.policies
+            problems += of_file.problems
+            warnings += of_file.warnings
     problems += _repeats(policies)
     return Read(policies, tuple(problems), tuple(warnings))
+
+
+def _load(file: Path, allowed: AllowList, now_s: float) -> Read:
+    """Read all documents of one file."""
+    policies: dict[str, Policy] = {}
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    source = _name(file)
+    try:
+        parts = pieces(_bytes(file), source)
+    except PolicyError as error:
+        return Read({}, error.problems, ())
+    for part in parts:
+        try:
+            policy = codec.load(part.raw, source=source, allowed=allowed)
+        except PolicyError as error:
+            problems += part.placed(error.problems, source)
+            continue
+        policies[part.name] = policy
+        if file.suffix == ".json":
+            warnings += _no_json(part.raw, part.name)
+        found = codec.locate(part.raw, odd(policy, source, now_s))
+        warnings += part.placed(found, source)
+    return Read(policies, tuple(problems), tuple(warnings))
+
+
+def _no_json(raw: bytes, source: str) -> Iterator[Problem]:
+    """Tell of what other readers of JSON refuse, as a comma behind the last value."""
+    try:
+        json.loads(raw)
+    except ValueError as error:
+        yield Problem(source, "", f"no JSON, so it is read as YAML: {error}")
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -79,15 +112,20 @@ def _name(file: Path) -> str:
 
 
 def _bytes(file: Path) -> bytes:
-    """Read a document, and no more of a larger file than shows that it is too large."""
-    if str(file) == "-":
-        return sys.stdin.buffer.read(codec.MAX_DOCUMENT_BYTES + 1)
+    """Read a file, and no more of a larger one than shows that it is too large."""
     try:
-        with file.open("rb") as opened:
-            return opened.read(codec.MAX_DOCUMENT_BYTES + 1)
+        if str(file) == "-":
+            raw = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with file.open("rb") as opened:
+                raw = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        problem = Problem(str(file), "", f"cannot be read: {error.strerror}")
+        problem = Problem(_name(file), "", f"cannot be read: {error.strerror}")
         raise PolicyError([problem]) from error
+    if len(raw) > MAX_FILE_BYTES:
+        reason = f"larger than {MAX_FILE_BYTES:,} bytes"
+        raise PolicyError([Problem(_name(file), "", reason)])
+    return raw
 
 
 def _repeats(policies: dict[str, Policy]) -> Iterator[Problem]:

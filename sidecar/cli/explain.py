@@ -12,7 +12,8 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
-from sidecar.cli.lookup import policy_of, version_named
+from sidecar.cli.lookup import NotFoundError, policy_of, version_named
+from sidecar.cli.names import complete_model, complete_version
 from sidecar.cli.options import At, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.request import looks_like_a_request, tell_sampled
@@ -30,6 +31,10 @@ from sidecar.policy.trace import trace
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
 
+ASKED = "--asked-version"
+_OPTIONS = {"x-model-version": ASKED, "x-model": "MODEL", "x-tenant": "--tenant"}
+"""Headers that no rule sees: what they say is an option here."""
+
 app = commands()
 
 
@@ -39,10 +44,19 @@ async def explain(
     session: Session,
     *,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="The model that is called.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="The model that is called.", autocompletion=complete_model
+        ),
     ] = None,
     model_option: Annotated[
-        str | None, typer.Option("--model", help="The same, as an option.", metavar="MODEL")
+        str | None,
+        typer.Option(
+            "--model",
+            help="The same, as an option.",
+            metavar="MODEL",
+            autocompletion=complete_model,
+        ),
     ] = None,
     tenant: Annotated[str, typer.Option(help="Who calls.")] = "",
     subject: Annotated[str, typer.Option(help="The caller's subject.")] = "",
@@ -61,12 +75,21 @@ async def explain(
     method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
     path: Annotated[str, typer.Option(help="The request's target.")] = "/",
     asked_version: Annotated[
-        str, typer.Option(help="What X-Model-Version asks for.", metavar="VERSION")
+        str,
+        typer.Option(
+            help="What X-Model-Version asks for.",
+            metavar="VERSION",
+            autocompletion=complete_version,
+        ),
     ] = "",
     at_s: At = None,
     not_ready: Annotated[
         list[str] | None,
-        typer.Option(help="As if it had no healthy endpoint; may be repeated.", metavar="VERSION"),
+        typer.Option(
+            help="As if it had no healthy endpoint; may be repeated.",
+            metavar="VERSION",
+            autocompletion=complete_version,
+        ),
     ] = None,
     brief: Annotated[
         bool, typer.Option("--brief", help="Only what is decided, not each step to it.")
@@ -97,7 +120,7 @@ async def explain(
         identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
     head = request_head(method, path, header or (), asked_version)
     head.at_s = now_s if at_s is None else at_s
-    policy = await policy_of(session.store, model)
+    policy = await _policy(session.store, model)
     unready = frozenset(version_named(policy, name) for name in not_ready or ())
     now = await snapshot_of(session.store, policy, frozenset({identity.tenant}))
     snapshot = now.with_health(now.kills, unready)
@@ -128,6 +151,13 @@ def request_head(
         if not name.strip() or not colon:
             msg = f"--header {text}: write 'NAME: VALUE'"
             raise ConfigError(msg)
+        option = _OPTIONS.get(name.strip().lower())
+        if option == ASKED:
+            asked_version = _asked(value.strip(), asked_version)
+            continue
+        if option is not None:
+            msg = f"--header {text}: say it by {option}"
+            raise ConfigError(msg)
         fields.append(f"{name.strip()}: {value.strip()}\r\n".encode())
     return RequestHead(
         method.encode(),
@@ -138,12 +168,20 @@ def request_head(
     )
 
 
+def _asked(by_header: str, asked_version: str) -> str:
+    """Return the version that is asked for, by the header or as an option."""
+    if asked_version not in {"", by_header}:
+        msg = f"two versions are asked for: {asked_version} and {by_header}"
+        raise ConfigError(msg)
+    return by_header
+
+
 def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
     """Make a version or label that the path names the one that is asked for.
 
     Raises ConfigError when the head asks for another one already: the sidecar answers 400.
     """
-    route = RouteTable((), snapshot.model).find(head, {snapshot.model})
+    route = RouteTable((), snapshot.model).find(head)
     if route.model != snapshot.model or (route.version is None and route.label is None):
         return
     named = route.version or snapshot.policy.labels.get(route.label or "", "")
@@ -156,6 +194,15 @@ def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
             )
             raise ConfigError(msg)
     head.asked_version = named.encode()
+
+
+async def _policy(store: Store, model: str) -> Policy:
+    """Return a model's policy; where there is none, the name may be the id of a request."""
+    try:
+        return await policy_of(store, model)
+    except NotFoundError as error:
+        msg = f"{error}\nIf it is the id of a request: rmv explain --request {model}"
+        raise NotFoundError(msg) from error
 
 
 def _one_model(argument: str | None, option: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`rmv init`: a folder to start from, with a policy, settings, and what to do next."""
+"""`rmv init`: a folder to start from, with a policy, settings, a schema, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from sidecar.cli.options import AsJson, StoreOptions, commands, given
 from sidecar.cli.seed import seed_policy
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Policy
+from sidecar.policy.schema import schema
 
 CONFIG = "rmv.toml"
 POLICIES = "policies"
+SCHEMA = "policy.schema.json"
 
 # What means the same in every YAML, and is no number, true, false or null.
 _PLAIN = re.compile(r"(?!(?:true|false|null)$)[A-Za-z/][A-Za-z0-9/._:-]*", re.IGNORECASE)
@@ -45,21 +47,30 @@ def init(
     ] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write a policy and settings to start from; nothing that is there is overwritten."""
+    """Write a policy and settings to start from; nothing that is there is overwritten.
+
+    In a folder that has settings, only the policy of another model is added.
+    """
     policy = seed_policy(model, version, default or _first(version, shadow), shadow or ())
     if policy is None:
         msg = "name a version: --version v1=http://127.0.0.1:9001"
         raise ConfigError(msg)
-    files = {
-        folder / POLICIES / f"{model}.yaml": policy_text(policy),
-        folder / CONFIG: config_text(model),
-    }
+    written = folder / POLICIES / f"{model}.yaml"
+    if written.exists():
+        msg = f"{written}: already there, and not overwritten; --folder names another place"
+        raise ConfigError(msg)
+    shared = {folder / CONFIG: config_text(model), folder / SCHEMA: output.as_json(schema()) + "\n"}
+    kept = [path for path in shared if path.exists()]
+    new = {path: text for path, text in shared.items() if path not in kept}
+    files = {written: policy_text(policy), **new}
     _write(files)
     if given(ctx, StoreOptions(as_json=as_json)).as_json:
-        output.emit({"written": [str(path) for path in files]})
+        output.emit({"written": list(map(str, files)), "kept": list(map(str, kept))})
         return
     for path in files:
         output.say(f"wrote {path}")
+    for path in kept:
+        output.note(f"kept {path}, which was there")
     output.note(
         f"next: rmv serve --config {folder / CONFIG}\n"
         f"then: rmv apply --config {folder / CONFIG} -f {folder / POLICIES}"
@@ -78,6 +89,7 @@ def policy_text(policy: Policy) -> str:
     return (
         f"""\
 ---
+# yaml-language-server: $schema=../{SCHEMA}
 # Who gets which version of {policy.model}.
 #
 #   rmv diff -f {POLICIES}     what would change
@@ -143,13 +155,6 @@ def _first(versions: list[str], shadows: list[str] | None) -> str | None:
 
 
 def _write(files: dict[Path, str]) -> None:
-    """Write all files or none; one that is there already stays as it is."""
-    there = [str(path) for path in files if path.exists()]
-    if there:
-        msg = (
-            f"{', '.join(there)}: already there, and not overwritten; --folder names another place"
-        )
-        raise ConfigError(msg)
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

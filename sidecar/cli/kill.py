@@ -8,6 +8,7 @@ import typer
 
 from sidecar.cli import durations, output
 from sidecar.cli.lookup import NotFoundError, expect_version
+from sidecar.cli.names import complete_target, complete_version
 from sidecar.cli.options import Force, Ttl, commands
 from sidecar.cli.session import Session, with_store
 from sidecar.model.policy import Policy
@@ -15,11 +16,23 @@ from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
 
 Target = Annotated[
-    str, typer.Argument(metavar="MODEL[:VERSION]", help="The model, or one version of it.")
+    str,
+    typer.Argument(
+        metavar="MODEL[:VERSION]",
+        help="The model, or one version of it.",
+        autocompletion=complete_target,
+    ),
 ]
 Version = Annotated[
-    str, typer.Argument(metavar="VERSION", help="The version, if not named before.")
+    str,
+    typer.Argument(
+        metavar="VERSION",
+        help="The version, if not named before.",
+        autocompletion=complete_version,
+    ),
 ]
+
+MAX_NAMED = 5
 
 app = commands()
 
@@ -56,13 +69,12 @@ async def kill(
 @with_store
 async def unkill(session: Session, target: Target, version: Version = "") -> None:
     """Switch a version, or the whole model, on again."""
-    model, version = split(target, version)
-    was_killed = await session.store.delete_kill(model, version)
-    if not was_killed and (meant := await _meant(session.store, model, version)) != version:
+    model, named = split(target, version)
+    version, was_killed = named, await session.store.delete_kill(model, named)
+    if not was_killed and (meant := await _meant(session.store, model, named)) != named:
         version, was_killed = meant, await session.store.delete_kill(model, meant)
     if not was_killed:
-        msg = f"{_named(model, version)} is not switched off; `rmv status` lists what is"
-        raise NotFoundError(msg)
+        raise await _not_killed(session.store, model, named)
     if session.as_json:
         output.emit({"model": model, "version": version, "reason": None})
         return
@@ -81,6 +93,16 @@ def split(target: str, version: str) -> tuple[str, str]:
     return model, named or version
 
 
+async def _not_killed(store: Store, model: str, version: str) -> NotFoundError:
+    """Return what to say of a version that is on: what is off, which a label may have meant."""
+    off = [_target(model, one.version) for one in await store.kills(model)]
+    ways = " or ".join(f"`rmv unkill {one}`" for one in off[:MAX_NAMED])
+    hint = f"{', '.join(off[:MAX_NAMED])} is: {ways}" if off else "nothing of this model is"
+    meant = await _meant(store, model, version)
+    is_label = f" (the label of {meant} now)" if meant != version else ""
+    return NotFoundError(f"{_named(model, version)}{is_label} is not switched off; {hint}")
+
+
 async def _meant(store: Store, model: str, name: str) -> str:
     """Return the version that a label means; any other name is its own."""
     try:
@@ -96,6 +118,10 @@ async def _warn_if_none_is_left(store: Store, policy: Policy) -> None:
         output.warn(
             f"every version of {policy.model} is switched off: its callers get 503 or 409 now"
         )
+
+
+def _target(model: str, version: str) -> str:
+    return f"{model}:{version}" if version else model
 
 
 def _named(model: str, version: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -10,14 +11,22 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.committing import commit
 from sidecar.cli.lookup import NotFoundError, stored_of, version_named
-from sidecar.cli.names import Model, complete_version
+from sidecar.cli.names import Model, complete_label, complete_version
 from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.waiting import WAIT_S, wait_for
+from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
+from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 
+_RULE = re.compile(r"rules\[(\d+)\]")
+
 app = commands()
+
+
+class LabelInUseError(SidecarError):
+    """A label cannot be taken away, as the policy uses it; the text says where."""
 
 
 @app.command("label")
@@ -28,7 +37,7 @@ async def label(
     model: Model,
     name: Annotated[
         str,
-        typer.Argument(metavar="LABEL", help="The label.", autocompletion=complete_version),
+        typer.Argument(metavar="LABEL", help="The label.", autocompletion=complete_label),
     ],
     version: Annotated[
         str,
@@ -58,16 +67,31 @@ async def label(
     began_s, now = SystemClock().monotonic_s(), policy.revision
     if after != before:
         wanted = _moved(policy, name, after)
-        now = await commit(
-            session.store, wanted, stored.raw, actor or user(), comment or _said(name, after)
-        )
+        said = comment or _said(name, after)
+        try:
+            now = await commit(session.store, wanted, stored.raw, actor or user(), said)
+        except PolicyError as error:
+            if after is not None:
+                raise
+            raise _in_use(policy, name, error) from error
     if not session.as_json:
         was = f", was {before}" if before not in {None, after} else ""
-        print(f"{model}: {_said(name, after)}{was} (revision {now})")
+        output.say(f"{model}: {_said(name, after)}{was} (revision {now})")
     waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
     if session.as_json:
         told = {"model": model, "label": name, "version": after, "before": before}
         output.emit({**told, "revision": now, "waited": waited})
+
+
+def _in_use(policy: Policy, name: str, error: PolicyError) -> LabelInUseError:
+    """Return who would name a version that is not there, were a label taken away."""
+    places = (_RULE.match(one.path) for one in error.problems)
+    users = [
+        f"rule {policy.rules[int(rule[1])].id}" if rule else one.path
+        for one, rule in zip(error.problems, places, strict=True)
+    ]
+    told = ", ".join(dict.fromkeys(users))
+    return LabelInUseError(f"{policy.model}: label {name} is used by {told}")
 
 
 def _moved(policy: Policy, name: str, version: str | None) -> Policy:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 from sidecar.cli import output
+from sidecar.cli.broken import explained
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
@@ -27,9 +28,12 @@ async def stored_of(store: Store, model: str) -> StoredPolicy:
 
     Raises:
         NotFoundError: the store has none; the text names those it has.
-        PolicyError: the stored document is not valid.
+        BrokenError: the stored document is not valid.
     """
-    stored = await store.get_policy(model)
+    try:
+        stored = await store.get_policy(model)
+    except PolicyError as error:
+        raise await explained(store, model, error) from error
     if stored is None:
         raise await _no_policy(store, model)
     return stored

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from msgspec import Struct
@@ -45,6 +47,23 @@ def _moment(text: str) -> float:
         return moment.seconds(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+Kind = TypeVar("Kind", bound=Enum)
+
+
+def one_of(kind: type[Kind]) -> Callable[[str], Kind]:
+    """Return a parser of an option that takes one of a few words."""
+
+    def parse(text: str | Kind) -> Kind:
+        try:
+            return kind(text)
+        except ValueError as error:
+            words = ", ".join(str(one.value) for one in kind)
+            msg = f"`{text}` is none of {words}"
+            raise typer.BadParameter(msg) from error
+
+    return parse
 
 
 Ttl = Annotated[

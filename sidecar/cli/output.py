@@ -23,7 +23,7 @@ _HIDDEN = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # text that is shown in another order
     "\u2028\u2029\ud800-\udfff]"  # line ends; bytes of a name that are no UTF-8
 )
-_BETWEEN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_BETWEEN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
 
 def plain(text: str) -> str:
@@ -32,7 +32,7 @@ def plain(text: str) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """Return `text` as `plain` does, with its line ends."""
+    """Return `text` as `plain` does, with its line ends and tabs."""
     return _BETWEEN_LINES.sub(_spelled, text)
 
 
@@ -75,8 +75,13 @@ def note(text: str) -> None:
 
 def emit(value: object) -> None:
     """Print a result as JSON, for programs."""
+    print(as_json(value))
+
+
+def as_json(value: object) -> str:
+    """Return a value as JSON that a terminal can show."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    print(_BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))  # the same to JSON
+    return _BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # the same to JSON
 
 
 def table(

@@ -11,7 +11,7 @@ import typer
 
 from sidecar.cli import documents, durations, output
 from sidecar.cli.names import complete_model
-from sidecar.cli.options import Since, commands
+from sidecar.cli.options import Since, commands, one_of
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.validate import Files
 from sidecar.config import allow_list
@@ -54,7 +54,13 @@ async def plan_command(
     ] = None,
     since: Since = None,
     fail_on: Annotated[
-        list[FailOn] | None, typer.Option(help="Exit with 1 if this would be; may be repeated.")
+        list[FailOn] | None,
+        typer.Option(
+            parser=one_of(FailOn),
+            help="Exit with 1 if this would be; may be repeated.",
+            metavar="refused|overload|unknown",
+            autocompletion=lambda: [one.value for one in FailOn],
+        ),
     ] = None,
 ) -> None:
     """Tell who would get another version if these documents were applied, and change nothing.

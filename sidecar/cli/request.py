@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.cli import durations, output, steps
-from sidecar.cli.lookup import NotFoundError
+from sidecar.cli.lookup import MAX_REVISIONS, NotFoundError
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session
 from sidecar.model.context import Context
@@ -21,6 +21,7 @@ from sidecar.policy.gaps import Gaps
 from sidecar.policy.trace import Trace, trace
 from sidecar.store import document
 from sidecar.store.base import Store
+from sidecar.store.committed import expect_committed
 
 _OWN_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PASSING = frozenset(
@@ -153,8 +154,9 @@ async def _policy_then(store: Store, context: Context) -> Policy | None:
     if newest is None:
         return None
     later = max(newest.revision - context.revision, 0)
-    for entry in await store.history(context.model, limit=later + 1):
+    for entry in await store.history(context.model, limit=min(later + 1, MAX_REVISIONS)):
         if entry.revision == context.revision:
+            expect_committed(entry, context.model)
             source = f"revision {entry.revision} of {context.model}"
             return document.load(entry.document, model=context.model, source=source)
     return None

@@ -16,7 +16,7 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions, given
 from sidecar.config import Config
-from sidecar.errors import SidecarError, StoreUnavailableError
+from sidecar.errors import SidecarError, StoreUnavailableError, WrongTypeError
 from sidecar.store.base import Store
 from sidecar.store.connect import open_store
 
@@ -96,6 +96,8 @@ async def _session(options: StoreOptions) -> AsyncIterator[Session]:
     store = open_store(config.redis, config.prefix, config.state_dir)
     try:
         yield Session(store, config, options.as_json)
+    except WrongTypeError:
+        raise  # the store can be reached, and the text says all
     except StoreUnavailableError as error:
         # Only the embedded store lives and dies with a sidecar.
         asked = "Is `rmv serve` running? " if config.redis == "embedded" else ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from sidecar.cli import durations, output
+from sidecar.cli.broken import way_out, what_serves
 from sidecar.cli.lookup import NO_POLICY
 from sidecar.cli.marks import marked_kills, marked_pins, spell
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
+from sidecar.errors import WrongTypeError
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Instance, Kill, Store
 from sidecar.store.keys import BadNameError
@@ -22,7 +24,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """One model; `fault` is what is wrong with its stored document.
 
     `faulty_pins` of the pins cannot be followed; `has_policy` is false for a model that only pins
-    or kills name.
+    and kills name, or sidecars that have what the store has lost.
     """
 
     model: str
@@ -40,43 +42,58 @@ class ModelStatus(msgspec.Struct, frozen=True):
 async def status(session: Session) -> None:
     """Show models, what is switched off, and which sidecar decides by which revision."""
     store = session.store
-    found = [await _status(store, model) for model in await store.named_models()]
-    living = await store.fleet()
+    living = await _living(store)
+    named = {*await store.named_models(), *(model for one in living for model in one.revisions)}
+    found = [await _status(store, model) for model in sorted(named)]
     if session.as_json:
         output.emit({"models": found, "sidecars": living})
         return
     if not found:
         output.note(NO_POLICY)
     else:
-        _tell_models(found)
+        ways = {one.model: await way_out(store, one.model) for one in found if one.fault}
+        _tell_models(found, living, ways)
     if living:
         print()
         _tell_sidecars(living, found)
 
 
-def _tell_models(found: Sequence[ModelStatus]) -> None:
+async def _living(store: Store) -> list[Instance]:
+    """Return the live sidecars; of a key that cannot tell of them, say so: the rest is known."""
+    try:
+        return await store.fleet()
+    except WrongTypeError as error:
+        output.warn(f"which sidecars are live is not known: {error}")
+        return []
+
+
+def _tell_models(
+    found: Sequence[ModelStatus], living: Sequence[Instance], ways: Mapping[str, str]
+) -> None:
+    """Print the models; `ways` lead out of documents that are not valid."""
     rows = [(one.model, *_cells(one)) for one in found]
     output.table(("MODEL", "REVISION", "VERSIONS", "PINS", "SWITCHED OFF"), rows)
     for one in found:
         if one.fault:
-            output.warn(
-                f"{one.model}: the stored document is not valid, so the last good one serves"
-            )
-            output.note(one.fault)
+            serves = what_serves(one.model, living)
+            output.warn(f"{one.model}: the stored document is not valid; {serves}")
+            output.note(f"{one.fault}\n{ways[one.model]}")
         if not one.has_policy:
-            output.warn(f"{one.model}: pins or kills name it, but the store has no policy of it")
+            is_lost = any(one.model in sidecar.revisions for sidecar in living)
+            why = "sidecars serve it" if is_lost else "pins or kills name it"
+            output.warn(f"{one.model}: {why}, but the store has no policy of it")
 
 
 def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
     """Print who is live, what keeps each from the stored revisions, and what is not ready there."""
-    stored = {one.model: one.revision for one in found if one.has_policy and not one.fault}
+    stored = {one.model: None if one.fault else one.revision for one in found if one.has_policy}
     rows = [
         (
             one.name,
             str(one.workers),
             _behind(one, stored) or "what is stored",
             _unready(one),
-            "lost" if one.is_stale else "connected",
+            "stale" if one.is_stale else "connected",
             f"{one.age_s:.1f}s ago",
             one.program,
         )
@@ -90,14 +107,21 @@ def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> 
             output.warn(f"{one.name} refuses the document of {model}: {fault}")
 
 
-def _behind(one: Instance, stored: dict[str, int]) -> str:
-    """Name the models that a sidecar decides by an older revision, or not at all."""
+def _behind(one: Instance, stored: Mapping[str, int | None]) -> str:
+    """Name the models that a sidecar decides by an older revision, or not at all.
+
+    None is stored of a model whose document is not valid.
+    """
     told = [
-        f"{model} {one.revisions.get(model, 'none')} of {revision}"
+        f"{model} {one.revisions.get(model, 'none')} of {revision or 'invalid'}"
         for model, revision in sorted(stored.items())
-        if one.revisions.get(model, -1) < revision
+        if revision is None or one.revisions.get(model, -1) < revision
     ]
-    return ", ".join(told)
+    lost = [
+        f"{model} {one.revisions[model]} of none"
+        for model in sorted(one.revisions.keys() - stored.keys())
+    ]
+    return ", ".join(told + lost)
 
 
 def _unready(one: Instance) -> str:

@@ -119,9 +119,14 @@ def _rule(step: Step) -> str:
 
 def _seen(one: Checked) -> str:
     if not one.seen:
-        return "in none of these segments" if one.attribute == "segment" else f"no {one.attribute}"
+        return _in_no_segment(one) if one.attribute == "segment" else f"no {one.attribute}"
     values: JSON = one.seen[0] if len(one.seen) == 1 else one.seen
     return f"{one.attribute} is {_short(values)}"
+
+
+def _in_no_segment(one: Checked) -> str:
+    told = f" (the tenant is in the exclude list of {', '.join(one.excluded)})"
+    return f"in none of these segments{told if one.excluded else ''}"
 
 
 def _draw(draw: Draw) -> str:
@@ -134,8 +139,14 @@ def _draw(draw: Draw) -> str:
 
 
 def _rejections(rejected: Iterable[Rejected]) -> str:
-    told = ", ".join(f"{one.version} is {_cause(one.cause)}" for one in rejected)
+    told = ", ".join(map(_rejection, rejected))
     return f"; {told}" if told else ""
+
+
+def _rejection(one: Rejected) -> str:
+    if one.cause is Cause.NOT_ENTITLED:
+        return f"the caller is not entitled to {one.version}"
+    return f"{one.version} is {_cause(one.cause)}"
 
 
 def _cause(cause: Cause) -> str:

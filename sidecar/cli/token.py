@@ -9,7 +9,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.callers import put_claim, read_claims
-from sidecar.cli.options import ConfigFile, StateDir, StoreOptions, Ttl, commands, given
+from sidecar.cli.options import AsJson, ConfigFile, StateDir, StoreOptions, Ttl, commands, given
 from sidecar.config import Config, IdentitySettings
 from sidecar.identity.issuer import JWKS_FILE, PRIVATE_KEY_FILE, create_keys, issue
 from sidecar.runtime.clock import SystemClock
@@ -40,12 +40,14 @@ def token(
     ] = None,
     state_dir: StateDir = None,
     config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print a token FOR DEVELOPMENT, of keys that are made at the first use.
 
     Whoever can read the folder of the keys can speak for any tenant.
     """
-    settings = given(ctx, StoreOptions(state_dir=state_dir, config=config)).read()
+    options = given(ctx, StoreOptions(state_dir=state_dir, config=config, as_json=as_json))
+    settings = options.read()
     folder = keys or _folder(settings)
     identity = settings.identity or IdentitySettings(str(folder / JWKS_FILE), ISSUER, AUDIENCE)
     if not (folder / PRIVATE_KEY_FILE).exists():
@@ -70,6 +72,9 @@ def token(
         now_s=SystemClock().now_s(),
         claims=claims,
     )
+    if options.as_json:
+        output.emit({"token": text})
+        return
     print(text)
 
 

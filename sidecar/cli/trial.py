@@ -14,7 +14,7 @@ from sidecar.cli import documents, output
 from sidecar.cli.callers import read_claims
 from sidecar.cli.explain import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of
-from sidecar.cli.names import Model
+from sidecar.cli.names import complete_model
 from sidecar.cli.options import At, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
@@ -37,7 +37,15 @@ app = commands()
 async def try_(
     session: Session,
     *,
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="The model; default: that of the document.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ] = "",
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, max=MAX_REQUESTS, help="How many requests.")
     ] = 1000,
@@ -90,13 +98,20 @@ async def try_(
 
 async def _policy(session: Session, model: str, file: Sequence[Path] | None) -> Policy:
     if not file:
+        if not model:
+            msg = "name the model: rmv try MODEL"
+            raise typer.BadParameter(msg)
         return await policy_of(session.store, model)
     found = documents.read(file, allow_list(session.config))
     if found.problems:
         raise PolicyError(found.problems)
     for policy in found.policies.values():
-        if policy.model == model:
+        if policy.model == model or (not model and len(found.policies) == 1):
             return policy
+    if not model:
+        named = ", ".join(policy.model for policy in found.policies.values())
+        msg = f"name the model: the documents have {named}"
+        raise typer.BadParameter(msg)
     msg = f"the documents have no policy of `{model}`"
     raise NotFoundError(msg)
 

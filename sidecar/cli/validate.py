@@ -48,6 +48,6 @@ def validate(
 
 
 @app.command("schema")
-def print_schema() -> None:
-    """Print the JSON Schema of policy documents, for editors."""
+def print_schema(*, as_json: AsJson = False) -> None:
+    """Print the JSON Schema of policy documents, for editors; with --json or without."""
     output.emit(schema())

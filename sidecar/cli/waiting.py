@@ -59,7 +59,7 @@ async def wait_for(
     )
     if not session.as_json:
         output.say(
-            f"{reached.instances} sidecars decide by it, after {reached.seconds * 1000:.0f} ms"
+            f"{_decide(reached.instances)} by it, after {reached.seconds * 1000:.0f} ms"
             if reached.instances
             else "no sidecar is live: nobody had to be waited for"
         )
@@ -82,3 +82,7 @@ def _why(one: Instance, model: str) -> str:
         return "it has lost the store"
     revision = one.revisions.get(model)
     return "it knows no such model" if revision is None else f"at revision {revision}"
+
+
+def _decide(sidecars: int) -> str:
+    return "1 sidecar decides" if sidecars == 1 else f"{sidecars} sidecars decide"

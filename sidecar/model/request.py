@@ -25,6 +25,7 @@ class RequestHead:
         "host",
         "is_http10",
         "keeps_alive",
+        "memberships",
         "method",
         "path_text",
         "request_id",
@@ -47,6 +48,7 @@ class RequestHead:
     framing: int  # of its body: bytes, or wire.framing.CHUNKED
     has_body: bool  # announced, if of no bytes
     is_http10: bool
+    memberships: dict[object, tuple[object, bool]] | None  # by segment: of whom, and whether
     path_text: str  # the path as rules see it, once one has asked; empty before
     keeps_alive: bool  # whether the client wants its connection kept
     takes_trailers: bool  # TE: trailers
@@ -75,6 +77,7 @@ class RequestHead:
         self.asked_version = asked_version
         self.at_s = 0.0
         self.claimed_tenant = claimed_tenant
+        self.memberships = None
         self.path_text = ""
         self._headers: dict[bytes, bytes | None] | None = None
         self.framing = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sidecar.policy import network, semver
+from sidecar.policy import network, regex, semver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Operators, Scalar
 
     Check = Callable[[JSON], bool]
+    Number = int | float  # float alone would make mypyc round integers
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")  # RFC 8259 section 6
+_NUMBER = re.compile(_INTEGER.pattern + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_MAX_DIGITS = 400  # of an exact integer: a longer one is beyond every bound, and slow to read
 
 
 def as_text(value: Scalar) -> str:
@@ -48,7 +51,7 @@ def positive_checks(condition: Operators, *, is_text: bool) -> tuple[Check, ...]
         None if of.in_ is None else one_of(of.in_, is_text=is_text),
         None if of.prefix is None else _starts(of.prefix),
         None if of.suffix is None else _ends(of.suffix),
-        None if of.regex is None else _fits(of.regex),
+        None if of.regex is None else _of_text(regex.pattern(of.regex).fits),
         None if of.gte is None else _at_least(of.gte),
         None if of.lte is None else _at_most(of.lte),
         None if of.semver is None else _of_text(semver.within(of.semver)),
@@ -65,15 +68,7 @@ def _ends(suffix: str) -> Check:
     return lambda value: isinstance(value, str) and value.endswith(suffix)
 
 
-def _fits(regex: str) -> Check:
-    try:
-        fullmatch = re.compile(regex).fullmatch
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"bad regex: {error}") from error
-    return lambda value: isinstance(value, str) and fullmatch(value) is not None
-
-
-def _at_least(bound: float) -> Check:
+def _at_least(bound: Number) -> Check:
     def check(value: JSON) -> bool:
         number = _number(value)
         return number is not None and number >= bound
@@ -81,7 +76,7 @@ def _at_least(bound: float) -> Check:
     return check
 
 
-def _at_most(bound: float) -> Check:
+def _at_most(bound: Number) -> Check:
     def check(value: JSON) -> bool:
         number = _number(value)
         return number is not None and number <= bound
@@ -89,9 +84,11 @@ def _at_most(bound: float) -> Check:
     return check
 
 
-def _number(value: JSON) -> float | None:
-    """Return a number, also one spelled as text; None for anything else."""
+def _number(value: JSON) -> Number | None:
+    """Return a number, also one that a text spells as JSON does; None for anything else."""
     if isinstance(value, str):
+        if len(value) <= _MAX_DIGITS and _INTEGER.fullmatch(value):
+            return int(value)  # exact: a float has 53 bits
         return float(value) if _NUMBER.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None

@@ -6,22 +6,27 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sidecar.model.policy import OnUnavailable, State
+from sidecar.model.policy import OnUnavailable, Operators, State
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access
+from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import PORTION, CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
 from sidecar.policy.steps import finish
 from sidecar.policy.sticky import compile_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Policy, Shadow
+    from sidecar.model.policy import Matcher, Policy, Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Test
+    from sidecar.policy.regex import Pattern
     from sidecar.policy.steps import Steps
+
+
+MAX_FALLBACKS = 16  # in a row: a request may ask each of them
 
 
 class CompiledShadow:
@@ -112,6 +117,7 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
 
 def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     """Do what `compile_policy` does, in steps, so that a loop can serve in between."""
+    patterns = yield from _patterns(policy)  # held until the tests below hold them
     segments = yield from compiling_segments(policy.segments)
     names = _names(policy)
     accesses: dict[str, Access] = {}
@@ -125,6 +131,7 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
         if n % PORTION == 0:
             yield
     yield from rules.finishing(segments)
+    patterns.clear()
     return CompiledPolicy(policy, names, accesses, rules)
 
 
@@ -134,6 +141,28 @@ def _names(policy: Policy) -> dict[str, str]:
         # A version's own name wins over a label; `validate` refuses such a label.
         names.setdefault(label, names[version])
     return names
+
+
+def _patterns(policy: Policy) -> Steps[list[Pattern]]:
+    """Compile the regular expressions, each a step: whoever holds them need not wait for one."""
+    found: list[Pattern] = []
+    for n, matcher in enumerate(_matchers(policy)):
+        for condition in matcher.values():
+            if isinstance(condition, Operators) and condition.regex is not None:
+                found.append(pattern(condition.regex))
+                yield
+        if n % PORTION == 0:
+            yield
+    return found
+
+
+def _matchers(policy: Policy) -> Iterator[Matcher]:
+    for version in policy.versions.values():
+        yield from (*(version.allow or ()), *version.deny, *(version.accepts or ()))
+    for segment in policy.segments.values():
+        yield from segment.when
+    for rule in policy.rules:
+        yield rule.when
 
 
 def _chains(policy: Policy, names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -148,6 +177,8 @@ def _chains(policy: Policy, names: Mapping[str, str]) -> dict[str, tuple[str, ..
         chain: list[str] = []
         name = following.get(start)
         while name is not None and name != start and name not in chain:
+            if len(chain) == MAX_FALLBACKS:
+                raise ValueError(f'"{start}" has over {MAX_FALLBACKS} fallbacks in a row')
             chain.append(name)
             name = following.get(name)
         chains[start] = tuple(chain)

@@ -194,7 +194,12 @@ class _Builder:
         return value
 
     def _path(self) -> Path:
-        return tuple(len(one.items) if one.key is None else one.key for one in self._stack)
+        """Return where the builder is; at a key of a mapping that is the mapping itself."""
+        return tuple(
+            len(one.items) if one.key is None else one.key
+            for one in self._stack
+            if one.members is None or one.key is not None
+        )
 
     def _count(self, event: yaml.NodeEvent, nodes: int) -> None:
         self._nodes += nodes

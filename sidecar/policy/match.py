@@ -134,7 +134,9 @@ def options_of(condition: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 
 def tenants_of(options: tuple[Scalar, ...]) -> frozenset[str]:
     """Return the tenants that a list names; the empty text is none, for it means no tenant."""
-    return frozenset(map(as_text, options)) - {""}
+    # No call for each: there may be tens of thousands.
+    texts = [one if isinstance(one, str) else as_text(one) for one in options]
+    return frozenset(texts) - {""}
 
 
 def remembering(test: Test) -> Test:
@@ -155,6 +157,26 @@ def remembering(test: Test) -> Test:
         return answer
 
     return remembered
+
+
+def asking_once(test: Test) -> Test:
+    """Remember the answer for one request, and no longer.
+
+    Segments that name segments would else be asked again and again, at each level more often.
+    """
+
+    def asked(identity: Identity, head: RequestHead) -> bool:
+        answers = head.memberships
+        if answers is None:
+            answers = head.memberships = {}
+        entry = answers.get(test)
+        if entry is not None and entry[0] is identity:
+            return entry[1]
+        answer = test(identity, head)
+        answers[test] = identity, answer
+        return answer
+
+    return asked
 
 
 def header_text(value: bytes) -> str:

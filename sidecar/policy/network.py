@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_BITS = re.compile(r"0|[1-9][0-9]*")
 _MAPPED = IPv6Network("::ffff:0:0/96")  # IPv4 addresses in IPv6 spelling (RFC 4291 2.5.5.2)
 
 
@@ -17,6 +19,11 @@ def parse(text: str) -> IPv4Network | IPv6Network:
     Raises:
         ValueError: it is none, or has bits set behind its prefix.
     """
+    address, slash, bits = text.partition("/")
+    if "%" in address:
+        raise ValueError("an address with a zone means another network on each host")
+    if slash and not _BITS.fullmatch(bits):
+        raise ValueError("what follows the slash is a number of bits, as in 10.0.0.0/8")
     network = ip_network(text)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         inner = int(network.network_address) & 0xFFFF_FFFF
@@ -26,6 +33,8 @@ def parse(text: str) -> IPv4Network | IPv6Network:
 
 def within(networks: Iterable[str]) -> Callable[[str], bool]:
     """Return the test that a text is an address of one of `networks`, in either spelling.
+
+    An address with a zone is in none.
 
     Raises:
         ValueError: one of them is no network.
@@ -37,8 +46,10 @@ def within(networks: Iterable[str]) -> Callable[[str], bool]:
             address = ip_address(text)
         except ValueError:
             return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        if isinstance(address, IPv6Address):
+            if address.scope_id is not None:
+                return False
+            address = address.ipv4_mapped or address
         return any(address in network for network in parsed)
 
     return holds

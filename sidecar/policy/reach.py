@@ -82,8 +82,7 @@ class Answered:
             self._every.append(rule)
         else:
             self._by_one.setdefault(conditions[0], rule)
-            for tenant in tenants:
-                self._tenants.setdefault(tenant, rule)
+            self._tenants.update(dict.fromkeys(tenants - self._tenants.keys(), rule))
 
     def forgetting(self) -> Iterator[None]:
         """Forget all of it, in steps."""
@@ -113,6 +112,8 @@ def _key(condition: Condition) -> Hashable:
     options = _options(condition)
     if options is None:
         return msgspec.json.encode(condition)
+    if set(map(type, options)) == {str}:  # without a look at each: a list may be very long
+        return frozenset(options)
     return frozenset((type(option), option) for option in options)
 
 
@@ -126,7 +127,7 @@ def _options(condition: Condition) -> tuple[Scalar, ...] | None:
 def _tenants(when: Matcher) -> frozenset[str]:
     """Return the tenants that a matcher names, if it names them all as texts."""
     options = (_options(when["tenant"]) if "tenant" in when else None) or ()
-    names = frozenset(option for option in options if isinstance(option, str))
+    names = frozenset([option for option in options if isinstance(option, str)])
     return names if len(names) == len(set(options)) else frozenset()
 
 

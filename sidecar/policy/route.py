@@ -11,7 +11,7 @@ from sidecar.model.route import Route
 from sidecar.policy import target as targets
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sidecar.model.request import RequestHead
     from sidecar.model.route import RouteRule
@@ -48,15 +48,14 @@ class RouteTable:
         rules = (_Rule(route) for route in routes)
         # A named host beats any host, as Envoy's virtual hosts do; then the longest prefix wins.
         self._rules = sorted(rules, key=lambda rule: (not rule.host, -len(rule.prefix)))
-        self._found: dict[tuple[bytes, bytes, bytes | None], tuple[Route, Route | None]] = {}
+        self._found: dict[tuple[bytes, bytes, bytes | None], Route] = {}
 
-    def find(self, head: RequestHead, known: Container[str]) -> Route:
-        """Return the route of a request; `known` holds the models that have a policy.
+    def find(self, head: RequestHead) -> Route:
+        """Return the route of a request.
 
         First the configured routes, then `X-Model`, then an inference path (Open Inference
-        Protocol, TensorFlow Serving), then the default model. A path that names an unknown model
-        is the default model's, where there is one; but not if it asks for a version as well,
-        which is never served by another.
+        Protocol, TensorFlow Serving), then the default model. Who names a model never gets
+        another one for it, be it deleted or misspelled.
         """
         path = head.target.partition(b"?")[0]
         key = (head.host, path, head.asked_model)
@@ -64,32 +63,21 @@ class RouteTable:
         if found is None:
             found = self._parse(head.host, targets.path(path), head.asked_model)
             self._remember(key, found)
-        route, otherwise = found
-        if otherwise is None or route.model in known:
-            return route
-        return otherwise
+        return found
 
-    def _parse(self, host: bytes, path: bytes, asked: bytes | None) -> tuple[Route, Route | None]:
-        """Return the route, and the one that holds should its model be unknown."""
+    def _parse(self, host: bytes, path: bytes, asked: bytes | None) -> Route:
         rule = self._match(host, path)
         if rule is not None:
-            return _named(rule.model, path[len(rule.prefix) :], path), None
+            return _named(rule.model, path[len(rule.prefix) :], path)
         if asked is not None:
-            return _named(_text(asked), path, path), None
-        inference = _inference(path)
-        if inference is None:
-            return Route(self._default, None, None, path), None
-        if not self._default or inference.version is not None or inference.label is not None:
-            return inference, None
-        return inference, Route(self._default, None, None, inference.rest)
+            return _named(_text(asked), path, path)
+        return _inference(path) or Route(self._default, None, None, path)
 
     def _match(self, host: bytes, path: bytes) -> _Rule | None:
         name = _host_name(host)
         return next((rule for rule in self._rules if rule.covers(name, path)), None)
 
-    def _remember(
-        self, key: tuple[bytes, bytes, bytes | None], found: tuple[Route, Route | None]
-    ) -> None:
+    def _remember(self, key: tuple[bytes, bytes, bytes | None], found: Route) -> None:
         host, path, asked = key
         if len(host) + len(path) + len(asked or b"") > MAX_REMEMBERED_BYTES:
             return

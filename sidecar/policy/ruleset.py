@@ -114,6 +114,7 @@ class RuleIndex:
         "_by_tenant",
         "_is_general",
         "_keyed",
+        "_listed",
         "_unlisted",
         "end",
         "first_keyed",
@@ -122,6 +123,7 @@ class RuleIndex:
 
     def __init__(self) -> None:
         self._by_tenant: dict[str, list[list[CompiledRule]]] = {}
+        self._listed: list[CompiledRule] = []
         self._by_segment: dict[str, list[CompiledRule]] = {}
         self._by_key: dict[str, list[CompiledRule]] = {}
         self._unlisted: list[CompiledRule] = []
@@ -137,8 +139,7 @@ class RuleIndex:
         """Take in the next rule."""
         self.end = rule.place + 1
         if rule.tenants is not None:
-            for tenant in rule.tenants:
-                self._by_tenant.setdefault(tenant, []).append([rule])
+            self._listed.append(rule)
         elif rule.segments is not None:
             for name in rule.segments:
                 self._by_segment.setdefault(name, []).append(rule)
@@ -149,12 +150,7 @@ class RuleIndex:
 
     def finishing(self, segments: Memberships) -> Steps[None]:
         """Make look-ups of what was added, in steps."""
-        for name, listed in self._by_segment.items():
-            # The rules of a segment are one list, however many tenants are in it.
-            for n, tenant in enumerate(segments[name].tenants or ()):
-                self._by_tenant.setdefault(tenant, []).append(listed)
-                if n % PORTION == 0:
-                    yield
+        yield from self._by_tenants(segments)
         self.first_keyed = self.end
         for attribute, rules in self._by_key.items():
             if len(rules) < MIN_KEYED:
@@ -169,6 +165,21 @@ class RuleIndex:
                     yield
         self.general = tuple(sorted(self._unlisted, key=_place))
         self._is_general = all(rule.tenant_test is None for rule in self.general)
+
+    def _by_tenants(self, segments: Memberships) -> Steps[None]:
+        """Look up the rules of tenants, and those of segments which list theirs."""
+        for rule in self._listed:
+            for n, tenant in enumerate(rule.tenants or ()):
+                self._by_tenant.setdefault(tenant, []).append([rule])
+                if n % PORTION == 0:
+                    yield
+        self._listed.clear()
+        for name, listed in self._by_segment.items():
+            # The rules of a segment are one list, however many tenants are in it.
+            for n, tenant in enumerate(segments[name].tenants or ()):
+                self._by_tenant.setdefault(tenant, []).append(listed)
+                if n % PORTION == 0:
+                    yield
 
     def parts(self) -> list[object]:
         """Return what it is made of, for whoever lets go of it little by little."""

@@ -68,7 +68,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "not_in": "No value is in the list; an absent one is not.",
         "prefix": "It begins with the text.",
         "suffix": "It ends with the text.",
-        "regex": "It matches as a whole.",
+        "regex": "It matches as a whole; the syntax is RE2's.",
         "exists": "Whether there is a value.",
         "gte": "It is a number of at least this.",
         "lte": "It is a number of at most this.",

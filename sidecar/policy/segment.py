@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sidecar.policy.match import (
     Membership,
     Needs,
+    asking_once,
     compile_matcher,
     needs,
     remembering,
@@ -81,6 +82,8 @@ def _compile(segment: Segment, known: Memberships) -> Membership:
     test = _member(include, exclude, whens)
     if needed is Needs.IDENTITY:
         test = remembering(test)
+    elif whens:
+        test = asking_once(test)
     return Membership(test, needed, None if whens else include)
 
 

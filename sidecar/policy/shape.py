@@ -223,9 +223,11 @@ def _is_struct(expected: object) -> bool:
 
 
 def _reason(message: str, value: JSON, expected: object) -> str:
-    if isinstance(expected, type) and issubclass(expected, Enum) and isinstance(value, str):
+    if isinstance(expected, type) and issubclass(expected, Enum):
         known = [str(one.value) for one in expected]
-        return f'"{value[:80]}" is none of {", ".join(known)}' + suggestion(value, known)
+        if not isinstance(value, str):
+            return words.one_of(known, value)
+        return f'"{value[:80]}" is none of {", ".join(known)}' + suggestion(value.lower(), known)
     text = words.plain(message.split(" - at ", maxsplit=1)[0], value)
     is_name = expected == Name or Name in get_args(expected)
     if is_name and isinstance(value, str):

@@ -51,13 +51,17 @@ class Outcome(Enum):
     REFUSES = "refuses"
 
 
-class Checked(Struct, frozen=True):
-    """One condition: what it wants of an attribute, the values seen, and whether it holds."""
+class Checked(Struct, frozen=True, omit_defaults=True):
+    """One condition: what it wants of an attribute, the values seen, and whether it holds.
+
+    `excluded` are the segments asked for whose `exclude` decides that the caller is not in them.
+    """
 
     attribute: str
     wanted: JSON
     seen: list[JSON]
     holds: bool
+    excluded: tuple[str, ...] = ()
 
 
 class Draw(Struct, frozen=True):
@@ -235,7 +239,18 @@ class _Walk:
         test = compile_matcher({attribute: condition}, self._segments)
         holds = test(self._identity, self._head)
         wanted: JSON = msgspec.to_builtins(condition)
-        return Checked(attribute, wanted, self._seen(attribute, condition), holds)
+        seen = self._seen(attribute, condition)
+        excluded = self._excluded(condition) if attribute == "segment" else ()
+        return Checked(attribute, wanted, seen, holds, excluded)
+
+    def _excluded(self, condition: Condition) -> tuple[str, ...]:
+        tenant, known = self._identity.tenant, self._policy.segments
+        named = sorted(segments_named(condition, known))
+        return tuple(
+            name
+            for name in named
+            if tenant and tenant in known[name].exclude and tenant not in known[name].include
+        )
 
     def _seen(self, attribute: str, condition: Condition) -> list[JSON]:
         """Return the values that an attribute has for this request."""

@@ -12,8 +12,10 @@ from sidecar.model.policy import Operators, State
 from sidecar.policy import reach
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
-from sidecar.policy.condition import header_faults, matcher_faults, matcher_oddities
+from sidecar.policy.compiled import MAX_FALLBACKS
+from sidecar.policy.condition import header_faults, matcher_faults
 from sidecar.policy.deployment import version_faults
+from sidecar.policy.oddity import oddities
 from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
@@ -22,7 +24,7 @@ from sidecar.policy.steps import Steps, finish
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidecar.model.policy import Matcher, Policy, Rule, Segment, Split
+    from sidecar.model.policy import Policy, Rule, Segment, Split
     from sidecar.policy.address import AllowList
     from sidecar.policy.problem import Finding, Findings, Path, Problem
 
@@ -60,9 +62,9 @@ def validating(policy: Policy, source: str, allowed: AllowList) -> Steps[tuple[P
     return gather(found, source)
 
 
-def warnings(policy: Policy, source: str = "") -> tuple[Problem, ...]:
-    """Return what a good policy may hardly mean."""
-    return gather(_oddities(policy), source)
+def warnings(policy: Policy, source: str = "", now_s: float = float("-inf")) -> tuple[Problem, ...]:
+    """Return what a good policy may hardly mean at a time, in epoch seconds."""
+    return gather(_oddities(policy, now_s), source)
 
 
 def _findings(policy: Policy, allowed: AllowList) -> Findings:
@@ -76,7 +78,7 @@ def _findings(policy: Policy, allowed: AllowList) -> Findings:
         if version.fallback is not None:
             yield from _ref(version.fallback, policy, (*at, "fallback"))
         yield None
-    yield from _fallback_circles(policy)
+    yield from _fallbacks(policy)
     yield from _labels(policy)
     yield from _segments(policy)
     yield from _rules(policy)
@@ -100,14 +102,24 @@ def _ref(ref: str, policy: Policy, at: Path) -> Iterator[Finding]:
         yield at, f'unknown version "{ref[:80]}"' + suggestion(ref, known)
 
 
-def _fallback_circles(policy: Policy) -> Iterator[Finding]:
+def _fallbacks(policy: Policy) -> Findings:
     def after(name: str) -> list[str]:
         fallback = policy.versions[name].fallback
         found = None if fallback is None else reach.named(policy, fallback)
         return [] if found is None else [found]
 
-    for circle in circles(policy.versions, after):
+    found = list(islice(circles(policy.versions, after), MAX_PROBLEMS + 1))
+    for circle in found:
         yield ("versions", circle[0], "fallback"), f"falls back in a circle: {_arrows(circle)}"
+
+    for name in () if found else policy.versions:
+        way = list(islice(reach.fallbacks(policy, name), MAX_FALLBACKS + 3))
+        if len(way) == MAX_FALLBACKS + 2:  # those before it are as wrong, and by this one
+            yield (
+                ("versions", name, "fallback"),
+                f"over {MAX_FALLBACKS} fallbacks in a row: {_arrows(way)}",
+            )
+        yield None
 
 
 def _arrows(circle: list[str]) -> str:
@@ -251,7 +263,7 @@ def _key(key: str, at: Path) -> Iterator[Finding]:
         yield at, f'unknown key "{key[:80]}": one of {known}, header.<name>' + suggestion(key, KEYS)
 
 
-def _oddities(policy: Policy) -> Iterator[Finding]:
+def _oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
     if policy.default is None and not reach.answers_everybody(policy):
         yield (
             (),
@@ -265,8 +277,7 @@ def _oddities(policy: Policy) -> Iterator[Finding]:
                 f"{policy.labels[label]} is retired: who asks for it is refused",
             )
     yield from _odd_segments(policy)
-    for at, matcher in _matchers(policy):
-        yield from matcher_oddities(matcher, at)
+    yield from oddities(policy, now_s)
     for at, ref in _served(policy):
         why = reach.bar(policy, ref)
         if why:
@@ -291,19 +302,6 @@ def _odd_segments(policy: Policy) -> Iterator[Finding]:
                     ("segments", name, "exclude", n),
                     f'"{tenant}" is in include, too, and that wins',
                 )
-
-
-def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
-    for name, version in policy.versions.items():
-        lists = {"allow": version.allow, "deny": version.deny, "accepts": version.accepts}
-        for member, matchers in lists.items():
-            for n, matcher in enumerate(matchers or ()):
-                yield ("versions", name, member, n), matcher
-    for name, segment in policy.segments.items():
-        for n, matcher in enumerate(segment.when):
-            yield ("segments", name, "when", n), matcher
-    for n, rule in enumerate(policy.rules):
-        yield ("rules", n, "when"), rule.when
 
 
 def _served(policy: Policy) -> Iterator[tuple[Path, str]]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 DIRECT = "direct"
 """The actor of an edit made past this program."""
 
-MAX_REVISION = 2**53  # what every JSON reader keeps exact; stream ids end at 2**64
+LAST_REVISION = 2**53 - 1  # what every JSON reader keeps exact; stream ids end at 2**64
+MAX_REVISION = 2**52
+"""What a document may say of itself and be believed: revisions enough are left to follow it."""
 
 
 class Adoption(Enum):

@@ -133,6 +133,7 @@ class Store(Protocol):
 
         Raises:
             StoreConflictError: somebody else changed the document since it was read.
+            HistoryError: the history does not take another revision.
             PolicyError: `policy` is not valid.
         """
         ...

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import StoreUnavailableError, WrongTypeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,12 +24,20 @@ FOREIGN_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 @asynccontextmanager
-async def bounded() -> AsyncIterator[None]:
-    """Bound the calls within, and turn what goes wrong into `StoreUnavailableError`."""
+async def bounded(key: str = "") -> AsyncIterator[None]:
+    """Bound the calls within, and turn what goes wrong into `StoreUnavailableError`.
+
+    Of a `key` that holds another type of value than is asked for it is a `WrongTypeError`.
+    """
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):
             yield
     except FOREIGN_ERRORS as e:
+        if key and "WRONGTYPE" in str(e):
+            raise WrongTypeError(
+                f"{key} holds another type of value than rmv keeps there (WRONGTYPE). Look at it "
+                f"with `TYPE {key}`; move it away with RENAME, or DEL it"
+            ) from e
         # A timeout of asyncio has no words of its own.
         late = f"it did not answer within {CALL_TIMEOUT_S:g} s"
         words = str(e) or (late if isinstance(e, TimeoutError) else type(e).__name__)

@@ -57,7 +57,7 @@ class ContextRing:
         oldest_s = max(0.0, max(one.at_s for one in contexts) - settings.keep_s)
         pipeline.xtrim(key, minid=f"{int(oldest_s * 1000)}", approximate=False)
         pipeline.expire(key, settings.keep_s)
-        async with bounded():
+        async with bounded(key):
             replies = await pipeline.execute(raise_on_error=False)
             for reply in replies:
                 # Redis before 6.2 cannot trim by age: there only MAXLEN bounds a busy stream.
@@ -75,7 +75,7 @@ class ContextRing:
         key = self._keys.contexts(model)
         last = "+"
         while True:
-            async with bounded():
+            async with bounded(key):
                 page = await self._redis.xrevrange(key, max=last, count=_PAGE) or ()
             for at, fields in page:
                 if (before := _text(at)) == last:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import SidecarError
 from sidecar.policy import codec
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem
@@ -14,14 +13,9 @@ from sidecar.store.doubts import NO_TEXT
 if TYPE_CHECKING:
     from sidecar.model.policy import Policy
     from sidecar.policy.steps import Steps
-    from sidecar.store.base import HistoryEntry
 
 NO_STRING: Final = b"\0"
 """Stands for the document of a key that holds no string; no document may have a NUL in it."""
-
-
-class BrokenEntryError(SidecarError):
-    """An entry of a history is not what was committed."""
 
 
 def load(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHERE) -> Policy:
@@ -49,23 +43,3 @@ def loading(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHER
 def no_string(source: str) -> PolicyError:
     """Return what is wrong with a key that holds no string."""
     return PolicyError([Problem(source, "", f"{NO_TEXT}: nothing can be read from it; delete it")])
-
-
-def fault_of(entry: HistoryEntry, model: str) -> str:
-    """Return why an entry of a model's history is not what was committed, "" when it is."""
-    if entry.digest != codec.digest(entry.document):
-        return "its digest does not fit its document"
-    try:
-        said = codec.decode(entry.document, source="").model
-    except PolicyError:
-        return ""  # it was committed so; whoever reads it is told what is wrong with it
-    return "" if said == model else f"its document is of the model {said!r}"
-
-
-def expect_committed(entry: HistoryEntry, model: str) -> None:
-    """Raise BrokenEntryError for an entry of a model's history that is not what was committed."""
-    if fault := fault_of(entry, model):
-        raise BrokenEntryError(
-            f"revision {entry.revision} of {model} is not what was committed: {fault}. "
-            f"Name another one: `rmv history {model}` lists and marks them"
-        )

@@ -11,6 +11,8 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from redis.exceptions import RedisError
+
 from sidecar.errors import StoreUnavailableError
 from sidecar.store.base import Instance
 from sidecar.store.client import bounded
@@ -135,9 +137,7 @@ async def newest(redis: Redis, keys: Keys, model: str) -> int:
 
 async def _workers(redis: Redis, keys: Keys, asked: tuple[str, ...]) -> list[Instance]:
     """Return what each live worker tells: the fields `asked` for, or all."""
-    async with bounded():
-        found = await redis.zrange(keys.fleet, 0, -1)
-    names = [_text(name) for name in found if isinstance(name, bytes | str)]
+    names = await _names(redis, keys)
     if not names:
         return []
     pipeline = redis.pipeline(transaction=False)
@@ -149,14 +149,29 @@ async def _workers(redis: Redis, keys: Keys, asked: tuple[str, ...]) -> list[Ins
             pipeline.hgetall(key)
         pipeline.pttl(key)
     async with bounded():
-        replies = await pipeline.execute()
+        replies = await pipeline.execute(raise_on_error=False)
     workers = []
     for values, ttl_ms in zip(replies[::2], replies[1::2], strict=True):
+        if _is_no_hash(values):
+            continue
         pairs = zip(asked, values, strict=True) if asked else values.items()
         fields = {_text(name): _text(value) for name, value in pairs if value is not None}
         if ttl_ms >= 0 and "sidecar" in fields:
             workers.append(_decoded(fields, ttl_ms / 1000))
     return workers
+
+
+async def _names(redis: Redis, keys: Keys) -> list[str]:
+    async with bounded(keys.fleet):
+        found = await redis.zrange(keys.fleet, 0, -1)
+    return [_text(name) for name in found if isinstance(name, bytes | str)]
+
+
+def _is_no_hash(reply: object) -> bool:
+    """Return whether a key is of no worker: anybody may have written it; raises other errors."""
+    if isinstance(reply, RedisError) and "WRONGTYPE" not in str(reply):
+        raise StoreUnavailableError(f"Redis: {reply}") from reply
+    return isinstance(reply, RedisError)
 
 
 def told_of(pulse: Pulse) -> Instance:

@@ -10,11 +10,12 @@ import msgspec
 from msgspec import Struct, structs
 from redis.exceptions import ResponseError
 
+from sidecar.errors import HistoryError
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.steps import letting_go
 from sidecar.runtime.slices import in_slices, lasting
-from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
+from sidecar.store.adoption import DIRECT, LAST_REVISION, Adoption, judge, readopted
 from sidecar.store.base import HistoryEntry
 from sidecar.store.client import bounded
 
@@ -40,6 +41,14 @@ return 1
 """
 # KEYS: the document. ARGV: a digest of it, for a document may be large.
 _STANDS = "return redis.sha1hex(redis.call('GET', KEYS[1]) or '') == ARGV[1]"
+# KEYS: a history. Its last id outlives the entries which XDEL and XTRIM remove.
+_LAST_ID = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
+local told = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #told, 2 do
+  if told[i] == 'last-generated-id' then return told[i + 1] end
+end
+"""
 _ID_TAKEN = "equal or smaller"  # in XADD's error, of Redis and Valkey alike
 
 
@@ -76,26 +85,31 @@ class Journal:
             )
         return int(reply) == 1
 
-    async def record(self, policy: Policy, raw: bytes) -> None:
-        """Add a committed document to the history, unless its revision is there already.
+    async def record(self, policy: Policy, raw: bytes) -> bool:
+        """Add a committed document to the history; return whether it stands there as its revision.
+
+        It does not when another one has that revision, or one above it was there before.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
+        key, digest = self._keys.history(policy.model), codec.digest(raw)
         fields: dict[FieldT, EncodableT] = {
             "actor": policy.actor or DIRECT,
             "comment": policy.comment,
             "at": f"{self._clock.now_s():.3f}",
-            "digest": codec.digest(raw),
+            "digest": digest,
             "document": raw,
         }
-        async with bounded():
+        async with bounded(key):
             try:
-                at = f"{policy.revision}-0"
-                await self._redis.xadd(self._keys.history(policy.model), fields, id=at)
+                await self._redis.xadd(key, fields, id=f"{policy.revision}-0")
             except ResponseError as e:
                 if _ID_TAKEN not in str(e):
                     raise
+            else:
+                return True
+        return await self._recorded(policy.model, policy.revision) == digest
 
     async def entries(self, model: str, limit: int) -> list[HistoryEntry]:
         """Return the newest entries, newest first.
@@ -103,18 +117,28 @@ class Journal:
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        async with bounded():
-            found = await self._redis.xrevrange(self._keys.history(model), count=limit)
+        key = self._keys.history(model)
+        async with bounded(key):
+            found = await self._redis.xrevrange(key, count=limit)
         return [_entry(at, fields) for at, fields in found or ()]
 
     async def last_revision(self, model: str) -> int:
-        """Return the newest revision in the history, 0 when there is none.
+        """Return the newest revision that the history has or had, 0 when there never was one.
 
         Raises:
+            HistoryError: no revision can follow it.
             StoreUnavailableError: Redis did not answer.
         """
-        newest = await self.entries(model, 1)
-        return newest[0].revision if newest else 0
+        key = self._keys.history(model)
+        async with bounded(key):
+            told = _bytes(await self._redis.eval(_LAST_ID, 1, key)).decode()
+        last = int(told.partition("-")[0])
+        if last >= LAST_REVISION:
+            raise HistoryError(
+                f"{key}: no revision can follow its last id, {told}, so nothing was committed. "
+                f"Put it aside (`RENAME {key} {key}:old`): it begins anew after the stored document"
+            )
+        return last
 
     async def adopt(self, model: str, raw: bytes, reached: int = 0) -> bool:
         """Bring a valid document that was seen in the store into the history, if it is not there.
@@ -124,6 +148,7 @@ class Journal:
         is not to be served: the store went back.
 
         Raises:
+            HistoryError: the history does not take it, for now or until it is mended.
             StoreUnavailableError: Redis did not answer.
         """
         policy = await self._heading(model, raw)
@@ -142,15 +167,20 @@ class Journal:
             case Adoption.RECORD:
                 if not await self._stands(model, raw):
                     return True  # it is gone by now: an entry would claim that the store has it
-                await self.record(policy, raw)
+                await self._expect_recorded(policy, raw)
             case Adoption.COMMIT:
                 policy = readopted(policy, last=max(last, reached))
                 committed = await self._as_committed(raw, policy)
                 if not await self.compare_and_set(model, raw, committed):
                     return True  # somebody was faster; what they wrote is judged in its turn
-                await self.record(policy, committed)
+                await self._expect_recorded(policy, committed)
         _log.info("policy adopted", extra={"model": model, "revision": policy.revision})
         return True
+
+    async def _expect_recorded(self, policy: Policy, raw: bytes) -> None:
+        if not await self.record(policy, raw):
+            key = self._keys.history(policy.model)
+            raise HistoryError(f"{key}: revision {policy.revision} was taken by another meanwhile")
 
     async def _heading(self, model: str, raw: bytes) -> Policy:
         """Return what a document says of its commit, without the rest: that may be much."""
@@ -189,9 +219,9 @@ class Journal:
 
     async def _recorded(self, model: str, revision: int) -> str | None:
         """Return the digest of a revision in the history."""
-        at = f"{revision}-0"
-        async with bounded():
-            found = await self._redis.xrange(self._keys.history(model), at, at, count=1)
+        key, at = self._keys.history(model), f"{revision}-0"
+        async with bounded(key):
+            found = await self._redis.xrange(key, at, at, count=1)
         return _entry(*found[0]).digest if found else None
 
 

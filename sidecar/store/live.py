@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
@@ -23,7 +24,7 @@ from sidecar.store.doubts import NO_MODEL, NO_PINNED, NO_TENANT, NO_VERSION, Dou
 from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sidecar.model.policy import Policy
     from sidecar.policy.steps import Steps
@@ -225,9 +226,22 @@ class LivePolicies:
 
     def pinned(self, size: int) -> Iterator[list[PinKey]]:
         """Yield the pins that are held, at most `size` at a time; they may change in between."""
-        for model, pins in list(self._pins.items()):
-            for tenants in pins.portions(size):
-                yield [PinKey(model, tenant) for tenant in tenants]
+        for model in list(self._pins):
+            yield from self._pinned(model, size)
+
+    def marks(self, model: str, size: int) -> Iterator[Sequence[Key]]:
+        """Yield the kills and pins of a model that are held, at most `size` at a time.
+
+        They may change in between.
+        """
+        kills = iter([KillKey(model, version) for version in self._kills.get(model, ())])
+        while portion := list(islice(kills, size)):
+            yield portion
+        yield from self._pinned(model, size)
+
+    def _pinned(self, model: str, size: int) -> Iterator[list[PinKey]]:
+        for tenants in self._pins_of(model).portions(size):
+            yield [PinKey(model, tenant) for tenant in tenants]
 
     def put_kill(self, model: str, version: str, reason: str | None) -> None:
         """Switch a version off, or on again when `reason` is None; "" is the whole model."""

@@ -85,7 +85,9 @@ class Pulse:
         for model, fault in live.faults.items():
             fields[FAULT + model] = fault[:_MAX_FAULT]
         for model in live.lost:
-            fields[FAULT + model] = "the store has lost it; the last known one serves"
+            fields[FAULT + model] = (
+                "the store has lost it; the last known policy, pins and kills hold"
+            )
         return fields
 
     def counters(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 from redis.exceptions import RedisError, ResponseError
 
-from sidecar.errors import StoreConflictError
+from sidecar.errors import HistoryError, StoreConflictError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.store.tracking import Tracking
 
 _GONE = -2  # what PTTL answers for a key that does not exist
+_ATTEMPTS = 3  # at a commit whose revision is taken before it is recorded
 _PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
 
 
@@ -113,16 +114,20 @@ class RedisStore:
             raise StoreConflictError(f"{source} changed since it was read")
         if expected is not None:
             await self._settle(model, expected)
-        last = await self._journal.last_revision(model)
-        # Sidecars may have seen more than a history that went back; they would refuse the next.
-        told = await fleet.newest(self._redis, self._keys, model)
-        revision = max(last, told if told < MAX_REVISION else 0) + 1
-        committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
-        raw = codec.encode(committed)
-        if not await self._journal.compare_and_set(model, expected, raw):
-            raise StoreConflictError(f"{source} changed since it was read")
-        await self._journal.record(committed, raw)
-        return committed
+        for _ in range(_ATTEMPTS):
+            revision = await self._next_revision(model)
+            committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
+            raw = codec.encode(committed)
+            if not await self._journal.compare_and_set(model, expected, raw):
+                raise StoreConflictError(f"{source} changed since it was read")
+            if await self._journal.record(committed, raw):
+                return committed
+            expected = raw  # its revision was taken meanwhile: the same again, as the next one
+        key = self._keys.history(model)
+        raise HistoryError(
+            f"{source} is committed, but {key} did not take it: others add to it all the time. "
+            "A sidecar commits it anew when they no longer do"
+        )
 
     async def delete_policy(self, model: str) -> bool:
         """Remove a model's document; return whether there was one."""
@@ -220,6 +225,13 @@ class RedisStore:
 
     def _track(self) -> Tracking:
         return self._link.track(self._keys)
+
+    async def _next_revision(self, model: str) -> int:
+        """Return the revision above all that the history had and that any sidecar decides by."""
+        last = await self._journal.last_revision(model)
+        # Sidecars may have seen more than a history that went back; they would refuse the next.
+        told = await fleet.newest(self._redis, self._keys, model)
+        return max(last, told if told <= MAX_REVISION else 0) + 1
 
     async def _settle(self, model: str, current: bytes) -> None:
         """Make sure that the history has the document which a commit is about to replace."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import HistoryError, StoreUnavailableError
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime import tasks
 from sidecar.runtime.slices import Slice, lasting
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sidecar.store")
 _COMMIT_S = 0.1, 0.5  # a commit writes its history entry within milliseconds, if it does not die
 _MAX_NAMED = 10  # models in one line of the log
-_BATCH = 250  # keys of one SCAN or MGET: two milliseconds of the loop's time
+_BATCH = 100  # keys of one SCAN or MGET: a millisecond of the loop's time
 
 
 class WatchTiming(Struct, frozen=True):
@@ -68,6 +68,7 @@ class Watcher:
         self._backoff_s = timing.first_backoff_s
         self._doubts = Doubts()
         self._is_flushed = False  # since everything was read last
+        self._returned: set[str] = set()  # lost models that were written again since then
         self._trouble: str | None = None  # what was last logged; the same again is not
 
     async def run(self) -> None:
@@ -113,8 +114,8 @@ class Watcher:
                 if clock() >= ping_at:
                     await tracking.ping(self._timing.ping_timeout_s)
                     ping_at = clock() + self._timing.ping_every_s
-                is_flushed = await self._follow(tracking)
-                if is_flushed or clock() >= reload_at:
+                is_whole = not await self._follow(tracking) and await self._forget_lost(tracking)
+                if not is_whole or clock() >= reload_at:
                     await self._reload(tracking)
                     reload_at = clock() + self._timing.reload_every_s
         finally:
@@ -149,7 +150,7 @@ class Watcher:
     async def _reload(self, tracking: Tracking) -> None:
         """Read everything, and make the live policies equal to it."""
         with nullcontext() if self._live.is_loaded else lasting():
-            while not await self._reload_once(tracking):
+            while not (await self._reload_once(tracking) and await self._forget_lost(tracking)):
                 _log.warning("store was flushed while it was read: reading it again")
 
     async def _reload_once(self, tracking: Tracking) -> bool:
@@ -163,6 +164,7 @@ class Watcher:
         if not await self._load(tracking, image):
             return False
         self._note_lost(frozenset(await self._find_lost(tracking, image)))
+        self._returned.clear()  # from here on they are read as all others are
         if has_held and not await self._ask_for_pins(tracking, image):
             return False
         turn = Slice()
@@ -250,6 +252,21 @@ class Watcher:
             await asyncio.sleep(0)
         return True
 
+    async def _forget_lost(self, tracking: Tracking) -> bool:
+        """Let go of the pins and kills that were lost with models which somebody wrote again.
+
+        Nobody reports those: they went with the flush. False when the store was flushed meanwhile.
+        """
+        while self._returned:
+            for keys in self._live.marks(self._returned.pop(), _BATCH):
+                values = await tracking.values([self._keys.spell(key).encode() for key in keys])
+                for key, value in zip(keys, values, strict=True):
+                    self._live.put(key, value)
+                if await self._follow(tracking):
+                    return False
+                await asyncio.sleep(0)
+        return True
+
     def _parse(self, raw: bytes) -> Key | None:
         key = self._keys.parse(raw)
         if key is None and raw.startswith(self._watched):
@@ -279,6 +296,7 @@ class Watcher:
             return
         model = key.model
         if model in self._live.lost:  # somebody wrote it again
+            self._returned.add(model)
             self._note_lost(self._live.lost - {model})
             self._live.is_stale = bool(self._live.lost)
         self._loader.put(model, value)
@@ -329,7 +347,7 @@ class _Adopter:
                 model, (raw, reached) = self._noticed.popitem()
                 try:
                     is_settled = await self._journal.adopt(model, raw, reached)
-                except (StoreUnavailableError, PolicyError) as e:
+                except (StoreUnavailableError, PolicyError, HistoryError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
                 except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
                     _log.exception("policy not adopted", extra={"model": model, "reason": repr(e)})

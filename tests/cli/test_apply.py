@@ -82,6 +82,7 @@ def test_an_edit_that_the_files_do_not_touch_is_lost_all_the_same_and_so_refused
     assert refused.code == 1
     assert told["outcome"] == "refused"
     assert told["replaced"] == "a direct edit"
+    assert told["edits"] == [{"path": "default", "before": "v1", "after": "v2"}]
     assert [one["path"] for one in told["changes"]] == ["rules[beta].serve", "default"]
 
 

@@ -35,6 +35,16 @@ def test_completion_is_printed_for_a_shell(
         ("rmv rollback ", ["tumor"]),
         ("rmv pin tumor acme v", ["v1", "v2"]),
         ("rmv unp", ["unpin"]),
+        ("rmv kill t", ["tumor"]),
+        ("rmv kill tumor:", ["tumor:v1", "tumor:v2"]),
+        ("rmv kill tumor v", ["v1", "v2"]),
+        ("rmv unkill tumor:v2", ["tumor:v2"]),
+        ("rmv explain t", ["tumor"]),
+        ("rmv explain tumor --asked-version v", ["v1", "v2"]),
+        ("rmv explain --model tumor --not-ready v", ["v1", "v2"]),
+        ("rmv rollback tumor ", ["1"]),
+        ("rmv label tumor ", []),
+        ("rmv label tumor stable v", ["v1", "v2"]),
     ],
 )
 def test_words_are_completed_from_the_store(

@@ -127,6 +127,7 @@ def test_an_apply_creates_then_leaves_then_configures(store: Rmv, tmp_path: Path
             "revision": 2,
             "replaced": "",
             "changes": [{"path": "default", "before": "v1", "after": "v2"}],
+            "edits": [],
         }
     ]
 
@@ -229,6 +230,17 @@ def test_documents_are_printed_as_yaml_or_json(tumor: Rmv, tmp_path: Path) -> No
     assert tumor("get", "tumor", "-o", "xml").code == 2
 
 
+def test_a_window_that_is_past_is_warned_of_by_the_clock(rmv: Rmv, tmp_path: Path) -> None:
+    when = 'rules: [{id: past, when: {time: {until: "2001-01-01T00:00:00Z"}}, serve: v1}]'
+    file = tmp_path / "m.yaml"
+    file.write_text(f"model: m\nversions: {{v1: {{endpoints: [http://h]}}}}\ndefault: v1\n{when}\n")
+
+    ran = rmv("validate", "-f", file)
+
+    assert ran.code == 0
+    assert "rules[0].when.time.until: matches nobody any more: it is past" in ran.err
+
+
 def test_warnings_are_told_apart_from_problems_and_fail_nothing(rmv: Rmv, tmp_path: Path) -> None:
     draining = POLICY.replace(
         '"http://127.0.0.1:9002"]', '"http://127.0.0.1:9002"], state: draining'
@@ -297,3 +309,14 @@ def test_the_schema_is_printed_for_editors(rmv: Rmv) -> None:
 
     assert ran.code == 0
     assert ran.out == (ROOT / "docs" / "policy.schema.json").read_text()
+    assert rmv("schema", "--json") == rmv("--json", "schema") == ran
+
+
+def test_a_json_file_that_is_no_json_is_warned_of(rmv: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "tumor.json"
+    file.write_text('{"model": "tumor", "versions": {"v1": {"endpoints": ["http://h:1"]}},}')
+
+    ran = rmv("validate", "-f", file)
+
+    assert ran.code == 0
+    assert f"warning: {file}: no JSON, so it is read as YAML: " in ran.err

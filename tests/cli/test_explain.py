@@ -47,7 +47,7 @@ def test_every_step_is_told(tumor: Rmv) -> None:
         ["kill", "no", "the model is on"],
         ["explicit", "no", "no version is asked for"],
         ["pin", "no", "evil is not pinned"],
-        ["rule beta", "passed over", 'header.x-beta is "yes"; v2 is not entitled'],
+        ["rule beta", "passed over", 'header.x-beta is "yes"; the caller is not entitled to v2'],
         ["default", "serves v1", "the default is v1"],
     ]
 
@@ -175,6 +175,8 @@ def test_a_token_of_the_development_issuer_is_believed(
     again = tumor("token", "--tenant", "acme")
     ran = tumor("explain", "--model", "tumor", "--token", made.out.strip(), "--json")
 
+    as_json = json.loads(tumor("--json", "token", "--tenant", "acme").out)
+    assert as_json["token"].count(".") == 2
     assert made.out.count("\n") == 1
     assert made.out.count(".") == 2
     assert again.err == ""  # the same keys, found beside the key set that the settings name
@@ -261,3 +263,41 @@ def test_a_token_is_read_from_standard_input(
     ran = tumor("explain", "tumor", "--token", "-", "--json")
 
     assert json.loads(ran.out)["tenant"] == "acme"
+
+
+def test_a_version_that_a_header_asks_for_is_asked_for(tumor: Rmv) -> None:
+    asked = tumor("explain", "tumor", "-H", "X-Model-Version: v2")
+    both = tumor("explain", "tumor", "-H", "x-model-version: v2", "--asked-version", "v1")
+
+    assert "reason    EXPLICIT" in asked.out
+    assert (both.code, both.err) == (2, "error: two versions are asked for: v1 and v2\n")
+
+
+@pytest.mark.parametrize(("header", "by"), [("X-Tenant", "--tenant"), ("x-model", "MODEL")])
+def test_a_header_that_no_rule_sees_is_not_ignored(tumor: Rmv, header: str, by: str) -> None:
+    ran = tumor("explain", "tumor", "-H", f"{header}: globex")
+
+    assert (ran.code, ran.err) == (2, f"error: --header {header}: globex: say it by {by}\n")
+
+
+def test_an_id_of_another_spelling_is_pointed_to_the_option(tumor: Rmv) -> None:
+    ran = tumor("explain", "q1498-1795444946")
+
+    assert ran.code == 1
+    assert "rmv explain --request q1498-1795444946" in ran.err
+
+
+def test_who_is_excluded_from_a_segment_is_told_so(store: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "tumor.yaml"
+    file.write_text(
+        POLICY.replace('when: {header.x-beta: "yes"}', "when: {segment: beta}")
+        + "segments: {beta: {exclude: [hooli], when: [{app: web}]}}\n"
+    )
+    assert store("apply", "-f", file).code == 0
+
+    excluded = store("explain", "tumor", "--tenant", "hooli").out
+    another = store("explain", "tumor", "--tenant", "acme").out
+
+    told = 'in none of these segments{}, wanted "beta"'
+    assert told.format(" (the tenant is in the exclude list of beta)") in excluded
+    assert told.format("") in another

@@ -23,7 +23,10 @@ def test_what_it_writes_can_be_served_and_applied(store: Rmv, tmp_path: Path) ->
     settings = config.load(tmp_path / "rmv.toml", {}, {})
 
     assert ran.code == 0
-    assert ran.out == f"wrote {tmp_path}/policies/fraud.yaml\nwrote {tmp_path}/rmv.toml\n"
+    assert ran.out.splitlines() == [
+        f"wrote {tmp_path}/{one}"
+        for one in ("policies/fraud.yaml", "rmv.toml", "policy.schema.json")
+    ]
     assert f"rmv serve --config {tmp_path}/rmv.toml" in ran.err
     assert applied.out == "fraud created (revision 1)\n"
     assert settings.model == "fraud"
@@ -49,11 +52,32 @@ def _is_example(line: str) -> bool:
     return line.strip().startswith("# ") and " " not in words[0] and len(words) > 1
 
 
-@pytest.mark.parametrize("there", ["rmv.toml", "policies/fraud.yaml"])
-def test_what_is_there_stays_and_nothing_else_is_written(
-    rmv: Rmv, tmp_path: Path, there: str
-) -> None:
-    kept = tmp_path / there
+def test_a_second_model_is_added_to_a_folder_as_it_is(store: Rmv, tmp_path: Path) -> None:
+    store("init", "fraud", "--version", V1, "--folder", tmp_path)
+    settings = (tmp_path / "rmv.toml").read_text() + "# mine"
+    (tmp_path / "rmv.toml").write_text(settings)
+
+    ran = store("init", "churn", "--version", V1, "--folder", tmp_path)
+
+    assert (ran.code, ran.out) == (0, f"wrote {tmp_path}/policies/churn.yaml\n")
+    assert f"kept {tmp_path}/rmv.toml, which was there" in ran.err
+    assert (tmp_path / "rmv.toml").read_text() == settings
+    assert store("apply", "-f", tmp_path / "policies").code == 0
+
+
+def test_editors_find_the_schema_that_a_policy_names(rmv: Rmv, tmp_path: Path) -> None:
+    rmv("init", "fraud", "--version", V1, "--folder", tmp_path)
+
+    written = tmp_path / "policies" / "fraud.yaml"
+    line = next(one for one in written.read_text().splitlines() if "$schema=" in one)
+    named = written.parent / line.partition("$schema=")[2]
+
+    assert line.startswith("# yaml-language-server: ")
+    assert named.read_text() == rmv("schema").out
+
+
+def test_what_is_there_stays_and_nothing_else_is_written(rmv: Rmv, tmp_path: Path) -> None:
+    kept = tmp_path / "policies" / "fraud.yaml"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("mine")
 

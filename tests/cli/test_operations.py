@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -292,6 +293,22 @@ def test_a_kill_of_a_model_without_policy_shows_in_status(
     assert f"warning: {model}: pins or kills name it" in shown.err
 
 
+def test_a_model_that_the_store_has_lost_shows_in_status_while_sidecars_serve_it(
+    tumor: Rmv, redis: Redis
+) -> None:
+    told = {"sidecar": "host", "is_stale": "1", "revision:fraud": "3", "fault:fraud": "it is lost"}
+    redis.hset(key("fleet", "host", "1"), mapping=told)
+    redis.pexpire(key("fleet", "host", "1"), 60_000)
+    redis.zadd(key("fleet"), {"host:1": 1})
+
+    shown = tumor("status")
+
+    assert re.search(r"^fraud +none ", shown.out, re.MULTILINE)
+    assert "fraud 3 of none" in shown.out
+    assert "stale" in shown.out
+    assert "warning: fraud: sidecars serve it, but the store has no policy of it" in shown.err
+
+
 def test_a_document_that_names_another_model_shows_as_invalid(tumor: Rmv, redis: Redis) -> None:
     document = redis.get(key("policy", "tumor"))
     redis.set(key("policy", "fraud"), str(document, "utf-8") if isinstance(document, bytes) else "")
@@ -369,3 +386,17 @@ def test_a_document_that_is_no_string_shows_as_invalid_and_stops_no_kill(
     ]
     assert "policy:fraud: not a string" in shown.err
     assert killed.code == listed.code == 0
+
+
+def test_a_kill_by_a_label_that_moved_on_is_found_again(tumor: Rmv) -> None:
+    tumor("label", "tumor", "canary", "v2")
+    tumor("kill", "tumor:canary", "--reason", "bad")
+    tumor("label", "tumor", "canary", "v1")
+
+    ran = tumor("unkill", "tumor:canary")
+
+    assert ran.code == 1
+    assert ran.err == (
+        "error: tumor:canary (the label of v1 now) is not switched off; "
+        "tumor:v2 is: `rmv unkill tumor:v2`\n"
+    )

@@ -162,6 +162,14 @@ def test_a_plan_can_fail_for_what_cannot_be_told(tumor: Rmv, wanted: Path) -> No
     assert tumor("plan", "-f", wanted, "--fail-on", "unknown").code == 1
 
 
+def test_what_a_plan_may_fail_on_is_told_with_the_error(tumor: Rmv, wanted: Path) -> None:
+    ran = tumor("plan", "-f", wanted, "--fail-on", "nothing")
+
+    assert ran.code == 2
+    assert "'--fail-on': `nothing` is none of refused, overload, unknown" in ran.err
+    assert "Value error" not in ran.err
+
+
 def test_since_leaves_older_requests_out(tumor: Rmv, wanted: Path) -> None:
     add(sampled("globex"))
 

@@ -41,12 +41,86 @@ def test_what_was_said_before_is_committed_as_the_next_revision(moved: Rmv) -> N
     assert (newest["actor"], newest["comment"]) == ("ann", "rollback to revision 1")
 
 
-def test_a_second_rollback_undoes_the_first(moved: Rmv) -> None:
-    moved("rollback", "tumor")
+def default(rmv: Rmv) -> str:
+    """Return what is the default now."""
+    found = json.loads(rmv("get", "tumor", "--json").out)["default"]
+    assert isinstance(found, str)
+    return found
 
-    moved("rollback", "tumor")
 
-    assert "default: v2" in moved("get", "tumor").out
+def say(rmv: Rmv, folder: Path, version: str) -> None:
+    """Make files say that a version is the default."""
+    file = folder / "said.yaml"
+    file.write_text(
+        POLICY.replace("v2: {", "v3: {endpoints: [http://127.0.0.1:9003]}\n  v2: {").replace(
+            "default: v1", f"default: {version}"
+        )
+    )
+    assert rmv("apply", "-f", file, "--force").code == 0
+
+
+@pytest.mark.parametrize("comment", [(), ("--comment", "v2 is bad")])
+def test_a_second_rollback_goes_one_step_further_back(
+    moved: Rmv, tmp_path: Path, comment: tuple[str, ...]
+) -> None:
+    say(moved, tmp_path, "v3")
+
+    first = moved("rollback", "tumor", *comment)
+    second = moved("rollback", "tumor", *comment)
+    third = moved("rollback", "tumor", *comment)
+
+    assert first.out.startswith("tumor rolled back to revision 2 (revision 4)\n")
+    assert second.out.startswith("tumor rolled back to revision 1 (revision 5)\n")
+    assert third.code == 1
+    assert "has nothing further back that says something else" in third.err
+    assert default(moved) == "v1"
+
+
+def test_a_rollback_to_a_rollback_does_not_lead_to_what_that_one_left(
+    moved: Rmv, tmp_path: Path
+) -> None:
+    moved("rollback", "tumor")  # revision 3 says what 1 said; 2 was bad
+    say(moved, tmp_path, "v3")
+
+    first, second = moved("rollback", "tumor"), moved("rollback", "tumor")
+
+    assert first.out.startswith("tumor rolled back to revision 3 (revision 5)\n")
+    assert second.code == 1
+    assert default(moved) == "v1"
+
+
+def test_what_files_took_back_already_is_not_brought_back_unasked(
+    moved: Rmv, tmp_path: Path
+) -> None:
+    moved("apply", "-f", tmp_path / "tumor.yaml")
+
+    refused = moved("rollback", "tumor")
+    named = moved("rollback", "tumor", "2")
+
+    assert refused.code == 1
+    assert "revision 2 was taken back already, and may be a bad one" in refused.err
+    assert named.out.startswith("tumor rolled back to revision 2 (revision 4)\n")
+
+
+@pytest.mark.parametrize("number", ["2", "9" * 19, "9" * 5000])
+def test_a_comment_alone_makes_no_rollback(moved: Rmv, tmp_path: Path, number: str) -> None:
+    file = tmp_path / "third.yaml"
+    file.write_text(POLICY.replace('"yes"', '"no"'))
+    comment = f"rollback to revision {number}"
+    assert moved("apply", "-f", file, "--comment", comment).code == 0
+
+    ran = moved("rollback", "tumor")
+
+    assert ran.out.startswith("tumor rolled back to revision 2 (revision 4)\n")
+
+
+def test_a_rollback_can_be_tried(moved: Rmv) -> None:
+    ran = moved("rollback", "tumor", "--dry-run")
+    waiting = moved("rollback", "tumor", "--dry-run", "--wait")
+
+    assert ran.out == 'tumor rolled back to revision 1 (dry run)\n  ~ default: "v2" -> "v1"\n'
+    assert len(json.loads(moved("history", "tumor", "--json").out)) == 2
+    assert waiting.code == 2
 
 
 def test_a_revision_can_be_named(moved: Rmv) -> None:
@@ -69,7 +143,7 @@ def test_a_revision_can_be_named(moved: Rmv) -> None:
 
 
 def test_the_first_revision_has_nothing_to_go_back_to(tumor: Rmv) -> None:
-    assert "no earlier revision" in tumor("rollback", "tumor").err
+    assert "nothing further back" in tumor("rollback", "tumor").err
     assert "did you mean `tumor`" in tumor("rollback", "tumour").err
 
 

@@ -97,3 +97,16 @@ def test_tenants_that_nobody_can_have_are_refused(split: Rmv, tmp_path: Path, te
 
     assert split("try", "tumor", "--tenants", tenants).code == 2
     assert split("try", "tumor", "--tenants", tmp_path / "none").code == 2
+
+
+def test_one_document_that_is_tried_names_the_model(split: Rmv, tmp_path: Path) -> None:
+    file, other = tmp_path / "split.yaml", tmp_path / "other.yaml"
+    other.write_text(SPLIT.replace("model: tumor", "model: fraud"))
+
+    one = split("try", "-f", file, "-n", "50")
+    two = split("try", "-f", file, "-f", other)
+    none = split("try")
+
+    assert one == split("try", "tumor", "-n", "50")
+    assert (two.code, none.code) == (2, 2)
+    assert "the documents have tumor, fraud" in two.err

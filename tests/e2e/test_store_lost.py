@@ -72,5 +72,39 @@ async def test_while_an_external_server_is_gone_the_last_policies_serve_marked_s
         assert "policy watch resumed" in running.said()
 
 
+async def test_after_a_flush_a_new_apply_ends_the_pins_and_kills_that_were_lost() -> None:
+    async with (
+        running_valkey() as valkey,
+        scripted_upstream() as up,
+        sidecar("--redis", valkey.url, *flags(v1=up.url, v2=up.url)) as running,
+        editor(valkey.url) as plain,
+    ):
+        document = await plain.document()
+        await plain.set("pin:m:acme", "v2")
+        await running.until(lambda: is_pinned(running), "effect of a pin")
+        await plain.set("kill:m:v2", "bad")
+        await running.until(lambda: is_refused(running, "acme"), "effect of a kill")
+
+        await valkey.client.flushall()
+        await running.says("store lost policies")
+        assert await is_refused(running, "acme"), "what was lost holds"
+        await plain.set("pin:m:globex", "v1")
+        await plain.set("kill:m:v1", "slow")
+        await running.until(lambda: is_refused(running, "globex"), "effect of a new kill")
+        await plain.put({**document, "default": "v2"})
+
+        await running.until(lambda: is_served(running, "acme"), "end of the lost pin and kill")
+        assert await is_refused(running, "globex"), "what was written since holds"
+        assert "store has its policies again" in running.said()
+
+
+async def is_refused(running: Sidecar, tenant: str) -> bool:
+    return (await running.ask(tenant)).status == 409
+
+
+async def is_served(running: Sidecar, tenant: str) -> bool:
+    return (await running.ask(tenant)).status == 200
+
+
 async def is_stale(running: Sidecar) -> bool:
     return any(one.get("is_stale") for one in running.records())

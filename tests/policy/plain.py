@@ -60,7 +60,7 @@ def equals(value: JSON, wanted: Scalar, *, is_text: bool) -> bool:
 def number(value: JSON) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    if isinstance(value, str) and not re.fullmatch(r"[+-]?\d+(\.\d+)?(e\d+)?", value):
+    if isinstance(value, str) and not re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?(e\d+)?", value):
         return None
     return float(value)
 

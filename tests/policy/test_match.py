@@ -71,6 +71,11 @@ def test_all_conditions_must_hold() -> None:
         ("abc", Operators(regex="a.c"), True),
         ("abcd", Operators(regex="a.c"), False),
         ("abc\n", Operators(regex="abc$"), False),
+        ("a\nc", Operators(regex="a.c"), False),
+        ("\u00e9", Operators(regex="."), True),
+        ("a\x00b", Operators(regex="a.b"), True),
+        ("\ud800", Operators(regex="."), True),
+        (7, Operators(regex="7"), False),
         ("a", Operators(not_in=("b",)), True),
         (["a", "b"], Operators(not_in=("b",)), False),
         (None, Operators(not_in=("b",)), True),
@@ -84,6 +89,14 @@ def test_all_conditions_must_hold() -> None:
         (5, Operators(gte=1, lte=4.5), False),
         ("10", Operators(gte=9), True),
         ("-1e1", Operators(lte=-10), True),
+        ("+1000", Operators(gte=0), False),
+        ("0001000", Operators(gte=0), False),
+        ("1.", Operators(gte=0), False),
+        ("0", Operators(gte=0), True),
+        ("9007199254740993", Operators(gte=9007199254740993), True),
+        ("9007199254740992", Operators(gte=9007199254740993), False),
+        ("1" + "0" * 500, Operators(gte=0), True),
+        ("1" + "0" * 5000, Operators(gte=0), True),
         (True, Operators(gte=0), False),
         ("five", Operators(gte=0), False),
         ("nan", Operators(gte=0), False),
@@ -176,6 +189,24 @@ def test_nobody_has_an_empty_tenant() -> None:
 def test_an_unknown_attribute_is_refused(attribute: str) -> None:
     with pytest.raises(ValueError, match="unknown attribute"):
         compile_matcher({attribute: "x"})
+
+
+@pytest.mark.parametrize(
+    "regex",
+    ["[a-z]*[a-z]*[a-z]*[a-z]*[a-z]*[a-z]*@", "(a|a)*b", "([a-z]+)*@", "(.*a){20}b"],
+)
+def test_no_value_keeps_a_regex_busy(regex: str) -> None:
+    test = compile_matcher({"header.x-a": Operators(regex=regex)})
+
+    # An engine that tries one way after another would be at it for years.
+    assert not test(caller(), make_head(headers=((b"X-A", b"a" * 2_000),)))
+
+
+def test_bytes_that_are_no_text_are_characters_to_a_regex() -> None:
+    test = compile_matcher({"header.x-a": Operators(regex=".*evil.")})
+
+    assert test(caller(), make_head(headers=((b"X-A", b"\xff evil\xc3"),)))
+    assert not test(caller(), make_head(headers=((b"X-A", b"\xff good\xc3"),)))
 
 
 def test_a_bad_regex_is_refused() -> None:

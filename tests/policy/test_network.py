@@ -25,6 +25,8 @@ from sidecar.policy.network import within
         (("10.0.0.0/8",), "10.1.2.3, 10.1.2.4", False),
         (("10.0.0.0/8",), "0x0a010203", False),
         (("10.0.0.0/8",), "", False),
+        (("10.0.0.0/8",), "::ffff:10.0.0.1%1", False),
+        (("fe80::/10",), "fe80::1%eth0", False),
     ],
 )
 def test_an_address_is_in_a_network_or_not(
@@ -33,7 +35,21 @@ def test_an_address_is_in_a_network_or_not(
     assert within(networks)(address) is is_in
 
 
-@pytest.mark.parametrize("network", ["10.0.0.1/8", "10.0.0.0/33", "acme", "", "::/129"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "10.0.0.0/255.0.0.0",
+        "10.0.0.0/0.255.255.255",
+        "10.0.0.0/08",
+        "10.0.0.0/",
+        "fe80::%eth0/64",
+        "acme",
+        "",
+        "::/129",
+    ],
+)
 def test_what_is_no_network_is_refused(network: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         within((network,))

@@ -584,6 +584,13 @@ def test_fallbacks_that_come_round_end() -> None:
     assert [one.version for one in decision.rejected] == ["v1", "v2", "v3", "v4"]
 
 
+def test_a_chain_of_fallbacks_without_end_is_not_compiled() -> None:
+    versions = {f"v{n}": deployed(fallback=f"v{n + 1}") for n in range(1, 2_500)}
+
+    with pytest.raises(ValueError, match="over 16 fallbacks in a row"):
+        snapshot_of(make_policy(versions=versions | {"v2500": version()}))
+
+
 def test_no_fallback_leads_to_a_version_that_the_caller_may_not_use() -> None:
     versions = {"v1": deployed(fallback="v2"), "v2": replace(NOT_FOR_ACME, fallback="v3")}
     snapshot = snapshot_of(make_policy(versions=limited(**versions)), kills={"v1": "why"})

@@ -11,8 +11,6 @@ from sidecar.policy import target as targets
 from sidecar.policy.route import MAX_REMEMBERED, RouteTable
 from tests.policy.examples import make_head
 
-KNOWN = {"fraud", "tumor"}
-
 
 def find(
     target: bytes = b"/x",
@@ -22,7 +20,7 @@ def find(
     asked: bytes | None = None,
 ) -> Route:
     head = make_head(target, host=host, asked_model=asked)
-    return RouteTable(routes, default).find(head, KNOWN)
+    return RouteTable(routes, default).find(head)
 
 
 @pytest.mark.parametrize(
@@ -75,31 +73,21 @@ def test_any_other_path_is_for_the_default_model(target: bytes) -> None:
     assert find(target).model == ""
 
 
-def test_a_path_with_an_unknown_model_is_for_the_default() -> None:
-    target = b"/v2/models/resnet/infer"
+def test_a_model_that_a_path_names_is_never_answered_by_the_default() -> None:
+    paths = b"/v2/models/resnet/infer", b"/v2/models/resnet/versions/7/infer", b"/v2/models/resnet"
 
-    assert find(target, default="tumor") == Route("tumor", None, None, b"/infer")
-    assert find(target) == Route("resnet", None, None, b"/infer")
-
-
-def test_a_version_of_an_unknown_model_is_never_served_by_the_default() -> None:
-    target = b"/v2/models/resnet/versions/7/infer"
-
-    assert find(target, default="tumor") == Route("resnet", "7", None, b"/infer")
+    assert [find(path, default="tumor") for path in paths] == [
+        Route("resnet", None, None, b"/infer"),
+        Route("resnet", "7", None, b"/infer"),
+        Route("resnet", None, None, b""),
+    ]
     assert find(b"/v1/models/r/labels/x:predict", default="tumor").model == "r"
 
 
-def test_a_path_with_another_known_model_is_for_that_one() -> None:
-    assert find(b"/v2/models/fraud/infer", default="tumor").model == "fraud"
+def test_a_route_gives_a_path_of_another_name_to_a_model() -> None:
+    rule = RouteRule(model="tumor", prefix="/v2/models/resnet")
 
-
-def test_a_model_that_becomes_known_is_found_from_then_on() -> None:
-    table = RouteTable((), "tumor")
-    head = make_head(b"/v2/models/new/infer")
-
-    before, after = table.find(head, {"tumor"}), table.find(head, {"tumor", "new"})
-
-    assert (before.model, after.model) == ("tumor", "new")
+    assert find(b"/v2/models/resnet/infer", rule) == Route("tumor", None, None, b"/infer")
 
 
 def test_x_model_beats_the_path() -> None:
@@ -179,8 +167,8 @@ def test_the_memory_of_targets_is_bounded() -> None:
     table = RouteTable((), "tumor")
 
     for n in range(MAX_REMEMBERED * 2):
-        table.find(make_head(b"/%d" % n), KNOWN)
-    table.find(make_head(b"/" + b"x" * 16_000), KNOWN)
+        table.find(make_head(b"/%d" % n))
+    table.find(make_head(b"/" + b"x" * 16_000))
 
     remembered = table._found  # noqa: SLF001  # the bound is the promise
     assert len(remembered) <= MAX_REMEMBERED
@@ -191,7 +179,7 @@ def test_the_memory_of_targets_is_bounded() -> None:
 def test_rest_is_a_tail_of_the_path_whatever_is_sent(target: bytes) -> None:
     table = RouteTable((), "tumor")
 
-    first, again = (table.find(make_head(target), KNOWN) for _ in range(2))
+    first, again = (table.find(make_head(target)) for _ in range(2))
 
     assert targets.path(target).endswith(first.rest)
     assert again == first

@@ -117,3 +117,33 @@ def test_a_segment_of_lists_alone_knows_its_tenants() -> None:
 
     assert compiled["listed"].tenants == frozenset({"acme", "globex"})
     assert compiled["open"].tenants is None
+
+
+@pytest.mark.parametrize(
+    ("base", "first"),
+    [
+        ({"header.x": "no"}, {"header.h": Operators(exists=False)}),
+        ({"tenant": "nobody"}, {"tenant": Operators(not_in=("nobody",))}),
+        ({"claim.x": "no"}, {"app": Operators(exists=False)}),
+    ],
+)
+def test_a_segment_is_looked_at_once_for_a_request(base: Matcher, first: Matcher) -> None:
+    segments = {"s0": Segment(when=(base,))}
+    for n in range(1, MAX_DEPTH):
+        before: Matcher = {"segment": f"s{n - 1}", **first}
+        segments[f"s{n}"] = Segment(when=(before,) * 4)
+    last = compile_segments(segments)[f"s{MAX_DEPTH - 1}"]
+
+    # Asked anew by each that names it, the first would be asked a thousand million times.
+    assert not last.test(caller("acme"), make_head())
+
+
+def test_an_answer_is_that_of_the_caller_and_not_of_the_head_alone() -> None:
+    beta = compile_segments({"beta": Segment(when=({"path": "/", "tenant": "acme"},))})["beta"]
+    head = make_head(b"/")
+
+    assert [beta.test(caller(tenant), head) for tenant in ("globex", "acme", "globex")] == [
+        False,
+        True,
+        False,
+    ]

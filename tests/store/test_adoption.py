@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.store.adoption import DIRECT, MAX_REVISION, Adoption, judge, readopted
+from sidecar.store.adoption import DIRECT, LAST_REVISION, MAX_REVISION, Adoption, judge, readopted
 from tests.store.documents import policy
 
 
@@ -20,6 +20,7 @@ from tests.store.documents import policy
         (2, 3, None, Adoption.COMMIT),
         (0, 0, None, Adoption.COMMIT),
         (MAX_REVISION + 1, 3, None, Adoption.COMMIT),
+        (LAST_REVISION + 1, 3, None, Adoption.COMMIT),
     ],
 )
 def test_a_document_is_judged_by_its_revision_and_digest(

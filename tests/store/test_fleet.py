@@ -209,7 +209,8 @@ async def test_what_anybody_wrote_into_the_fleet_harms_nobody(
     await valkey.client.hset("rmv:fleet:x:y", mapping={"sidecar": "x", "revision:fraud": "?"})
     await valkey.client.pexpire("rmv:fleet:x:y", 60_000)
     await valkey.client.hset("rmv:fleet:immortal", "sidecar", "z")
-    await valkey.client.zadd("rmv:fleet", {"x:y": 1, "gone": 2, "immortal": 3})
+    await valkey.client.set("rmv:fleet:text", "no hash")
+    await valkey.client.zadd("rmv:fleet", {"x:y": 1, "gone": 2, "immortal": 3, "text": 4})
 
     (one,) = await redis_store.fleet()
 

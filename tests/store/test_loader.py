@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+import yaml
 from msgspec.structs import replace
 
 from sidecar.model.decision import Cause
+from sidecar.model.identity import Identity
 from sidecar.model.policy import Rule
 from sidecar.policy import codec
+from sidecar.policy.resolver import resolve
 from sidecar.policy.steps import finish
 from sidecar.runtime import slices
 from sidecar.runtime.slices import in_slices, lasting
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.live import LARGE_BYTES, SMALL_BYTES, Contents, LivePolicies
 from sidecar.store.loader import Loader
+from tests.policy.examples import make_head
 from tests.store.documents import default_of, document, eventually, policy, watching
 
 if TYPE_CHECKING:
@@ -159,6 +164,19 @@ def test_the_same_document_is_not_taken_twice_at_a_time(
     assert changes == ["v2"]
 
 
+def test_who_still_holds_the_policy_before_decides_by_it(live: LivePolicies) -> None:
+    assert live.put_policy("fraud", large(default="v2", serve="v1"))
+    held = live.snapshots["fraud"]
+
+    assert live.put_policy("fraud", large(default="v1", serve="v2"))
+
+    for n in (0, RULES - 1):
+        caller = Identity(tenant=f"tenant-{n}")
+        assert resolve(held, caller, make_head()).version == "v1"
+        assert resolve(live.snapshots["fraud"], caller, make_head()).version == "v2"
+    assert len(held.policy.rules) == RULES
+
+
 def test_a_replacement_takes_large_documents_in_steps(live: LivePolicies) -> None:
     steps = live.replacing(Contents({"fraud": large(default="v2")}))
 
@@ -211,6 +229,25 @@ async def test_a_small_document_serves_before_put_returns_and_overtakes_a_large_
     await asyncio.sleep(0)
     await stop(running)
     assert changes == ["v2"]
+
+
+@pytest.mark.parametrize("revision", [0, 7])
+async def test_a_document_of_yaml_is_adopted_as_it_stands(
+    valkey: Valkey, redis_store: RedisStore, revision: int
+) -> None:
+    spelled = yaml.safe_dump({**json.loads(document()), "revision": revision}).encode()
+    async with watching(redis_store) as live:
+        await valkey.client.set("rmv:policy:fraud", spelled)
+        await eventually(lambda: "fraud" in live.snapshots)
+        adopted = revision or 1
+        await eventually(lambda: live.snapshots["fraud"].revision == adopted)
+
+        async with asyncio.timeout(20):
+            while not (entries := await redis_store.history("fraud")):  # noqa: ASYNC110 -- a server's
+                await asyncio.sleep(0.002)
+    assert [entry.revision for entry in entries] == [adopted]
+    assert codec.decode(entries[0].document, source="").default == "v1"
+    assert (entries[0].document == spelled) == bool(revision)
 
 
 async def test_a_large_edit_and_a_kill_behind_it_come_into_force(

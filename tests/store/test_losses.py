@@ -190,6 +190,31 @@ async def test_a_flushed_store_keeps_policies_pins_and_kills_marked_stale(
         assert vars(told)["models"] == "fraud"
 
 
+async def test_a_lost_model_that_is_written_again_has_the_pins_and_kills_of_the_store(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    await commit(redis_store)
+    await commit(redis_store, "tumor")
+    for model in ("fraud", "tumor"):
+        await redis_store.set_pin(model, "acme", "v2")
+        await redis_store.set_kill(model, "v1", "leaks")
+    async with watching(redis_store) as live:
+        await valkey.client.flushall()
+        await eventually(lambda: live.lost == {"fraud", "tumor"})
+        await redis_store.set_pin("fraud", "globex", "v2")
+        await redis_store.set_kill("fraud", "v2", "slow")
+
+        await commit(redis_store, default="v2")
+
+        # The next reload is a minute away.
+        await eventually(lambda: pin_of(live, "acme") is None)
+        assert default_of(live) == "v2"
+        assert pin_of(live, "globex") == "v2"
+        assert live.snapshots["fraud"].kills == {"v2": "slow"}
+        assert pin_of(live, "acme", "tumor") == "v2", "nobody wrote that model again"
+        assert live.snapshots["tumor"].kills == {"v1": "leaks"}
+
+
 async def test_each_model_heals_as_it_is_written_again(valkey: Valkey) -> None:
     store = RedisStore(valkey.url, timing=QUICK_RELOAD)
     await commit(store)

@@ -446,14 +446,17 @@ async def test_addresses_are_taken_in_turn_and_a_dead_one_is_passed_over() -> No
         assert resolver.asked == 1
 
 
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "168.63.129.16", "fd20:ce::254", "64:ff9b:1::a9fe:a9fe"]
+)
 async def test_a_name_that_leads_to_the_metadata_service_is_not_followed(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
-    async with hands(resolver=Resolver("169.254.169.254")) as dialing:
+    async with hands(resolver=Resolver(address)) as dialing:
         with pytest.raises(ConnectionError):
             await dialing.connect("http://model.test")
 
-    assert "169.254.169.254" in str(caplog.records[0].__dict__["reason"])
+    assert f"{address} (link-local and metadata" in str(caplog.records[0].__dict__["reason"])
 
 
 async def test_a_name_is_followed_into_the_allowed_networks_alone(

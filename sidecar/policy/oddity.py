@@ -1,0 +1,147 @@
+"""What is valid and never happens: conditions that no request fulfils, or hardly any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.model.identity import is_tenant
+from sidecar.model.policy import Operators
+from sidecar.policy import moment
+from sidecar.policy.check import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sidecar.model.policy import Condition, Matcher, Policy, Scalar
+    from sidecar.policy.problem import Finding, Path
+
+METHODS = frozenset(  # RFC 9110 section 9.1 and RFC 5789
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+)
+
+
+def oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
+    """Yield what in a policy never happens, at a time in epoch seconds."""
+    for at, matcher in _matchers(policy):
+        for attribute, condition in matcher.items():
+            here: Path = (*at, attribute)
+            for below, text in _texts(condition):
+                odd = _ODD.get(attribute, _not_odd)(text)
+                if odd:
+                    yield (*here, *below), odd
+            if isinstance(condition, Operators):
+                yield from _operators(condition, attribute, here, now_s)
+    for n, shadow in enumerate(policy.shadows):
+        if shadow.percent == 0:
+            yield ("shadows", n, "percent"), "nothing is copied"
+
+
+def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
+    for name, version in policy.versions.items():
+        lists = {"allow": version.allow, "deny": version.deny, "accepts": version.accepts}
+        for member, matchers in lists.items():
+            for n, matcher in enumerate(matchers or ()):
+                yield ("versions", name, member, n), matcher
+    for name, segment in policy.segments.items():
+        for n, matcher in enumerate(segment.when):
+            yield ("segments", name, "when", n), matcher
+    for n, rule in enumerate(policy.rules):
+        yield ("rules", n, "when"), rule.when
+
+
+def _texts(condition: Condition) -> Iterator[tuple[Path, str]]:
+    """Yield the values that a condition compares with as text, each with its path below it."""
+    if isinstance(condition, Operators):
+        lists = {"in": condition.in_, "not_in": condition.not_in}
+        for operator, options in lists.items():
+            for n, option in enumerate(options or ()):
+                yield (operator, n), as_text(option)
+    elif isinstance(condition, tuple):
+        for n, option in enumerate(condition):
+            yield (n,), as_text(option)
+    else:
+        yield (), as_text(condition)
+
+
+def _odd_tenant(text: str) -> str:
+    if not text:
+        return _odd_caller(text)
+    return (
+        ""
+        if is_tenant(text)
+        else "no caller can be of this tenant: it is printable ASCII without outer blanks"
+    )
+
+
+def _odd_caller(text: str) -> str:
+    return "" if text else "an empty text matches nobody; for callers without one, use exists"
+
+
+def _odd_scope(text: str) -> str:
+    return "" if text and " " not in text else "no scope is empty or has a blank: list them"
+
+
+def _odd_method(text: str) -> str:
+    is_odd = text not in METHODS and text.upper() in METHODS
+    return f"methods are matched as sent, and that is {text.upper()}" if is_odd else ""
+
+
+def _odd_path(text: str) -> str:
+    if text != "*" and not text.startswith("/"):
+        return 'a path starts with "/"'
+    if "?" in text:
+        return "a path is matched without its query"
+    return "a path is matched percent-decoded" if "%" in text else ""
+
+
+def _not_odd(_text: str) -> str:
+    return ""
+
+
+_ODD: dict[str, Callable[[str], str]] = {
+    "tenant": _odd_tenant,
+    "subject": _odd_caller,
+    "app": _odd_caller,
+    "scope": _odd_scope,
+    "method": _odd_method,
+    "path": _odd_path,
+}
+
+
+def _operators(condition: Operators, attribute: str, at: Path, now_s: float) -> Iterator[Finding]:
+    left_out = set(map(_keyed, condition.not_in or ()))
+    if condition.in_ and left_out.issuperset(map(_keyed, condition.in_)):
+        yield (*at, "in"), "matches nobody: all of it is in not_in"
+    if condition.exists is False and _asks_for_value(condition):
+        yield (*at, "exists"), "matches nobody: the other operators need a value"
+    if attribute == "path" and condition.prefix is not None:
+        odd = _odd_path(condition.prefix)
+        if odd:
+            yield (*at, "prefix"), odd
+    if condition.until is not None and _is_past(condition.until, now_s):
+        yield (*at, "until"), "matches nobody any more: it is past"
+
+
+def _is_past(text: str, now_s: float) -> bool:
+    try:
+        return moment.seconds(text) <= now_s
+    except ValueError:
+        return False  # which is no oddity but a fault
+
+
+def _keyed(option: Scalar) -> tuple[bool, Scalar]:
+    return isinstance(option, bool), option  # in Python True == 1
+
+
+def _asks_for_value(condition: Operators) -> bool:
+    asked = (
+        condition.in_,
+        condition.prefix,
+        condition.suffix,
+        condition.regex,
+        condition.gte,
+        condition.lte,
+        condition.semver,
+        condition.cidr,
+    )
+    return any(one is not None for one in asked)

@@ -1,0 +1,70 @@
+"""While a stored document is not valid, every command says what serves and how to get out."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+
+from sidecar.cli.broken import what_serves
+from sidecar.store.base import Instance
+from tests.cli.conftest import POLICY
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Rmv
+
+WRONG = POLICY.replace("default: v1", "default: v9\t# no such version")
+WAY_OUT = "`rmv get tumor` prints it, `rmv rollback tumor` commits revision 1 anew"
+
+
+@pytest.fixture
+def broken(tumor: Rmv, valkey_url: str) -> Rmv:
+    """Run the command on a store whose document was overwritten by one that is not valid."""
+    with Redis.from_url(valkey_url) as client:
+        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", WRONG)
+    return tumor
+
+
+@pytest.mark.parametrize("command", [("explain", "tumor"), ("try", "tumor"), ("status",)])
+def test_what_serves_and_the_way_out_are_told(broken: Rmv, command: tuple[str, ...]) -> None:
+    ran = broken(*command)
+
+    assert 'unknown version "v9"' in ran.err
+    assert "sidecars go on with the last good one that they have seen" in ran.err
+    assert WAY_OUT in ran.err
+
+
+def test_the_text_is_printed_that_the_position_refers_to(broken: Rmv) -> None:
+    ran = broken("get", "tumor")
+
+    assert ran.code == 1
+    assert ran.out == WRONG
+    assert "tumor:9:10: default" in ran.err
+
+
+def test_the_list_has_the_model_all_the_same(broken: Rmv) -> None:
+    assert "tumor  invalid   -" in broken("get").out
+
+
+def test_the_way_out_leads_out(broken: Rmv) -> None:
+    assert broken("rollback", "tumor").code == 0
+    assert broken("explain", "tumor").code == 0
+
+
+def test_a_model_that_never_had_a_good_document_has_nothing_to_go_back_to(
+    store: Rmv, valkey_url: str
+) -> None:
+    with Redis.from_url(valkey_url) as client:
+        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", WRONG)
+
+    assert "its history has nothing to go back to" in store("status").err
+
+
+def test_what_serves_is_what_live_sidecars_tell() -> None:
+    good, none = Instance("a", {"tumor": 3}), Instance("b", {})
+
+    assert what_serves("tumor", [good]) == "the last good one serves, revision 3"
+    assert "at 1 of 2 sidecars; the others have none" in what_serves("tumor", [good, none])
+    assert "nothing serves it" in what_serves("tumor", [none])
