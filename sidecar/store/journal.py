@@ -43,8 +43,8 @@ return 1
 _STANDS = "return redis.sha1hex(redis.call('GET', KEYS[1]) or '') == ARGV[1]"
 # KEYS: a history. Its last id outlives the entries which XDEL and XTRIM remove.
 _LAST_ID = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
-local told = redis.call('XINFO', 'STREAM', KEYS[1])
+local told = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if told.err then return string.find(told.err, 'no such key') and '0-0' or told end
 for i = 1, #told, 2 do
   if told[i] == 'last-generated-id' then return told[i + 1] end
 end
