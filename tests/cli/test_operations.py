@@ -296,8 +296,10 @@ def test_a_kill_of_a_model_without_policy_shows_in_status(
 def test_a_model_that_the_store_has_lost_shows_in_status_while_sidecars_serve_it(
     tumor: Rmv, redis: Redis
 ) -> None:
-    told = {"sidecar": "host", "is_stale": "1", "revision:fraud": "3", "fault:fraud": "it is lost"}
-    redis.hset(key("fleet", "host", "1"), mapping=told)
+    redis.hset(
+        key("fleet", "host", "1"),
+        mapping={"sidecar": "host", "is_stale": "1", "revision:fraud": "3"},
+    )
     redis.pexpire(key("fleet", "host", "1"), 60_000)
     redis.zadd(key("fleet"), {"host:1": 1})
 
