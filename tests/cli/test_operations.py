@@ -177,7 +177,7 @@ def test_a_broken_document_shows_in_status_and_apply_repairs_it(
     assert "warning: tumor: the stored document is not valid" in shown.err
     assert "versions" in shown.err
     assert "warning: tumor" in listed.err
-    assert repaired.out == "tumor configured (revision 2)\n"
+    assert repaired.out == "tumor configured (revision 2, replaces a document that is not valid)\n"
 
 
 def test_an_empty_store_says_how_to_fill_it(store: Rmv) -> None:
