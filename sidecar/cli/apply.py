@@ -25,6 +25,7 @@ from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
 
 DIFFERENT = 1
+BROKEN = "a document that is not valid"
 TROUBLE = 2  # as diff(1): 1 is an answer
 
 Prune = Annotated[
@@ -211,15 +212,16 @@ def _stored(one: Review) -> str:
     if one.raw is None:
         return "new"
     where = "in the place of " if one.wanted else ""
-    return f"{where}a document that is not valid"
+    return f"{where}{BROKEN}"
 
 
 def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:
     if outcome.outcome == "kept":
         output.warn(f"{_edited(one)}\nIt is left as it is.")
     at = "dry run" if is_planned else f"revision {outcome.revision}"
-    is_lost = outcome.replaced and outcome.outcome != "kept"
-    replaced = f", replaces {outcome.replaced}" if is_lost else ""
+    is_broken = one.raw is not None and one.stored is None and one.wanted is not None
+    lost = BROKEN if is_broken else outcome.replaced
+    replaced = f", replaces {lost}" if lost and outcome.outcome != "kept" else ""
     output.say(f"{one.model} {outcome.outcome} ({at}{replaced})")
     if is_planned and outcome.outcome != "kept":
         show(one.changes, sys.stdout)

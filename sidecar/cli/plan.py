@@ -25,6 +25,10 @@ from sidecar.store.base import Store
 
 MAX_SHOWN = 20  # moves; the rest is in --json
 
+MAX_AT_S = 4_102_444_800.0  # the year 2100
+MAX_DURATION_S = 7 * 86_400.0  # no request lasts a week
+MAX_STANDS_FOR = 1e9  # requests of one worker between two samples
+
 app = commands()
 
 
@@ -96,11 +100,37 @@ async def _plan(store: Store, wanted: Policy, from_s: float) -> Plan:
     stored = await store.get_policy(wanted.model)
     contexts: list[Context] = []
     if stored is not None:
-        contexts = [one async for one in store.contexts(wanted.model) if one.at_s >= from_s]
+        contexts = await _usable(store, wanted.model, from_s)
     tenants = frozenset(one.tenant for one in contexts)
     after = await snapshot_of(store, wanted, tenants)
     before = after if stored is None else await snapshot_of(store, stored.policy, tenants)
     return plan(wanted.model, contexts, before, after)
+
+
+async def _usable(store: Store, model: str, from_s: float) -> list[Context]:
+    """Return the contexts since `from_s` that can be true: anybody may have added them."""
+    contexts: list[Context] = []
+    impossible = 0
+    async for one in store.contexts(model):
+        if not _is_possible(one, model):
+            impossible += 1
+        elif one.at_s >= from_s:
+            contexts.append(one)
+    if impossible:
+        output.warn(
+            f"{_count(impossible, 'context')} of {model} left out: of another model, or with a "
+            "time, a duration or a weight that cannot be"
+        )
+    return contexts
+
+
+def _is_possible(one: Context, model: str) -> bool:
+    return (
+        one.model == model
+        and 0 <= one.at_s < MAX_AT_S
+        and 0 <= one.duration_s < MAX_DURATION_S
+        and 0 < one.stands_for < MAX_STANDS_FOR
+    )
 
 
 def _expect(models: Sequence[str], wanted: Sequence[Policy]) -> None:

@@ -56,8 +56,12 @@ class Review(NamedTuple):
 
         A document that is not valid is in no history. Files that describe its model repair it.
         """
-        is_broken = self.raw is not None and self.stored is None
-        return bool(self.undone) or (is_broken and self.wanted is None)
+        return bool(self.undone) or (self.is_broken and self.wanted is None)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what is stored is no valid document."""
+        return self.raw is not None and self.stored is None
 
     @property
     def is_settled(self) -> bool:

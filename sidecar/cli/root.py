@@ -23,6 +23,7 @@ COMMANDS = {
     "schema": "sidecar.cli.validate",
     "diff": "sidecar.cli.apply",
     "apply": "sidecar.cli.apply",
+    "delete": "sidecar.cli.delete",
     "get": "sidecar.cli.get",
     "history": "sidecar.cli.get",
     "rollback": "sidecar.cli.rollback",

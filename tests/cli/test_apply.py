@@ -260,6 +260,24 @@ def test_a_diff_tells_what_pruning_would_delete(tumor: Rmv, tmp_path: Path) -> N
     assert a_file.code == 2
 
 
+def test_a_model_is_deleted_and_brought_back(tumor: Rmv, valkey_url: str) -> None:
+    deleted = tumor("delete", "tumor")
+    again = tumor("delete", "tumor")
+    back = tumor("rollback", "tumor")
+    edit(valkey_url, "model: [", model="churn")
+    refused = tumor("delete", "churn")
+    forced = tumor("delete", "churn", "--force", "--json")
+
+    assert (deleted.code, deleted.out) == (0, "tumor deleted (revision 1)\n")
+    assert again.code == 1
+    assert "the store has no policy of `tumor`" in again.err
+    assert back.code == 0
+    assert (refused.code, refused.out) == (1, "")
+    assert "--force deletes it" in refused.err
+    assert json.loads(forced.out)["outcome"] == "deleted"
+    assert tumor("get", "tumor").code == 0
+
+
 class EditedOnTheWay(MemoryStore):
     """A store in which somebody edits a document after it was looked at for the first time."""
 

@@ -13,6 +13,8 @@ from sidecar.store.base import Instance
 from tests.cli.conftest import POLICY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Rmv
 
 WRONG = POLICY.replace("default: v1", "default: v9\t# no such version")
@@ -68,3 +70,23 @@ def test_what_serves_is_what_live_sidecars_tell() -> None:
     assert what_serves("tumor", [good]) == "the last good one serves, revision 3"
     assert "at 1 of 2 sidecars; the others have none" in what_serves("tumor", [good, none])
     assert "nothing serves it" in what_serves("tumor", [none])
+
+
+def test_files_that_replace_what_nobody_can_read_say_so(
+    tumor: Rmv, tmp_path: Path, valkey_url: str
+) -> None:
+    file = tmp_path / "tumor.yaml"
+    with Redis.from_url(valkey_url) as client:
+        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", "{")
+
+    differs = tumor("diff", "-f", file)
+    tried = tumor("apply", "-f", file, "--dry-run")
+    done = tumor("apply", "-f", file)
+
+    assert differs.out.startswith("tumor (in the place of a document that is not valid)\n")
+    assert tried.out.startswith(
+        "tumor configured (dry run, replaces a document that is not valid)\n"
+    )
+    assert done.out.startswith(
+        "tumor configured (revision 2, replaces a document that is not valid)\n"
+    )

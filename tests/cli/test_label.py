@@ -78,7 +78,20 @@ def test_pins_follow_a_label_and_kills_do_not(tumor: Rmv, valkey_url: str) -> No
         assert redis.get(f"{prefix}:kill:tumor:v2") == b"wrong dose"
     back = tumor("unkill", "tumor:canary")
     assert back.out == "tumor:v2 is on again\n"
-    assert "tumor:v2 is not switched off" in tumor("unkill", "tumor:canary").err
+    assert "(the label of v2 now) is not switched off" in tumor("unkill", "tumor:canary").err
     assert pinned.out == "tumor: acme is pinned to canary\n"
     assert killed.out == "tumor:v2 is switched off: wrong dose\n"
     assert "faulty" not in tumor("status").out
+
+
+def test_one_sidecar_that_was_waited_for_is_told_as_one(tumor: Rmv, valkey_url: str) -> None:
+    tumor("label", "tumor", "stable", "v1")
+    prefix = os.environ["RMV_PREFIX"]
+    with Redis.from_url(valkey_url) as client:
+        client.hset(f"{prefix}:fleet:host:1", mapping={"sidecar": "host", "revision:tumor": "2"})
+        client.pexpire(f"{prefix}:fleet:host:1", 60_000)
+        client.zadd(f"{prefix}:fleet", {"host:1": 1})
+
+    ran = tumor("label", "tumor", "stable", "v1", "--wait")
+
+    assert "\n1 sidecar decides by it, after " in ran.out

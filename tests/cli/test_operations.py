@@ -177,7 +177,7 @@ def test_a_broken_document_shows_in_status_and_apply_repairs_it(
     assert "warning: tumor: the stored document is not valid" in shown.err
     assert "versions" in shown.err
     assert "warning: tumor" in listed.err
-    assert repaired.out == "tumor configured (revision 2)\n"
+    assert repaired.out == "tumor configured (revision 2, replaces a document that is not valid)\n"
 
 
 def test_an_empty_store_says_how_to_fill_it(store: Rmv) -> None:
@@ -296,8 +296,10 @@ def test_a_kill_of_a_model_without_policy_shows_in_status(
 def test_a_model_that_the_store_has_lost_shows_in_status_while_sidecars_serve_it(
     tumor: Rmv, redis: Redis
 ) -> None:
-    told = {"sidecar": "host", "is_stale": "1", "revision:fraud": "3", "fault:fraud": "it is lost"}
-    redis.hset(key("fleet", "host", "1"), mapping=told)
+    redis.hset(
+        key("fleet", "host", "1"),
+        mapping={"sidecar": "host", "is_stale": "1", "revision:fraud": "3"},
+    )
     redis.pexpire(key("fleet", "host", "1"), 60_000)
     redis.zadd(key("fleet"), {"host:1": 1})
 

@@ -7,7 +7,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+from redis import Redis
 
 from sidecar.model.context import Context, ContextSettings
 from sidecar.store.connect import open_store
@@ -217,3 +219,32 @@ def test_traffic_that_was_decided_otherwise_is_told(tumor: Rmv, wanted: Path) ->
     ran = tumor("plan", "-f", wanted)
 
     assert "100.0% of the requests got another version when they came" in ran.err
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"at_s": 1e15},
+        {"at_s": -1.0},
+        {"duration_s": 1e308},
+        {"duration_s": -1.0},
+        {"stands_for": -1000.0},
+        {"stands_for": 1e300},
+        {"model": "fraud"},
+    ],
+    ids=str,
+)
+def test_a_context_that_cannot_be_true_is_left_out_and_told(
+    tumor: Rmv, wanted: Path, lie: dict[str, float | str]
+) -> None:
+    true = sampled("acme", 2)
+    add(true)
+    with Redis.from_url(os.environ["RMV_REDIS"]) as client:  # as anybody may
+        told = json.dumps(msgspec.to_builtins(true[0]) | lie)
+        client.xadd(f"{os.environ['RMV_PREFIX']}:contexts:tumor", {"context": told})
+
+    ran = tumor("plan", "-f", wanted)
+
+    assert ran.code == 0
+    assert "tumor: 2 sampled requests" in ran.out
+    assert "warning: 1 context of tumor left out" in ran.err
