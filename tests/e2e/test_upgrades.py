@@ -33,7 +33,9 @@ async def session() -> AsyncIterator[tuple[Sidecar, aiohttp.ClientSession]]:
     """Run the demo's container behind a sidecar; hand out a client whose base is the sidecar."""
     async with (
         container("--port", "0") as (_, ready),
-        sidecar(*flags(v2=ready[-1])) as running,
+        sidecar(
+            "--no-auth", "--model", "tumor", "--default", "v2", "--version", f"v2={ready[-1]}"
+        ) as running,
         aiohttp.ClientSession(
             "http://{}:{}".format(*running.listen),
             timeout=aiohttp.ClientTimeout(total=PATIENCE_S),
