@@ -321,8 +321,10 @@ class Exchange(ResponseSink):
             if is_whole and (upstream.served or self.lane.has_fallback):
                 self.replay = pieces
         self.is_head_sent = True
-        for data in out:
-            upstream.send(data)
+        if len(out) == 1:
+            upstream.send(out[0])
+        else:
+            upstream.send_pieces(out)
 
     def on_upstream_full(self) -> None:
         """Hold the client's body back."""

@@ -12,6 +12,10 @@ class Transport(Protocol):
         """Send `data`, now or when the socket takes it."""
         ...
 
+    def writelines(self, pieces: list[bytes | memoryview]) -> None:
+        """Send all of `pieces` in order, as `write` does."""
+        ...
+
     def write_eof(self) -> None:
         """Close the sending side once all is written."""
         ...

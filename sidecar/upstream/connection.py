@@ -85,6 +85,12 @@ class UpstreamConnection(Response):
         self._sent_bytes += len(data)
         self.transport.write(data)
 
+    def send_pieces(self, pieces: list[bytes | memoryview]) -> None:
+        """Write request bytes that are not worth joining, by one system call."""
+        for piece in pieces:
+            self._sent_bytes += len(piece)
+        self.transport.writelines(pieces)
+
     def pause(self) -> None:
         """Stop reading the response: whoever takes it is full."""
         if self.is_reading:

@@ -7,6 +7,8 @@ import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import msgspec
+
 from tests.support.link import link_to
 from tests.support.servers import server, until
 from tests.support.sidecar import editor, flags, sidecar
@@ -132,6 +134,7 @@ async def promote_an_older_replica(on: StoreStage, traffic: Traffic) -> None:
         await until(lambda: _is_in_step(replica))
         await replica.client.replicaof("NO", "ONE")
         await on.serve("v2")
+        await until(lambda: _is_adopted(on.store))  # before that it has no revision to go back from
 
         on.link.target = replica.port
         await on.store.client.client_kill_filter(_type="normal", skipme=True)
@@ -186,6 +189,16 @@ async def corrupt(on: StoreStage, traffic: Traffic) -> None:
     await on.store.client.delete("rmv:policy:other")
     await on.serve("v2")
     await on.shows("rmv_policy_faults", 0)
+
+
+async def _is_adopted(store: Server) -> bool:
+    """Return whether every worker decides by the document as its adoption committed it."""
+    stored = msgspec.json.decode(await store.client.get("rmv:policy:m") or b"{}")
+    if not stored.get("revision"):
+        return False
+    keys = [key async for key in store.client.scan_iter("rmv:fleet:*")]
+    told = [await store.client.hget(key, "revision:m") for key in keys]
+    return bool(told) and set(told) == {b"%d" % stored["revision"]}
 
 
 async def _is_in_step(replica: Server) -> bool:
