@@ -207,20 +207,17 @@ def _verb(one: Review) -> str:
 
 
 def _stored(one: Review) -> str:
-    if one.stored is not None:
-        return f"revision {one.stored.revision}"
-    if one.raw is None:
-        return "new"
-    where = "in the place of " if one.wanted else ""
-    return f"{where}{BROKEN}"
+    if one.is_broken:
+        return f"in the place of {BROKEN}" if one.wanted else BROKEN
+    return "new" if one.stored is None else f"revision {one.stored.revision}"
 
 
 def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:
     if outcome.outcome == "kept":
         output.warn(f"{_edited(one)}\nIt is left as it is.")
     at = "dry run" if is_planned else f"revision {outcome.revision}"
-    is_broken = one.raw is not None and one.stored is None and one.wanted is not None
-    lost = BROKEN if is_broken else outcome.replaced
+    is_repaired = one.is_broken and one.wanted is not None
+    lost = outcome.replaced or (BROKEN if is_repaired else "")
     replaced = f", replaces {lost}" if lost and outcome.outcome != "kept" else ""
     output.say(f"{one.model} {outcome.outcome} ({at}{replaced})")
     if is_planned and outcome.outcome != "kept":
@@ -242,7 +239,7 @@ def _refusal(session: Session, edited: Sequence[Review]) -> EditedError:
 
 def _edited(one: Review) -> str:
     """Say who edited a model since files last said what it is, and what they changed."""
-    if one.stored is None:
+    if not one.undone:
         return f"{one.model} holds a document that is not valid, which deleting it would lose"
     how = "was edited since it was last applied" if one.was_applied else "was never applied"
     lines = [f"{one.model} {how}: {', '.join(one.editors)}"]

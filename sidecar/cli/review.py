@@ -19,6 +19,7 @@ from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.diff import Change, diff, fingerprint, undone
 from sidecar.policy.problem import PolicyError
+from sidecar.policy.validate import validate
 from sidecar.store.adoption import DIRECT
 from sidecar.store.base import HistoryEntry, Store
 
@@ -35,9 +36,9 @@ LOOK_BACK = 100  # revisions: further back than anybody leaves an edit lie
 class Review(NamedTuple):
     """One model: what is stored, what is wanted (None: nothing), and what lies between.
 
-    `stored` is None also for a document that is not valid. `undone` are the
-    edits that would be lost, `editors` who made them. `is_behind`: the store went back, and
-    sidecars refuse it, as they decide by a newer revision.
+    `stored` is None also for a document that cannot be read. `undone` are the edits that would be
+    lost, `editors` who made them. `is_behind`: the store went back, and sidecars refuse it, as they
+    decide by a newer revision. `is_broken`: what is stored is no valid document, read or not.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Review(NamedTuple):
     editors: tuple[str, ...] = ()
     was_applied: bool = True
     is_behind: bool = False
+    is_broken: bool = False
 
     @property
     def is_loss(self) -> bool:
@@ -59,15 +61,10 @@ class Review(NamedTuple):
         return bool(self.undone) or (self.is_broken and self.wanted is None)
 
     @property
-    def is_broken(self) -> bool:
-        """Whether what is stored is no valid document."""
-        return self.raw is not None and self.stored is None
-
-    @property
     def is_settled(self) -> bool:
         """Whether the store says what the files say, knows that they do, and is believed."""
         stored = self.stored
-        if self.is_behind:
+        if self.is_behind or self.is_broken:
             return False
         return stored is not None and not self.changes and stored.applied == fingerprint(stored)
 
@@ -80,16 +77,25 @@ async def review(store: Store, model: str, wanted: Policy | None) -> Review:
         if wanted is not None:
             raise
         raw = b""
-    stored = None if raw is None else decoded(raw)
+    stored = read(raw, model)
     if raw is None or stored is None:
-        return Review(model, raw, None, wanted, diff(None, wanted))
-    changes = diff(stored, wanted)
+        return Review(model, raw, None, wanted, diff(None, wanted), is_broken=raw is not None)
+    changes, is_broken = diff(stored, wanted), bool(validate(stored))
     if not changes:
-        return Review(model, raw, stored, wanted, is_behind=await is_behind(store, stored))
+        behind = await is_behind(store, stored)
+        return Review(model, raw, stored, wanted, is_behind=behind, is_broken=is_broken)
     base, editors = await _since_applied(store, stored, codec.digest(raw))
     lost = undone(base, stored, wanted)
     return Review(
-        model, raw, stored, wanted, changes, lost, editors if lost else (), base is not None
+        model,
+        raw,
+        stored,
+        wanted,
+        changes,
+        lost,
+        editors if lost else (),
+        was_applied=base is not None,
+        is_broken=is_broken,
     )
 
 
@@ -101,8 +107,14 @@ async def is_behind(store: Store, stored: Policy) -> bool:
     )
 
 
+def read(raw: bytes | None, model: str) -> Policy | None:
+    """Return what is stored for a model; None also for what is no policy, or another model's."""
+    policy = None if raw is None else decoded(raw)
+    return policy if policy is not None and policy.model == model else None
+
+
 def decoded(raw: bytes) -> Policy | None:
-    """Return a stored policy; None for a broken one, which is what an apply repairs."""
+    """Return a policy; None for a broken one."""
     try:
         return codec.decode(raw, source="store")
     except PolicyError:

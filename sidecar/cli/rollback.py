@@ -20,7 +20,7 @@ from sidecar.cli.committing import commit
 from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
 from sidecar.cli.names import Model, complete_revision
 from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
-from sidecar.cli.review import LOOK_BACK, as_json, decoded, is_behind, show
+from sidecar.cli.review import LOOK_BACK, as_json, decoded, is_behind, read, show
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.waiting import WAIT_S, wait_for
 from sidecar.config import allow_list
@@ -76,7 +76,7 @@ async def rollback(
         raise typer.BadParameter(msg)
     store = session.store
     raw = await store.get_document(model)
-    stored = None if raw is None else decoded(raw)
+    stored = read(raw, model)
     entry = await _earlier(store, model, stored, revision)
     expect_committed(entry, model)
     source = f"revision {entry.revision} of {model}"

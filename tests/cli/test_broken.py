@@ -90,3 +90,47 @@ def test_files_that_replace_what_nobody_can_read_say_so(
     assert done.out.startswith(
         "tumor configured (revision 2, replaces a document that is not valid)\n"
     )
+
+
+def test_what_can_be_read_and_is_not_valid_is_deleted_by_force_alone(broken: Rmv) -> None:
+    refused = broken("delete", "tumor")
+    forced = broken("delete", "tumor", "--force")
+
+    assert refused.code == 1
+    assert "holds a document that is not valid and in no history" in refused.err
+    assert forced.code == 0
+
+
+@pytest.mark.parametrize("command", [("apply", "-f", "tumor.yaml"), ("rollback", "tumor")])
+def test_a_document_that_names_another_model_is_replaced_though_it_says_the_same(
+    tumor: Rmv,
+    valkey_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Redis.from_url(valkey_url) as client:
+        key = f"{os.environ['RMV_PREFIX']}:policy:tumor"
+        stored = client.get(key)
+        assert isinstance(stored, bytes)
+        client.set(key, stored.replace(b'"tumor"', b'"tumour"'))
+
+    done = tumor(*command)
+
+    assert done.code == 0
+    assert "(revision 2" in done.out
+    assert tumor("explain", "tumor").code == 0
+
+
+def test_an_edit_that_is_not_valid_is_not_overwritten_unasked(broken: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "tumor.yaml"
+
+    differs = broken("diff", "-f", file)
+    refused = broken("apply", "-f", file)
+    forced = broken("apply", "-f", file, "--force")
+
+    assert differs.out.startswith("tumor (in the place of a document that is not valid)\n")
+    assert '~ default: "v9" -> "v1"' in differs.out
+    assert refused.code == 1
+    assert forced.out == "tumor configured (revision 2, replaces a direct edit)\n"
