@@ -6,12 +6,14 @@ matcher that was consulted, and that asks for such an attribute, fails by what i
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model.decision import Cause, Reason
 from sidecar.model.policy import Operators
 from sidecar.policy.attributes import attributes_of, spelled
 from sidecar.policy.match import compile_matcher, options_of, segments_named, tenants_of
+from sidecar.policy.segment import references
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,8 +42,12 @@ class Gaps:
 
     def __init__(self, policy: Policy, told: frozenset[str]) -> None:
         self._missing = attributes_of(policy) - told
-        self._policy = policy
-        self._segments = {name: self._of_segment(name, set()) for name in policy.segments}
+        self._segments: dict[str, frozenset[str]] = {}
+        """What is missing to tell who is in a segment, by itself and those it names."""
+        after = {name: references(one, policy.segments) for name, one in policy.segments.items()}
+        for name in TopologicalSorter(after).static_order():  # those first that others name
+            asked = map(self._asked, policy.segments[name].when)
+            self._segments[name] = frozenset[str]().union(*asked)
         self._numbers = {rule.id: number for number, rule in enumerate(policy.rules)}
         self._general: list[tuple[int, _Gap]] = []  # in rules for anybody, by their number
         self._by_tenant: dict[str, list[tuple[int, _Gap]]] = {}
@@ -115,17 +121,4 @@ class Gaps:
         if "segment" in matcher:
             for name in segments_named(matcher["segment"], self._segments):
                 missing |= self._segments[name]
-        return missing
-
-    def _of_segment(self, name: str, above: set[str]) -> frozenset[str]:
-        """Return what is missing to tell who is in a segment, by itself and those it names."""
-        segment = self._policy.segments.get(name)
-        if segment is None or name in above:
-            return frozenset()
-        missing: frozenset[str] = frozenset()
-        for matcher in segment.when:
-            missing |= frozenset(map(spelled, matcher)) & self._missing
-            if "segment" in matcher:
-                for other in segments_named(matcher["segment"], self._policy.segments):
-                    missing |= self._of_segment(other, above | {name})
         return missing

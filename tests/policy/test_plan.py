@@ -16,6 +16,7 @@ from sidecar.policy.bucket import choose
 from sidecar.policy.gaps import Gaps
 from sidecar.policy.plan import Plan, plan
 from sidecar.policy.resolver import resolve
+from sidecar.policy.segment import MAX_DEPTH
 from sidecar.policy.snapshot import compile_snapshot
 from tests.policy.examples import make_policy, version
 from tests.policy.policies import TENANTS, VERSIONS, callers, heads, policies
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sidecar.model.context import Values
     from sidecar.model.decision import Decision
     from sidecar.model.identity import Identity
+    from sidecar.model.policy import Matcher
     from sidecar.model.request import RequestHead
 
 ALL = ("subject", "app", "scope", "method", "claim.level", "claim.org.unit", "header.x-word")
@@ -264,6 +266,19 @@ def test_a_segment_hangs_on_what_its_matchers_ask() -> None:
     )
 
     found = planned([of("acme")], make_policy(), after)
+
+    assert [one.attribute for one in found.unknown] == ["claim.plan"]
+
+
+def test_segments_are_looked_through_once_however_often_others_name_them() -> None:
+    segments = {"s0": Segment(when=({"claim.plan": "gold"},))}
+    for n in range(1, MAX_DEPTH):
+        before: Matcher = {"segment": f"s{n - 1}"}
+        segments[f"s{n}"] = Segment(when=(before,) * 4)
+    rule = Rule(id="vip", when={"segment": f"s{MAX_DEPTH - 1}"}, serve="v2")
+
+    # Looked through anew by each that names it, the first would be a thousand million times.
+    found = planned([of("acme")], make_policy(), replace(make_policy(rule), segments=segments))
 
     assert [one.attribute for one in found.unknown] == ["claim.plan"]
 
