@@ -107,6 +107,7 @@ def _spelled(value: JSON) -> bytes:
 
 
 def _reordered(old: list[str], new: list[str]) -> Iterable[Change]:
-    kept = [one for one in old if one in new]
+    known = frozenset(new)
+    kept = [one for one in old if one in known]
     if new[: len(kept)] != kept:
         yield Change((ORDER,), [*old], [*new])
