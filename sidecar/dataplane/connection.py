@@ -16,6 +16,7 @@ from sidecar.wire import fields as wire
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.framing import CHUNKED
 from sidecar.wire.head import HEAD_END, HeadError
+from sidecar.wire.pieces import cut
 from sidecar.wire.request import judge_beginning, read_request
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sidecar.runtime.transport import Transport
 
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
-MIN_VIEW_BYTES: Final = 16 * 1024
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 MAX_REQUESTS: Final = 32  # begun in one turn of the loop
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
@@ -246,12 +246,14 @@ class ClientConnection(Client):
         self._is_tired = False
         if self._is_deaf or not self._pending or self._is_parsing:
             return
+        now_s = self._plane.monotonic_s()
         if self._is_body_due:
             data, self._pending = self._pending, b""
+            self.read_s = now_s
             self.reading.release(PIPELINED)
             self._parse(data)
         elif self._current is None:
-            self._go_on(self._plane.monotonic_s())
+            self._go_on(now_s)
 
     def _go_on(self, now_s: float) -> None:
         """Parse what has waited."""
@@ -310,12 +312,7 @@ class ClientConnection(Client):
         size, chunks = len(data), self._chunks
         if chunks is None:
             end = min(size, pos + self._left)
-            if not pos and end == size:
-                exchange.on_body(data)
-            elif end - pos < MIN_VIEW_BYTES:
-                exchange.on_body(data[pos:end])
-            else:
-                exchange.on_body(memoryview(data)[pos:end])  # to copy it would take longer
+            exchange.on_body(cut(data, pos, end))
             self._left -= end - pos
             is_whole = not self._left
         else:

@@ -10,7 +10,6 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.flow import UNCONNECTED, UPSTREAM_FULL
-from sidecar.dataplane.pieces import MIN_APART_BYTES, joined, packed
 from sidecar.dataplane.respond import problem_response
 from sidecar.dataplane.tunnel import Tunnel
 from sidecar.decide import Verdict
@@ -23,6 +22,7 @@ from sidecar.upstream.contract import ResponseSink
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import passable_trailers
 from sidecar.wire.framing import CHUNKED, LAST_CHUNK, UNTIL_CLOSE
+from sidecar.wire.pieces import MIN_APART_BYTES, gathered
 from sidecar.wire.request import KINDS
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
     from sidecar.upstream.pool import Pool
+    from sidecar.wire.pieces import Pieces
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
 SWITCHED: Final = 101
@@ -76,7 +77,7 @@ class Exchange(ResponseSink):
     refusal: tuple[Code, str] | None = None  # to be answered at the end of this read
     is_retried = False
     head_pieces = 0  # of `out` and `replay`: the head; then comes the body
-    replay: list[bytes | memoryview] | None = None  # the request, while it may be sent again
+    replay: Pieces | None = None  # the request, while it may be sent again
     body_idle_s: float
     max_body_bytes: int | None
     is_bulky = False  # `out` has a piece that is written apart
@@ -98,7 +99,7 @@ class Exchange(ResponseSink):
         self.keeps_client = head.keeps_alive  # whether the client connection goes on after this
         self.body_idle_s = plane.body_idle_s
         self.max_body_bytes = plane.max_body_bytes
-        self.out: list[bytes | memoryview] = []  # for the upstream, not written yet
+        self.out: Pieces = []  # for the upstream, not written yet
 
     # --- 1. The head is here: decide -----------------------------------------------------------
 
@@ -144,7 +145,7 @@ class Exchange(ResponseSink):
                 return False
             chosen = self.verdict.decision
 
-    def _spell(self, pool: Pool) -> list[bytes | memoryview]:
+    def _spell(self, pool: Pool) -> Pieces:
         """Return the pieces of the head that the version gets."""
         verdict, client = self.verdict, self.client
         tenant_line = self.plane.tenant_lines[verdict.identity.tenant]
@@ -312,7 +313,7 @@ class Exchange(ResponseSink):
 
     def _write(self, upstream: UpstreamConnection) -> None:
         pieces = self.out
-        out = packed(pieces) if self.is_bulky else joined(pieces)
+        out = gathered(pieces, is_bulky=self.is_bulky)
         self.out = []
         self.is_bulky = False
         if self.is_request_done:
@@ -336,13 +337,13 @@ class Exchange(ResponseSink):
 
     # --- 4. The response -----------------------------------------------------------------------
 
-    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
+    def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
         self.replay = None  # the upstream is at work on it
         if not self.is_http10:
             out += (response.head.passed, b"\r\n")
 
-    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+    def on_response_head(self, response: Response, out: Pieces) -> None:
         """Compose the head that the client gets."""
         self.first_byte_s = response.read_s - self.began_s
         head = response.head
@@ -368,7 +369,7 @@ class Exchange(ResponseSink):
         else:
             out.append(b"\r\nConnection: close\r\n\r\n")
 
-    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+    def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
         """Become a tunnel, if that is what the client asked for (RFC 9110 section 7.8)."""
         upstream, asked, head = self.upstream, self.head.upgrade, response.head
         protocols = wire.tokens(head.upgrade)
@@ -385,14 +386,18 @@ class Exchange(ResponseSink):
         self.client.open_tunnel(tunnel)
         return tunnel
 
-    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+    def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
         """Pass bytes on to the client."""
         self.is_answered = self.status != 0  # a 1xx is no answer
         self.response_bytes += body_bytes
         client, upstream = self.client, self.upstream
         if upstream is not None:
             client.deadline_s = upstream.read_s + self.body_idle_s
-        client.transport.write(data)
+        out = gathered(pieces, is_bulky=body_bytes >= MIN_APART_BYTES)
+        if len(out) == 1:
+            client.transport.write(out[0])
+        else:
+            client.transport.writelines(out)
 
     def on_response_end(self) -> None:
         """Be done: the response is whole, and its connection free for others."""
@@ -503,13 +508,13 @@ class Exchange(ResponseSink):
         code, reason = Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time"
         if self.is_entered:
             self.pool.note_failure()
-        replay = self.replay
-        if replay is None or self.is_answered or not self._is_repeatable():
+        upstream, replay = self.upstream, self.replay
+        # Without an upstream a connection is being opened, and would be taken for the fallback's.
+        if upstream is None or replay is None or self.is_answered or not self._is_repeatable():
             self.fail(code, reason)
             return
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.abandon()
+        upstream.abandon()
+        self.upstream = None
         self.out = replay
         self._fail_over(code, reason)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
     from sidecar.upstream.pool import Group, Pool, Upstreams
+    from sidecar.wire.pieces import Pieces
 
 _KINDS: Final = FieldKinds(REQUEST_FIELDS)
 _LEFT_OUT: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
@@ -132,15 +133,15 @@ class Delivery(ResponseSink):
         """Count the shadow as out of reach."""
         self.end("failed-connect")
 
-    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+    def on_response_head(self, response: Response, out: Pieces) -> None:
         """Count answers by the class of their status, and wait for the rest."""
         self._status = response.head.status
         self._shadow.on_answer(self, response)
 
-    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
+    def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Drop it."""
 
-    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+    def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
         """Drop it."""
 
     def on_response_end(self) -> None:
@@ -149,7 +150,7 @@ class Delivery(ResponseSink):
         self._pool.note_status(self._status)
         self.end("answered")
 
-    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+    def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
         """Copies ask for no other protocol."""
         return None
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sidecar.model.policy import Policy, Version
     from sidecar.model.request import RequestHead
+    from sidecar.wire.pieces import Pieces
 
 MAX_TENANTS: Final = 16_384  # remembered lines
 
@@ -41,7 +42,7 @@ class Spelling:
 
     def head(
         self, head: RequestHead, rest: bytes, authority: bytes, lines: tuple[bytes, bytes]
-    ) -> list[bytes | memoryview]:
+    ) -> Pieces:
         """Return the head that the version gets, in pieces.
 
         `authority` is of the endpoint, for HTTP/1.0 knows no host; `lines` are X-Forwarded-* up to
@@ -49,7 +50,7 @@ class Spelling:
         """
         forwarded, tenant = lines
         target = head.target if self.rewrite is None else self.rewrite(head.target, rest)
-        out: list[bytes | memoryview] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out: Pieces = [head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += without(head.fields, self.replaced) if self.replaced else head.fields
         if not head.host:  # an HTTP/1.1 request has one (RFC 9112 section 3.2)
             out.append(b"Host: %b\r\n" % authority)

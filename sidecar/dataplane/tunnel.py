@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sidecar.runtime.transport import Transport
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
+    from sidecar.wire.pieces import Pieces
 
 
 class Upgraded(Protocol):
@@ -51,12 +52,12 @@ class Tunnel(ResponseSink):
         """Close the half towards the upstream; return whether the tunnel is kept."""
         return self._close_half(self._upstream.transport, self._client.transport)
 
-    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+    def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
         """Pass bytes on to the client."""
         client = self._client
         self._upgraded.response_bytes += body_bytes
         client.deadline_s = self._upstream.read_s + self._idle_s
-        client.transport.write(data)
+        client.transport.writelines(pieces)
 
     def on_half_close(self) -> bool:
         """Close the half towards the client; return whether the tunnel is kept."""
@@ -88,12 +89,12 @@ class Tunnel(ResponseSink):
         """Let the client go on."""
         self._client.reading.release(UPSTREAM_FULL)
 
-    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
+    def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Not called: nothing is parsed any more."""
 
-    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+    def on_response_head(self, response: Response, out: Pieces) -> None:
         """Not called: nothing is parsed any more."""
 
-    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+    def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
         """Not called: nothing is parsed any more."""
         return None

@@ -21,6 +21,7 @@ from sidecar.wire.framing import (
     is_bodiless,
 )
 from sidecar.wire.head import HEAD_END, HeadError, is_lost
+from sidecar.wire.pieces import Pieces, cut
 from sidecar.wire.response import KINDS, ResponseHead, read_response
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class UpstreamConnection(Response):
         self._left = 0  # bytes of a body with a length
         self._chunks: ChunkedBody | None = None
         self._is_done = self._is_keepable = self._is_full = False
-        self._out: list[bytes] = []
+        self._out: Pieces = []
         self._body_bytes = 0
         self._sent_bytes = 0  # ever
         self._began_at = 0  # of them, those before the request in hand
@@ -85,7 +86,7 @@ class UpstreamConnection(Response):
         self._sent_bytes += len(data)
         self.transport.write(data)
 
-    def send_pieces(self, pieces: list[bytes | memoryview]) -> None:
+    def send_pieces(self, pieces: Pieces) -> None:
         """Write request bytes that are not worth joining, by one system call."""
         for piece in pieces:
             self._sent_bytes += len(piece)
@@ -141,7 +142,7 @@ class UpstreamConnection(Response):
             return
         self.read_s = self._monotonic_s()
         if self._is_tunnel:
-            sink.on_response_data(data, len(data))
+            sink.on_response_data([data], len(data))
             return
         self._is_begun = True
         self._read(sink, data)
@@ -160,7 +161,7 @@ class UpstreamConnection(Response):
             current = self.sink
             if current is None:
                 return
-            current.on_response_data(out[0] if len(out) == 1 else b"".join(out), body_bytes)
+            current.on_response_data(out, body_bytes)
             if self.sink is not sink:
                 return
         if self._is_done:
@@ -169,6 +170,7 @@ class UpstreamConnection(Response):
     def on_turn(self) -> None:
         """Go on with what was too much for one turn of the loop."""
         self._is_tired = False
+        self.read_s = self._monotonic_s()
         sink = self.sink
         if sink is not None and self._held:
             self._read(sink, b"")
@@ -273,11 +275,11 @@ class UpstreamConnection(Response):
                 sink.on_interim_head(self, self._out)
             return
         self._has_head = True
-        # What HEAD and the like are told of is no body, but some servers send one all the same,
-        # after a while: the next to use the connection would take it for his answer.
         framing = self.framing = head.framing
         self.writes_chunks = framing == CHUNKED
         self._is_bodiless = is_bodiless(self.method, status)
+        # What HEAD and the like are told of is no body, but some servers send one all the same,
+        # after a while: the next to use the connection would take it for his answer.
         self._is_keepable = head.keeps_alive and not (
             self._is_bodiless and (framing > NO_BODY or framing == CHUNKED)
         )
@@ -306,7 +308,7 @@ class UpstreamConnection(Response):
             return self._take_chunks(data, pos)
         end = size if framing == UNTIL_CLOSE else min(size, pos + self._left)
         if end > pos:
-            out.append(data[pos:end] if pos or end < size else data)
+            out.append(cut(data, pos, end))
             self._body_bytes += end - pos
         if framing != UNTIL_CLOSE:
             self._left -= end - pos

@@ -9,6 +9,7 @@ from sidecar.wire.framing import UNTIL_CLOSE
 
 if TYPE_CHECKING:
     from sidecar.runtime.turns import Turns
+    from sidecar.wire.pieces import Pieces
     from sidecar.wire.response import ResponseHead
 
 
@@ -30,20 +31,20 @@ class ResponseSink:
     """Who asked. Called in order: interim*, head, data*, then end or lost; or lost alone."""
 
     @abstractmethod
-    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
+    def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Take a 1xx head; append to `out` what to pass on."""
 
     @abstractmethod
-    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+    def on_response_head(self, response: Response, out: Pieces) -> None:
         """Take a final head; append to `out` what goes before its body."""
 
     @abstractmethod
-    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+    def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
         """Take a 101; return who takes the bytes from here on, None if nobody asked for it."""
 
     @abstractmethod
-    def on_response_data(self, data: bytes, body_bytes: int) -> None:
-        """Take what the bytes of one read amount to; `body_bytes` of it are body."""
+    def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
+        """Take what the bytes of one read amount to, in pieces; `body_bytes` of it are body."""
 
     @abstractmethod
     def on_response_end(self) -> None:

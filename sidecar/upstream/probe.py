@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
     from sidecar.upstream.pool import Pool
+    from sidecar.wire.pieces import Pieces
 
 
 async def probe(pool: Pool, path: str, timeout_s: float) -> int | str:
@@ -61,21 +62,21 @@ class _Probe(ResponseSink):
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
-    def on_interim_head(self, response: Response, out: list[bytes]) -> None:
+    def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Drop it."""
 
-    def on_response_head(self, response: Response, out: list[bytes]) -> None:
+    def on_response_head(self, response: Response, out: Pieces) -> None:
         """Note the status; it counts once the answer is whole."""
         self._status = response.head.status
 
-    def on_response_data(self, data: bytes, body_bytes: int) -> None:
+    def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
         """Drop it."""
 
     def on_response_end(self) -> None:
         """Tell the status."""
         self._settle(self._status)
 
-    def on_upgrade(self, response: Response, out: list[bytes]) -> ResponseSink | None:
+    def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
         """None was asked for."""
         return None
 

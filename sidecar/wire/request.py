@@ -11,6 +11,7 @@ from sidecar.wire import fields as wire
 from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, is_token
 from sidecar.wire.framing import CHUNKED, is_chunked_alone
 from sidecar.wire.head import HeadError, bad_name, is_lost, read_length, split_lines
+from sidecar.wire.memory import remember
 
 MAX_LINES: Final = 1024  # remembered: request lines, and those of Content-Length
 MAX_LINE_BYTES: Final = 256  # of one that is
@@ -28,7 +29,7 @@ _RequestLine = tuple[bytes, bytes, bool]
 # A few models and sizes make up most of the traffic; what is in here has been judged.
 _request_lines: Final[dict[bytes, _RequestLine]] = {}
 _lengths: Final[dict[bytes, int]] = {}
-_hosts: Final[set[bytes]] = set()
+_hosts: Final[dict[bytes, bool]] = {}
 
 
 def read_request(block: bytes, max_fields: int) -> RequestHead:
@@ -84,9 +85,7 @@ def _read_line(line: bytes) -> _RequestLine:
         raise HeadError("the version is neither HTTP/1.1 nor HTTP/1.0")
     parsed = method, target, version == b"HTTP/1.0\r\n"
     if len(line) <= MAX_LINE_BYTES:
-        if len(_request_lines) >= MAX_LINES:
-            _request_lines.clear()
-        _request_lines[line] = parsed
+        remember(_request_lines, line, parsed, MAX_LINES)
     return parsed
 
 
@@ -137,9 +136,7 @@ class _Fields:
         if plain != line:
             head.fields.append(plain)  # framing is spelled so that nobody stumbles over it
             return False
-        if len(_lengths) >= MAX_LINES:
-            _lengths.clear()
-        _lengths[line] = head.framing
+        remember(_lengths, line, head.framing, MAX_LINES)
         return True
 
     def _take_rare(self, kind: int, line: bytes, value: bytes) -> bool:  # noqa: C901 -- a table
@@ -213,9 +210,7 @@ def _judge_host(host: bytes, *, has_host: bool) -> None:
     if not _HOST.fullmatch(host):
         raise HeadError("Host is not a host and a port")
     if len(host) <= MAX_HOST_BYTES:
-        if len(_hosts) >= MAX_HOSTS:
-            _hosts.clear()  # somebody makes them up: it must not be for good
-        _hosts.add(host)
+        remember(_hosts, host, True, MAX_HOSTS)  # noqa: FBT003 -- a set that `remember` knows
 
 
 def _judge_target(head: RequestHead) -> None:

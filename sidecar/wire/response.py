@@ -9,6 +9,7 @@ from sidecar.wire import fields as wire
 from sidecar.wire.fields import RESPONSE_FIELDS, FieldKinds
 from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, is_chunked_alone, is_lengthless
 from sidecar.wire.head import HeadError, bad_name, read_length, split_lines
+from sidecar.wire.memory import remember
 
 MAX_STATUS_LINES: Final = 256  # remembered
 MAX_STATUS_LINE_BYTES: Final = 128  # of one that is
@@ -57,9 +58,7 @@ def read_response(block: bytes, *, hides_decisions: bool) -> ResponseHead:
     if head is None:
         head = _read(block, hides_decisions=True)
         if len(block) <= MAX_HEAD_BYTES:
-            if len(_heads) >= MAX_HEADS:
-                _heads.clear()  # the next are those of another second
-            _heads[block] = head
+            remember(_heads, block, head, MAX_HEADS)
     return head
 
 
@@ -89,9 +88,7 @@ def _read_line(line: bytes) -> _StatusLine:
         raise HeadError("the status line is not that of HTTP/1.1 or HTTP/1.0")
     parsed = int(found[2]), found[3] or b"", found[1] == b"0"
     if len(line) <= MAX_STATUS_LINE_BYTES:
-        if len(_status_lines) >= MAX_STATUS_LINES:
-            _status_lines.clear()
-        _status_lines[line] = parsed
+        remember(_status_lines, line, parsed, MAX_STATUS_LINES)
     return parsed
 
 

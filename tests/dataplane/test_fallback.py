@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from tests.support.upstream import ANSWER, answering, never, reset, scripted_ups
 
 if TYPE_CHECKING:
     from asyncio import StreamWriter
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sidecar.model.identity import JSON
+    from sidecar.upstream.connection import UpstreamConnection
     from tests.support.upstream import Received
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -134,6 +136,41 @@ async def test_a_get_without_an_answer_in_time_is_sent_to_the_fallback(log: Path
 
             assert answer.get(b"X-Model-Decision") == b"FALLBACK:upstream-timeout"
             assert (await running.ask(POST)).status == 504
+
+
+async def test_a_connection_that_comes_too_late_is_not_taken_for_the_fallbacks(log: Path) -> None:
+    async def answering_once(request: Received, writer: StreamWriter) -> None:
+        if len(first.received) == 1:
+            writer.write(ANSWER)
+        else:
+            reset(writer)
+
+    async with (
+        scripted_upstream(answering_once) as first,
+        scripted_upstream(answering(ANSWER)) as spare,
+    ):
+        version: dict[str, JSON] = {"endpoints": [first.url], "timeouts": {"first_byte_s": 0.2}}
+        async with proxy(chained(version, spare.url), log) as running:
+            assert (await running.ask(GET)).status == 200
+            dial = running.listener.plane.upstreams.group((first.url,)).pools[0]._dial  # noqa: SLF001
+            connect, may_connect = dial.connect, asyncio.Event()
+
+            async def late(
+                make: Callable[[], UpstreamConnection], timeout_s: float
+            ) -> UpstreamConnection:
+                await may_connect.wait()
+                return await connect(make, timeout_s)
+
+            dial.connect = late  # type: ignore[method-assign,assignment]  # a slow network
+
+            answer = await running.ask(GET)  # lost, and tried again on a connection that is late
+
+            assert (answer.status, answer.code) == (504, "upstream-timeout")
+            may_connect.set()
+            assert (await running.ask(GET)).get(
+                b"X-Model-Version"
+            ) == b"v2"  # lost again: v2's turn
+            assert len(spare.received) == 1
 
 
 async def test_a_crowded_version_sends_the_rest_to_its_fallback(log: Path) -> None:

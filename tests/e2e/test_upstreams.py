@@ -38,6 +38,16 @@ class Model:
             writer.transport.abort()
 
 
+class EchoingModel(Model):
+    """Answers with what it was sent."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = (await receive(reader)).body
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+
 class LastingModel(Model):
     """Answers until it closes: as TLS does that, or as anybody on the way can."""
 
@@ -105,6 +115,26 @@ async def test_one_version_is_behind_tls_and_another_behind_a_socket(tmp_path: P
 
         assert (len(encrypted.received), encrypted.connections) == (3, 1)
         assert (len(local.received), local.connections) == (3, 1)
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000])
+async def test_large_bodies_pass_tls_both_ways(tmp_path: Path, size: int) -> None:
+    cert, key = write_certificate(tmp_path)
+    body = bytes(n % 251 for n in range(size))
+    settings = f'[upstream_tls]\nca_file = "{cert}"'
+    async with (
+        tls_model(cert, key, EchoingModel()) as (_, port),
+        sidecar(*flags(v1=f"https://localhost:{port}"), settings=settings) as running,
+    ):
+        reader, writer = await asyncio.open_connection(*running.listen)
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % size + body)
+
+        answer = await reader.read()
+
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.partition(b"\r\n\r\n")[2] == body
 
 
 async def test_what_is_not_believed_is_a_502_that_tells_the_client_nothing(tmp_path: Path) -> None:
