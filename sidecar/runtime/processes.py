@@ -100,6 +100,7 @@ class Worker:
         self.process = process
         self.line = line
         self.is_gone = asyncio.Event()
+        self.started_s = asyncio.get_running_loop().time()
         self._silent_since_s: float | None = None
 
     def silence_s(self, *, answers: bool, now_s: float) -> float:
@@ -127,7 +128,7 @@ class Workers:
     A worker that cannot even begin is not started again: what keeps it from it is a setting, and
     will not go away. Then `is_hopeless` is true, and `on_hopeless` is called once.
 
-    One that could answer and does not hangs: it is killed, and another one started.
+    One that does not answer, or does not come to it, hangs: it is killed, and another one started.
     """
 
     def __init__(
@@ -209,11 +210,16 @@ class Workers:
         while True:
             await asyncio.sleep(BEAT_S)
             workers = [worker for place in self._places for worker in place.running]
-            begun = [worker for worker in workers if worker.line.has_begun]
-            await asyncio.gather(*map(self._look_at, begun))
+            await asyncio.gather(*map(self._look_at, workers))
 
     async def _look_at(self, worker: Worker) -> None:
         """Kill a worker that has not answered for too long; its place starts another one."""
+        if not worker.line.has_begun:
+            age_s = asyncio.get_running_loop().time() - worker.started_s
+            if age_s >= self._patience.start_s + self._patience.hang_s:
+                _log.error("worker killed: it does not begin", extra={"pid": worker.process.pid})
+                worker.signal(signal.SIGKILL)
+            return
         answers = await self._crew.answers(worker.line)
         now_s = asyncio.get_running_loop().time()
         if worker.silence_s(answers=answers, now_s=now_s) >= self._patience.hang_s:
@@ -226,7 +232,7 @@ class Place:
 
     def __init__(self, number: int, listening: socket.socket, crew: Crew) -> None:
         self.number = number
-        self.line = Line(f"worker {number}")  # to nobody, at first
+        self.line = self._nobody()
         self.excuse = ""  # why the last worker could not begin
         self.running: set[Worker] = set()
         self._listening = listening
@@ -244,9 +250,7 @@ class Place:
         is_first = True
         while not self._is_ending.is_set():
             began_s = clock()
-            self._take_in(await self._start())
-            former = await self._end_of_present()
-            status = former.process.returncode
+            status = await self._run()
             if self._is_ending.is_set():
                 break
             is_healthy = clock() - began_s > HEALTHY_S
@@ -255,14 +259,38 @@ class Place:
             is_first = False
             backoff_s = FIRST_BACKOFF_S if is_healthy else min(backoff_s * 2, MAX_BACKOFF_S)
             _log.error("worker died", extra={"worker": self.number, "status": status})
-            self._present = None
-            self.excuse = ""
-            if not former.line.has_begun:
-                self.excuse = former.line.excuse or f"ended with status {status}"
-                # Not before it is gone: of a worker that begins it would take the socket away.
-                stop_listening(self._listening)
             await self._pause(backoff_s)
         return True
+
+    async def _run(self) -> int | None:
+        """Start a worker, and wait until one is gone that none has replaced; return its status."""
+        worker = await self._try_start()
+        if worker is None:
+            self.line = self._nobody()
+            self._leave_vacant("it cannot be started")
+            return CANNOT_BEGIN
+        self._take_in(worker)
+        former = await self._end_of_present()
+        status = former.process.returncode
+        self._present = None
+        self.excuse = ""
+        if not former.line.has_begun:
+            self._leave_vacant(former.line.excuse or f"ended with status {status}")
+        return status
+
+    def _leave_vacant(self, excuse: str) -> None:
+        """Have nobody wait here for a worker that may never begin."""
+        self.excuse = excuse
+        # Not before it is gone: of a worker that begins it would take the socket away.
+        stop_listening(self._listening)
+
+    async def _try_start(self) -> Worker | None:
+        """Start a worker; None if there is no memory, process or file left for it just now."""
+        try:
+            return await self._start()
+        except OSError as error:
+            _log.error("worker not started", extra={"worker": self.number, "reason": str(error)})
+            return None
 
     async def replace(self, patience: Patience) -> bool:
         """Put a new worker into the place of the present one, which retires within its drain time.
@@ -273,7 +301,9 @@ class Place:
         former = self._present
         if former is None or self._is_ending.is_set():
             return False
-        successor = await self._start()
+        successor = await self._try_start()
+        if successor is None:
+            return False
         is_ready = await self._becomes_ready(successor, patience.start_s)
         if not is_ready or self._present is not former:
             successor.signal(signal.SIGKILL)
@@ -300,6 +330,10 @@ class Place:
     async def emptied(self) -> None:
         """Wait until no worker runs here."""
         await self._is_empty.wait()
+
+    def _nobody(self) -> Line:
+        """Return the line of a place without a worker."""
+        return Line(f"worker {self.number}")
 
     def _take_in(self, worker: Worker) -> None:
         self._present, self.line = worker, worker.line

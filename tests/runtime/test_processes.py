@@ -1,12 +1,103 @@
-"""When a worker is taken to hang."""
+"""When a worker is taken to hang, and that its place is never given up."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from sidecar.runtime.processes import Worker
+from sidecar.runtime.processes import Patience, Worker, Workers
 from sidecar.runtime.questions import Line
+from sidecar.runtime.sockets import bind
+from tests.support.upstream import eventually
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Mapping
+
+    import pytest
+
+ASLEEP = (sys.executable, "-c", "import time; time.sleep(1000)")
+NOT_THERE = ("/nowhere/python",)
+QUICK = Patience(drain_s=0.0, start_s=0.1, hang_s=0.1)
+SLOW = Patience(drain_s=0.0, start_s=1000.0, hang_s=1000.0)
+
+
+class Sleepers:
+    """Workers that never begin, or whose command is not there."""
+
+    def __init__(self) -> None:
+        self.argv: tuple[str, ...] = ASLEEP
+
+    def environment(self, *_: socket.socket) -> Mapping[str, str]:
+        return {}
+
+    async def is_ready(self, _line: Line) -> bool:
+        return False
+
+    async def answers(self, _line: Line) -> bool:
+        return False
+
+    def on_gone(self, line: Line) -> None:
+        pass
+
+
+@asynccontextmanager
+async def one_worker(crew: Sleepers, patience: Patience) -> AsyncIterator[Workers]:
+    workers = Workers(crew, [bind("127.0.0.1:0")], patience, on_hopeless=lambda: None)
+    workers.start()
+    try:
+        await eventually(lambda: len(workers.running()) == 1)
+        yield workers
+    finally:
+        stopping = asyncio.ensure_future(workers.stop())
+        await asyncio.sleep(0)
+        workers.kill()
+        await stopping
+
+
+async def test_a_worker_that_never_begins_is_killed_and_started_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with one_worker(Sleepers(), QUICK) as workers:
+        [first] = workers.running()
+
+        await eventually(lambda: "worker killed: it does not begin" in caplog.text)
+
+        await eventually(lambda: len(workers.running()) == 1 and first not in workers.running())
+
+
+async def test_a_worker_that_cannot_be_started_at_the_moment_is_started_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crew = Sleepers()
+    async with one_worker(crew, SLOW) as workers:
+        crew.argv = NOT_THERE
+        workers.kill()
+        await eventually(lambda: "worker not started" in caplog.text)
+        assert workers.excuses() == ["it cannot be started"]
+
+        crew.argv = ASLEEP
+
+        await eventually(lambda: len(workers.running()) == 1)
+
+
+async def test_replacing_goes_on_after_a_worker_that_could_not_be_started(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crew = Sleepers()
+    async with one_worker(crew, QUICK._replace(hang_s=1000.0)) as workers:
+        crew.argv = NOT_THERE
+        workers.replace()
+        await eventually(lambda: "not every worker was replaced" in caplog.text)
+
+        crew.argv = ASLEEP
+        with caplog.at_level(logging.INFO):
+            workers.replace()
+
+            await eventually(lambda: "worker not replaced" in caplog.text)
 
 
 async def test_silence_lasts_from_the_first_question_without_an_answer() -> None:
