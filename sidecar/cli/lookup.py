@@ -12,7 +12,7 @@ from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import HistoryEntry, Store, StoredPolicy
 
-MAX_REVISIONS = 1000  # that are looked through; a history is trimmed long before
+MAX_REVISIONS = 1000  # that are looked through: each holds a whole document, and none is removed
 
 NO_POLICY = (
     "the store has no policy yet; `rmv init` writes one, `rmv apply -f policies/` commits it"
@@ -73,13 +73,24 @@ async def expect_version(
 
 async def revision_of(store: Store, model: str, revision: int) -> HistoryEntry:
     """Return a revision of the history; raises NotFoundError."""
-    entries = await store.history(model, limit=MAX_REVISIONS)
-    if not entries:
+    if entry := await find_revision(store, model, revision):
+        return entry
+    newest = await store.history(model, limit=1)
+    if not newest:
         await expect_model(store, model)
-    for entry in entries:
-        if entry.revision == revision:
-            return entry
-    raise no_revision(model, f"no revision {revision}")
+    is_far = bool(newest) and newest[0].revision - revision >= MAX_REVISIONS
+    among = f" among its newest {MAX_REVISIONS:,}" if is_far else ""
+    raise no_revision(model, f"no revision {revision}{among}")
+
+
+async def find_revision(store: Store, model: str, revision: int) -> HistoryEntry | None:
+    """Return a revision of the history, reading none that is older."""
+    newest = next(iter(await store.history(model, limit=1)), None)
+    if newest is None:
+        return None
+    later = max(newest.revision - revision, 0)
+    entries = await store.history(model, limit=min(later + 1, MAX_REVISIONS))
+    return next((one for one in entries if one.revision == revision), None)
 
 
 def no_revision(model: str, which: str) -> NotFoundError:

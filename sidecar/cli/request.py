@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.cli import durations, output, steps
-from sidecar.cli.lookup import MAX_REVISIONS, NotFoundError
+from sidecar.cli.lookup import NotFoundError, find_revision
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session
 from sidecar.model.context import Context
@@ -150,16 +150,12 @@ async def _find(store: Store, request_id: str, models: Iterable[str]) -> Context
 
 async def _policy_then(store: Store, context: Context) -> Policy | None:
     """Return the policy by which a request was decided, from the history."""
-    newest = next(iter(await store.history(context.model, limit=1)), None)
-    if newest is None:
+    entry = await find_revision(store, context.model, context.revision)
+    if entry is None:
         return None
-    later = max(newest.revision - context.revision, 0)
-    for entry in await store.history(context.model, limit=min(later + 1, MAX_REVISIONS)):
-        if entry.revision == context.revision:
-            expect_committed(entry, context.model)
-            source = f"revision {entry.revision} of {context.model}"
-            return document.load(entry.document, model=context.model, source=source)
-    return None
+    expect_committed(entry, context.model)
+    source = f"revision {entry.revision} of {context.model}"
+    return document.load(entry.document, model=context.model, source=source)
 
 
 async def _again(store: Store, context: Context, policy: Policy) -> Again:

@@ -181,6 +181,18 @@ def test_a_revision_can_be_looked_at_before(moved: Rmv) -> None:
     assert moved("get", "--revision", "1").code == 2
 
 
+def test_a_revision_too_far_back_is_said_to_be_so(tumor: Rmv, valkey_url: str) -> None:
+    with Redis.from_url(valkey_url) as client:
+        history = f"{os.environ['RMV_PREFIX']}:history:tumor"
+        said = client.xrange(history)
+        assert isinstance(said, list)
+        for revision in range(2, 1002):
+            client.xadd(history, said[0][1], id=f"{revision}-0")
+
+    assert "has no revision 1 among its newest 1,000;" in tumor("rollback", "tumor", "1").err
+    assert tumor("get", "tumor", "--revision", "2").code == 0
+
+
 class Sidecars:
     """Sidecars that decide by a later revision each time they are looked at."""
 
