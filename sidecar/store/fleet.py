@@ -72,11 +72,10 @@ class Heart:
         state, told = self._pulse.state(), self._told
         news = {name: value for name, value in state.items() if told.get(name) != value}
         gone = told.keys() - state.keys()
-        if not (is_beat or news or gone):
-            return
         counters = self._pulse.counters() if is_beat else {}
         # Until it is known to be told: any of it may be there, none of it need be.
         self._told = dict.fromkeys({**told, **state}, "")
+        # Without news, too: a store that was emptied may have what was in force, written anew.
         was_there = await self._write({**news, **counters}, gone)
         if not was_there and told:  # flushed, or it expired: what is there now is a part
             await self._write(state, ())

@@ -159,6 +159,20 @@ async def test_what_a_flush_took_is_told_again_in_whole(
         assert one.revisions == {"fraud": 7, "tumor": 2}
 
 
+async def test_what_a_flush_took_is_told_again_with_a_document_of_the_same_revision(
+    valkey: Valkey, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BEAT_EVERY_S", 1000.0)
+    async with beating(redis_store) as (_, live):
+        live.put_policy("fraud", document(revision=1))
+        await told(redis_store, at(1))
+
+        await valkey.client.flushall()
+        live.put_policy("fraud", document(default="v2", revision=1))
+
+        await told(redis_store, at(1))
+
+
 async def test_what_changed_while_the_store_was_away_is_told_when_it_is_back(
     valkey: Valkey, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

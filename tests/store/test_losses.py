@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidecar.policy import codec
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.live import LivePolicies
 from sidecar.store.pulse import Member, Pulse
@@ -114,6 +115,27 @@ async def test_a_commit_right_after_a_flush_is_newer_than_what_sidecars_have(
         await _until_told(redis_store, 3)
         await valkey.client.flushall()
         await _until_told(redis_store, 3)  # at once, and not with the next beat
+
+        assert await commit(redis_store, default="v2") == 4
+
+        await eventually(lambda: default_of(live) == "v2")
+        assert (live.is_stale, live.faults) == (False, {})
+
+
+async def test_a_commit_before_sidecars_have_told_is_refused_and_the_next_one_serves(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    for default in ("v1", "v2", "v1"):
+        await commit(redis_store, default=default)
+    async with sidecar(redis_store) as live:
+        await _until_told(redis_store, 3)
+        async with valkey.client.pipeline(transaction=True) as at_once:
+            at_once.flushall()
+            at_once.set(KEYS[0], raw := document(default="v2", revision=1))
+            at_once.xadd(KEYS[1], {"digest": codec.digest(raw), "document": raw}, id="1-0")
+            await at_once.execute()
+        await eventually(lambda: live.behind == {"fraud": 3})
+        await _until_told(redis_store, 3)
 
         assert await commit(redis_store, default="v2") == 4
 
