@@ -96,7 +96,8 @@ class Store(Protocol):
     """Where policies, pins and kills are kept, in words of the model.
 
     Every method may raise `StoreUnavailableError`, after seconds at most, and `BadNameError` for
-    a model, version or tenant that cannot stand in a key. Only `watch` never raises either.
+    a model, version or tenant that cannot stand in a key. Only `watch`, `beat` and `close` never
+    raise either.
     """
 
     async def get_document(self, model: str) -> bytes | None:
@@ -201,5 +202,5 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Let go of every connection, whatever state they are in."""
         ...

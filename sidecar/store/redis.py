@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 from redis.exceptions import RedisError, ResponseError
 
-from sidecar.errors import HistoryError, StoreConflictError
+from sidecar.errors import HistoryError, StoreConflictError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
@@ -220,8 +220,9 @@ class RedisStore:
         await Watcher(self._track, self._keys, live, self._journal, self._timing).run()
 
     async def close(self) -> None:
-        """Let go of every connection."""
-        await self._link.close()
+        """Let go of every connection, whatever state they are in."""
+        with suppress(StoreUnavailableError):  # a server that hangs answers no goodbye of TLS
+            await self._link.close()
 
     def _track(self) -> Tracking:
         return self._link.track(self._keys)

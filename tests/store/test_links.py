@@ -101,6 +101,19 @@ async def test_tls_is_spoken_with_who_is_trusted_and_nobody_else(tmp_path: Path)
         await strict.close()
 
 
+async def test_to_let_go_of_a_server_that_is_silent_is_no_error(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with server() as one, link_to(one.port, tls) as end, link_to(end.port) as link:
+        store = RedisStore(f"rediss://127.0.0.1:{link.port}?ssl_ca_certs={certificate}")
+        assert await store.models() == []
+        link.is_silent = True
+
+        await store.close()  # TLS says goodbye, and waits for the answer
+        link.is_silent = False
+
+
 async def test_all_connections_killed_is_healed() -> None:
     async with linked() as (one, _, live):
         await one.client.client_kill_filter(_type="normal", skipme=True)
