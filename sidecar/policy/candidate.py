@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from sidecar.model.decision import Cause
 from sidecar.model.policy import State
-from sidecar.policy.match import Needs, compile_matcher, needs, remembering
+from sidecar.policy.match import Needs, any_of, compiling_matchers, remembering
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Matcher, Version
+    from sidecar.model.policy import Version
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Memberships, Test
+    from sidecar.policy.steps import Steps
 
 _NOT_SERVING = {
     State.REGISTERED: Cause.NOT_ACTIVE,
@@ -22,24 +23,37 @@ _NOT_SERVING = {
 
 
 class Access:
-    """Who may use a version (`allow`, `deny`), and for what (`accepts`): its document, compiled.
+    """Who may use a version (`entitled`), and for what (`accepts`): its document, compiled.
 
     `needs` says what must be known to decide both.
     """
 
     __slots__ = ("accepts", "entitled", "is_open", "is_variable", "needs")
 
-    def __init__(self, version: Version, segments: Memberships) -> None:
-        self.entitled = _entitlement(version, segments)
-        self.accepts: Test | None = None
-        if version.accepts is not None:
-            self.accepts = _kept(_any_of(version.accepts, segments), version.accepts, segments)
-        self.is_open = self.entitled is None and self.accepts is None
+    def __init__(self, entitled: Test | None, accepts: Test | None, needed: Needs) -> None:
+        self.entitled = entitled
+        self.accepts = accepts
+        self.is_open = entitled is None and accepts is None
         """Whether it is for everybody and everything."""
-        matchers = (*(version.allow or ()), *version.deny, *(version.accepts or ()))
-        self.needs = needs(matchers, segments)
-        self.is_variable = self.needs > Needs.TENANT
+        self.needs = needed
+        self.is_variable = needed > Needs.TENANT
         """Whether requests of one tenant may differ."""
+
+
+def compiling_access(version: Version, segments: Memberships) -> Steps[Access]:
+    """Compile `allow`, `deny` and `accepts` of a version, in steps."""
+    allow, of_allow = yield from compiling_matchers(version.allow or (), segments)
+    deny, of_deny = yield from compiling_matchers(version.deny, segments)
+    accept, of_accept = yield from compiling_matchers(version.accepts or (), segments)
+    entitled: Test | None = None
+    accepts: Test | None = None
+    of_caller = max(of_allow, of_deny)
+    if version.allow is not None or deny:
+        allows = None if version.allow is None else any_of(allow)
+        entitled = _kept(_entitlement(allows, any_of(deny)), of_caller)
+    if version.accepts is not None:
+        accepts = _kept(any_of(accept), of_accept)
+    return Access(entitled, accepts, max(of_caller, of_accept))
 
 
 class Candidate:
@@ -87,25 +101,15 @@ class Candidate:
         return out
 
 
-def _entitlement(version: Version, segments: Memberships) -> Test | None:
-    if version.allow is None and not version.deny:
-        return None
-    allows = None if version.allow is None else _any_of(version.allow, segments)
-    denies = _any_of(version.deny, segments)
-
+def _entitlement(allows: Test | None, denies: Test) -> Test:
     def entitled(identity: Identity, head: RequestHead) -> bool:
         if denies(identity, head):
             return False
         return allows is None or allows(identity, head)
 
-    return _kept(entitled, (*(version.allow or ()), *version.deny), segments)
+    return entitled
 
 
-def _any_of(matchers: tuple[Matcher, ...], segments: Memberships) -> Test:
-    tests = tuple(compile_matcher(matcher, segments) for matcher in matchers)
-    return lambda identity, head: any(test(identity, head) for test in tests)
-
-
-def _kept(test: Test, matchers: tuple[Matcher, ...], segments: Memberships) -> Test:
+def _kept(test: Test, needed: Needs) -> Test:
     """Remember a test's answers by identity, unless the request has a say in them."""
-    return test if needs(matchers, segments) is Needs.REQUEST else remembering(test)
+    return test if needed is Needs.REQUEST else remembering(test)

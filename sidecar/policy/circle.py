@@ -8,10 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-def circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -> Iterator[list[str]]:
+def circles(
+    names: Iterable[str], after: Callable[[str], Iterable[str]]
+) -> Iterator[list[str] | None]:
     """Yield the circles that a walk over all references meets, each once: `[a, b, a]`.
 
-    Without one there is none at all. No recursion: a chain may be as long as a document.
+    Without one there is none at all; None is a moment to pause. No recursion: a chain may be as
+    long as a document.
     """
     done: set[str] = set()
     for start in names:
@@ -24,6 +27,7 @@ def circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -> Iter
             if name is None:
                 ahead.pop()
                 done.add(way.popitem()[0])
+                yield None
             elif name in way:
                 trail = list(way)
                 yield [*trail[trail.index(name) :], name]

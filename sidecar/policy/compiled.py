@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from sidecar.model.policy import OnUnavailable, Operators, State
 from sidecar.policy.bucket import Sampler
-from sidecar.policy.candidate import Access
+from sidecar.policy.candidate import Access, compiling_access
 from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import PORTION, CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
@@ -122,7 +122,7 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     names = _names(policy)
     accesses: dict[str, Access] = {}
     for n, (name, version) in enumerate(policy.versions.items()):
-        accesses[name] = Access(version, segments)
+        accesses[name] = yield from compiling_access(version, segments)
         if n % PORTION == 0:
             yield
     rules = RuleIndex()

@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Condition, Matcher, Scalar
     from sidecar.model.request import RequestHead
     from sidecar.policy.check import Check
+    from sidecar.policy.steps import Steps
 
     Test = Callable[[Identity, RequestHead], bool]
     Values = Callable[[Identity, RequestHead], Sequence[JSON]]
     Memberships = Mapping[str, "Membership"]
 
 MAX_REMEMBERED = 4096  # callers, by each test that remembers
+PORTION = 50  # matchers between two pauses
 
 
 class Needs(IntEnum):
@@ -93,6 +95,25 @@ def compile_matcher(matcher: Matcher, segments: Memberships = NO_SEGMENTS) -> Te
         return True
 
     return every
+
+
+def compiling_matchers(
+    matchers: Iterable[Matcher], segments: Memberships
+) -> Steps[tuple[tuple[Test, ...], Needs]]:
+    """Compile matchers in steps, for a list may have tens of thousands; tell what they need."""
+    tests: list[Test] = []
+    needed = Needs.NOTHING
+    for n, matcher in enumerate(matchers):
+        tests.append(compile_matcher(matcher, segments))
+        needed = max(needed, needs((matcher,), segments))
+        if n % PORTION == PORTION - 1:
+            yield
+    return tuple(tests), needed
+
+
+def any_of(tests: tuple[Test, ...]) -> Test:
+    """Return the test that one of `tests` holds."""
+    return lambda identity, head: any(test(identity, head) for test in tests)
 
 
 def needs(matchers: Iterable[Matcher], segments: Memberships = NO_SEGMENTS) -> Needs:

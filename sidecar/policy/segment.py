@@ -8,8 +8,7 @@ from sidecar.policy.match import (
     Membership,
     Needs,
     asking_once,
-    compile_matcher,
-    needs,
+    compiling_matchers,
     remembering,
     segments_named,
     tenants_of,
@@ -53,7 +52,7 @@ def compiling_segments(segments: Mapping[str, Segment]) -> Steps[dict[str, Membe
         known = frozenset(compiled)
         ready = [name for name, named in left.items() if named <= known]
         for n, name in enumerate(ready):
-            compiled[name] = _compile(segments[name], compiled)
+            compiled[name] = yield from _compiling(segments[name], compiled)
             del left[name]
             if n % PORTION == 0:
                 yield
@@ -73,10 +72,9 @@ def references(segment: Segment, known: Mapping[str, object]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _compile(segment: Segment, known: Memberships) -> Membership:
+def _compiling(segment: Segment, known: Memberships) -> Steps[Membership]:
     include, exclude = tenants_of(segment.include), tenants_of(segment.exclude)
-    whens = tuple(compile_matcher(matcher, known) for matcher in segment.when)
-    needed = needs(segment.when, known)
+    whens, needed = yield from compiling_matchers(segment.when, known)
     if include or exclude:
         needed = max(needed, Needs.TENANT)
     test = _member(include, exclude, whens)

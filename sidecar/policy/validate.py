@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from graphlib import TopologicalSorter
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -108,8 +107,12 @@ def _fallbacks(policy: Policy) -> Findings:
         found = None if fallback is None else reach.named(policy, fallback)
         return [] if found is None else [found]
 
-    found = list(islice(circles(policy.versions, after), MAX_PROBLEMS + 1))
-    for circle in found:
+    found = 0
+    for circle in circles(policy.versions, after):
+        if circle is None:
+            yield None
+            continue
+        found += 1
         yield ("versions", circle[0], "fallback"), f"falls back in a circle: {_arrows(circle)}"
 
     for name in () if found else policy.versions:
@@ -158,16 +161,32 @@ def _segments(policy: Policy) -> Findings:
     yield from _segment_references(policy)
 
 
-def _segment_references(policy: Policy) -> Iterator[Finding]:
-    after = {name: _named_in(name, segment, policy) for name, segment in policy.segments.items()}
-    # No more than will be told: there may be a circle for each two segments.
-    found = list(islice(circles(after, after.__getitem__), MAX_PROBLEMS + 1))
-    for circle in found:
+def _segment_references(policy: Policy) -> Findings:
+    after: dict[str, list[str]] = {}
+    for name, segment in policy.segments.items():
+        after[name] = _named_in(name, segment, policy)
+        yield None
+    found = 0
+    for circle in circles(after, after.__getitem__):
+        if circle is None:
+            yield None
+            continue
+        found += 1
         yield ("segments", circle[0]), f"is made of itself: {_arrows(circle)}"
-    depths: dict[str, int] = {}
-    for name in () if found else TopologicalSorter(after).static_order():
-        depths[name] = max((depths[one] + 1 for one in after[name]), default=1)
-        if depths[name] == MAX_DEPTH + 1:
+    if not found:
+        yield from _too_deep(after)
+
+
+def _too_deep(after: dict[str, list[str]]) -> Findings:
+    """Judge segments by what each names, where none leads back to itself."""
+    known: set[str] = set()
+    for _ in range(MAX_DEPTH):
+        if len(known) == len(after):
+            return
+        known.update([name for name, named in after.items() if known.issuperset(named)])
+        yield None
+    for name, named in after.items():
+        if name not in known and known.issuperset(named):  # those above it are as wrong, and by it
             yield ("segments", name), f"names segments that name others, over {MAX_DEPTH} deep"
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.policy import codec, document, pieces, shape
+from sidecar.policy import codec, document, match, pieces, shape
+from sidecar.policy.address import ANYWHERE
+from sidecar.policy.compiled import compiling
 from sidecar.policy.pieces import WINDOW, FlawError
 from sidecar.policy.problem import MAX_PROBLEMS, PolicyError
+from sidecar.policy.segment import references
 from sidecar.policy.shape import FEW
 from sidecar.policy.steps import Steps, finish, letting_go
+from sidecar.policy.validate import validating
 from tests.policy.policies import policies
 
 if TYPE_CHECKING:
@@ -40,6 +45,18 @@ def steps_of(steps: Steps[Policy]) -> tuple[int, Policy | PolicyError]:
         except PolicyError as error:
             return count, error
         count += 1
+
+
+def most_between_pauses(steps: Steps[object], calls: Mock) -> int:
+    """Return how often something was called from one pause of some work to the next, at most."""
+    counts = [0]
+    try:
+        while True:
+            next(steps)
+            counts.append(calls.call_count)
+    except StopIteration:
+        counts.append(calls.call_count)
+    return max(after - before for before, after in pairwise(counts))
 
 
 def rules(count: int, **members: JSON) -> list[JSON]:
@@ -79,6 +96,36 @@ def test_whatever_a_large_document_is_the_loop_comes_round_many_times(raw: bytes
     count, _ = steps_of(codec.loading(raw, source="doc"))
 
     assert count >= MANY
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"versions": {"v1": {"endpoints": ENDPOINTS, "allow": MATCHERS}}},
+        {"versions": {"v1": {"endpoints": ENDPOINTS, "accepts": MATCHERS}}},
+        {"segments": {"s": {"when": MATCHERS}}},
+    ],
+)
+def test_the_matchers_of_one_list_are_compiled_in_portions(members: dict[str, JSON]) -> None:
+    policy = codec.load(large(rules=[], **members), source="doc")
+
+    with patch.object(match, "compile_matcher", wraps=match.compile_matcher) as compiled:
+        most = most_between_pauses(compiling(policy), compiled)
+
+    assert compiled.call_count == MANY
+    assert most <= match.PORTION
+
+
+def test_no_step_looks_at_the_references_of_all_segments() -> None:
+    segments: JSON = {f"s{n}": {"include": ["a"]} for n in range(MANY)}
+    policy = codec.load(large(segments=segments), source="doc")
+    judging = validating(policy, "doc", ANYWHERE)
+
+    with patch("sidecar.policy.validate.references", wraps=references) as asked:
+        most = most_between_pauses(judging, asked)
+
+    assert asked.call_count == MANY
+    assert most == 1
 
 
 def test_a_fault_of_a_large_document_keeps_its_place() -> None:
