@@ -144,6 +144,11 @@ no_auth = true
 # issuer = "https://login.example"
 # audience = "models"
 # tenant_claim = "tenant"
+
+# Of each worker ten requests a second are kept in the store, for `rmv plan`: tenants and what
+# policies ask for, no bodies, no tokens. 0 keeps none.
+# [contexts]
+# per_second = 10
 """
 
 

@@ -33,6 +33,21 @@ def test_what_it_writes_can_be_served_and_applied(store: Rmv, tmp_path: Path) ->
     assert settings == config.load(None, {}, {"model": "fraud", "no_auth": True})
 
 
+def test_the_settings_say_that_requests_are_sampled_and_how_to_stop_it(
+    rmv: Rmv, tmp_path: Path
+) -> None:
+    rmv("init", "fraud", "--version", V1, "--folder", tmp_path)
+    file = tmp_path / "rmv.toml"
+    text = file.read_text().replace("# [contexts]", "[contexts]")
+
+    file.write_text(text.replace("# per_second = 10", "per_second = 10"))
+    as_it_is = config.load(file, {}, {})
+    file.write_text(text.replace("# per_second = 10", "per_second = 0"))
+
+    assert as_it_is == config.load(None, {}, {"model": "fraud", "no_auth": True})
+    assert config.load(file, {}, {}).contexts.per_second == 0
+
+
 def test_every_commented_line_can_be_put_to_use(rmv: Rmv, tmp_path: Path) -> None:
     rmv("init", "fraud", "--version", V1, "--version", "v2=http://h:1", "--folder", tmp_path)
     text = (tmp_path / "policies" / "fraud.yaml").read_text()
