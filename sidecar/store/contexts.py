@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from redis.exceptions import RedisError
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.errors import StoreUnavailableError, WrongTypeError
 from sidecar.model.context import Context
 from sidecar.store.client import bounded
 
@@ -114,17 +114,21 @@ class ContextWriter:
         """Move what has been taken."""
         taken = self._sampler.drain()
         written = 0
-        try:
-            for model, contexts in groupby(taken, key=lambda one: one.model):
-                batch = tuple(contexts)
+        failure: StoreUnavailableError | None = None
+        for model, contexts in groupby(taken, key=lambda one: one.model):
+            batch = tuple(contexts)
+            try:
                 await self._store.add_contexts(model, batch, self._settings)
+            except WrongTypeError as error:  # the key of this model alone
+                failure = error
+            except StoreUnavailableError as error:
+                failure = error
+                break
+            else:
                 written += len(batch)
-        except StoreUnavailableError as error:
-            if not self._is_failing:  # once: the policy watch tells how long
-                _log.warning("contexts are lost", extra={"reason": str(error)})
-            self._is_failing = True
-        else:
-            self._is_failing = self._is_failing and not taken
+        if failure is not None and not self._is_failing:  # once: the policy watch tells how long
+            _log.warning("contexts are lost", extra={"reason": str(failure)})
+        self._is_failing = failure is not None or (self._is_failing and not taken)
         self._count("kept", written)
         self._count("lost", len(taken) - written)
 

@@ -53,13 +53,17 @@ def sampling(number: int, per_second: int = 10) -> Sampler:
     """Return a sampler that so many requests have passed."""
     sampler = Sampler(per_second, random.Random(1).random, "here")  # noqa: S311 -- no secret
     sampler.follow("tumor", make_policy())
-    tally = sampler.tally("tumor")
+    pass_by(sampler, "tumor", number)
+    return sampler
+
+
+def pass_by(sampler: Sampler, model: str, number: int = 1) -> None:
+    tally = sampler.tally(model)
     assert tally is not None
     for _ in range(number):
         if tally.is_due():
-            decision = Decision("tumor", "v1", "DEFAULT", 1)
+            decision = Decision(model, "v1", "DEFAULT", 1)
             tally.take(caller(), make_head(), decision, 1000.0, 0.1)
-    return sampler
 
 
 async def test_contexts_come_back_as_they_were_the_last_added_first(store: Store) -> None:
@@ -153,6 +157,23 @@ async def test_what_was_taken_is_written_and_counted(redis_store: RedisStore) ->
     assert metrics.events == {("rmv_contexts_total", "outcome", "kept"): 10}
 
 
+async def test_a_key_of_another_type_costs_the_contexts_of_its_model_alone(
+    redis_store: RedisStore, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler, metrics = sampling(40, 20), Metrics()
+    writer = ContextWriter(redis_store, sampler, SETTINGS, metrics)
+    sampler.follow("other", make_policy())
+    pass_by(sampler, "other")
+    await valkey.client.set(KEY, "mine")
+
+    with caplog.at_level(logging.WARNING):
+        await writer.flush()
+
+    assert await ids(redis_store, "other") != []
+    assert metrics.events["rmv_contexts_total", "outcome", "kept"] == 1
+    assert ["WRONGTYPE" in str(vars(one)["reason"]) for one in caplog.records] == [True]
+
+
 async def test_a_dead_store_loses_contexts_and_says_so_once(
     redis_store: RedisStore, valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,7 +191,9 @@ async def test_a_dead_store_loses_contexts_and_says_so_once(
         await writer.flush()
 
     assert metrics.events["rmv_contexts_total", "outcome", "lost"] == 11
-    assert [one.message for one in caplog.records] == ["contexts are lost"]
+    # asyncio has its own word on a child that was killed, now and then.
+    said = [one.message for one in caplog.records if one.name == "sidecar.store"]
+    assert said == ["contexts are lost"]
 
     await valkey.start()
     while not tally.is_due():
