@@ -14,7 +14,7 @@ from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
 from sidecar.cli.names import complete_model, complete_version
-from sidecar.cli.options import At, commands
+from sidecar.cli.options import At, Claims, Headers, Scopes, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.request import looks_like_a_request, tell_sampled
 from sidecar.cli.session import Session, with_store
@@ -61,17 +61,13 @@ async def explain(
     tenant: Annotated[str, typer.Option(help="Who calls.")] = "",
     subject: Annotated[str, typer.Option(help="The caller's subject.")] = "",
     app_name: Annotated[str, typer.Option("--app", help="The caller's app.")] = "",
-    scope: Annotated[list[str] | None, typer.Option(help="A scope; may be repeated.")] = None,
-    claim: Annotated[
-        list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
-    ] = None,
+    scope: Scopes = None,
+    claim: Claims = None,
     token: Annotated[
         str,
         typer.Option(help="A token that says all this; - reads it from stdin.", metavar="JWT"),
     ] = "",
-    header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", help="A header.", metavar="'NAME: VALUE'")
-    ] = None,
+    header: Headers = None,
     method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
     path: Annotated[str, typer.Option(help="The request's target.")] = "/",
     asked_version: Annotated[

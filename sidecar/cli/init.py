@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from sidecar.cli import output
-from sidecar.cli.options import AsJson, StoreOptions, commands, given
+from sidecar.cli.options import AsJson, Default, Shadows, StoreOptions, Versions, commands, given
 from sidecar.cli.seed import seed_policy
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Policy
@@ -31,17 +31,9 @@ def init(
     ctx: typer.Context,
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="What clients call it.")],
-    version: Annotated[
-        list[str],
-        typer.Option(help="A version and its endpoint; may be repeated.", metavar="NAME=URL"),
-    ],
-    default: Annotated[
-        str | None, typer.Option(help="The version that answers.", metavar="NAME")
-    ] = None,
-    shadow: Annotated[
-        list[str] | None,
-        typer.Option(help="A version that gets copies.", metavar="NAME[=PERCENT]"),
-    ] = None,
+    version: Versions = None,
+    default: Default = None,
+    shadow: Shadows = None,
     folder: Annotated[
         Path, typer.Option(help="Where to; default: here.", metavar="DIR", show_default=False)
     ] = Path(),
@@ -51,7 +43,8 @@ def init(
 
     In a folder that has settings, only the policy of another model is added.
     """
-    policy = seed_policy(model, version, default or _first(version, shadow), shadow or ())
+    named = version or []
+    policy = seed_policy(model, named, default or _first(named, shadow), shadow or ())
     if policy is None:
         msg = "name a version: --version v1=http://127.0.0.1:9001"
         raise ConfigError(msg)

@@ -74,6 +74,21 @@ At = Annotated[
     float | None,
     typer.Option("--at", parser=_moment, help="When: 2026-11-23T13:00:00Z.", metavar="TIME"),
 ]
+Versions = Annotated[
+    list[str] | None,
+    typer.Option(help="A version and its endpoint; may be repeated.", metavar="NAME=URL"),
+]
+Default = Annotated[str | None, typer.Option(help="The version that answers.", metavar="NAME")]
+Shadows = Annotated[
+    list[str] | None, typer.Option(help="A version that gets copies.", metavar="NAME[=PERCENT]")
+]
+Scopes = Annotated[list[str] | None, typer.Option(help="A scope; may be repeated.")]
+Claims = Annotated[
+    list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
+]
+Headers = Annotated[
+    list[str] | None, typer.Option("--header", "-H", help="A header.", metavar="'NAME: VALUE'")
+]
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Do it although the policy lacks the version.")

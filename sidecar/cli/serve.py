@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from sidecar import config as configuration
-from sidecar.cli.options import ConfigFile, Prefix, Redis, StateDir, StoreOptions, commands, given
+from sidecar.cli.options import (
+    ConfigFile,
+    Default,
+    Prefix,
+    Redis,
+    Shadows,
+    StateDir,
+    StoreOptions,
+    Versions,
+    commands,
+    given,
+)
 from sidecar.cli.seed import seed_policy
 
 app = commands()
@@ -23,17 +34,9 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="The model of requests that name no other.", metavar="NAME")
     ] = None,
-    version: Annotated[
-        list[str] | None,
-        typer.Option(help="A version and its endpoint; may be repeated.", metavar="NAME=URL"),
-    ] = None,
-    default: Annotated[
-        str | None, typer.Option(help="The version that answers.", metavar="NAME")
-    ] = None,
-    shadow: Annotated[
-        list[str] | None,
-        typer.Option(help="A version that gets copies.", metavar="NAME[=PERCENT]"),
-    ] = None,
+    version: Versions = None,
+    default: Default = None,
+    shadow: Shadows = None,
     listen: Annotated[
         str | None, typer.Option(help="Where clients connect.", metavar="HOST:PORT")
     ] = None,

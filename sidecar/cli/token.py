@@ -9,7 +9,17 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.callers import put_claim, read_claims
-from sidecar.cli.options import AsJson, ConfigFile, StateDir, StoreOptions, Ttl, commands, given
+from sidecar.cli.options import (
+    AsJson,
+    Claims,
+    ConfigFile,
+    Scopes,
+    StateDir,
+    StoreOptions,
+    Ttl,
+    commands,
+    given,
+)
 from sidecar.config import Config, IdentitySettings
 from sidecar.identity.issuer import JWKS_FILE, PRIVATE_KEY_FILE, create_keys, issue
 from sidecar.runtime.clock import SystemClock
@@ -29,11 +39,8 @@ def token(
     tenant: Annotated[str, typer.Option(help="Whom the token speaks for.")],
     subject: Annotated[str, typer.Option(help="The caller's subject.")] = "developer",
     app_name: Annotated[str, typer.Option("--app", help="The caller's app.")] = "",
-    scope: Annotated[list[str] | None, typer.Option(help="A scope; may be repeated.")] = None,
-    claim: Annotated[
-        list[str] | None,
-        typer.Option(help="Another claim; may be repeated.", metavar="NAME=VALUE"),
-    ] = None,
+    scope: Scopes = None,
+    claim: Claims = None,
     ttl: Ttl = None,
     keys: Annotated[
         Path | None, typer.Option(help="Folder of the issuer's keys.", metavar="DIR")

@@ -15,7 +15,7 @@ from sidecar.cli.callers import read_claims
 from sidecar.cli.explain import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of
 from sidecar.cli.names import complete_model
-from sidecar.cli.options import At, commands
+from sidecar.cli.options import At, Claims, Headers, Scopes, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
 from sidecar.config import allow_list
@@ -58,13 +58,9 @@ async def try_(
         typer.Option(help="Tenants to take in turn, one a line; -: stdin.", metavar="FILE"),
     ] = None,
     app_name: Annotated[str, typer.Option("--app", help="The callers' app.")] = "",
-    scope: Annotated[list[str] | None, typer.Option(help="A scope; may be repeated.")] = None,
-    claim: Annotated[
-        list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
-    ] = None,
-    header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", help="A header.", metavar="'NAME: VALUE'")
-    ] = None,
+    scope: Scopes = None,
+    claim: Claims = None,
+    header: Headers = None,
     method: Annotated[str, typer.Option(help="The requests' method.")] = "POST",
     path: Annotated[str, typer.Option(help="The requests' target.")] = "/",
     at_s: At = None,

@@ -132,6 +132,7 @@ def test_a_version_for_copies_is_not_the_default(rmv: Rmv, tmp_path: Path) -> No
 
 
 def test_a_version_that_cannot_be_read_writes_nothing(rmv: Rmv, tmp_path: Path) -> None:
+    assert "name a version: --version v1=" in rmv("init", "fraud", "--folder", tmp_path).err
     assert rmv("init", "fraud", "--version", "v1", "--folder", tmp_path).code == 2
     assert rmv("init", "fr/aud", "--version", V1, "--folder", tmp_path).code == 2
     assert list(tmp_path.iterdir()) == []
