@@ -30,13 +30,18 @@ async def stored_of(store: Store, model: str) -> StoredPolicy:
         NotFoundError: the store has none; the text names those it has.
         BrokenError: the stored document is not valid.
     """
-    try:
-        stored = await store.get_policy(model)
-    except PolicyError as error:
-        raise await explained(store, model, error) from error
+    stored = await maybe_stored(store, model)
     if stored is None:
         raise await _no_policy(store, model)
     return stored
+
+
+async def maybe_stored(store: Store, model: str) -> StoredPolicy | None:
+    """Return what `stored_of` does, or None where the store has no policy of the model."""
+    try:
+        return await store.get_policy(model)
+    except PolicyError as error:
+        raise await explained(store, model, error) from error
 
 
 async def policy_of(store: Store, model: str) -> Policy:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from sidecar.cli import documents, durations, output
+from sidecar.cli.lookup import maybe_stored
 from sidecar.cli.names import complete_model
 from sidecar.cli.options import Since, commands, one_of
 from sidecar.cli.session import Session, with_store
@@ -97,7 +98,7 @@ async def snapshot_of(store: Store, policy: Policy, tenants: frozenset[str]) -> 
 
 
 async def _plan(store: Store, wanted: Policy, from_s: float) -> Plan:
-    stored = await store.get_policy(wanted.model)
+    stored = await maybe_stored(store, wanted.model)
     contexts: list[Context] = []
     if stored is not None:
         contexts = await _usable(store, wanted.model, from_s)

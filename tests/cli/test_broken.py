@@ -29,8 +29,15 @@ def broken(tumor: Rmv, valkey_url: str) -> Rmv:
     return tumor
 
 
-@pytest.mark.parametrize("command", [("explain", "tumor"), ("try", "tumor"), ("status",)])
-def test_what_serves_and_the_way_out_are_told(broken: Rmv, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [("explain", "tumor"), ("try", "tumor"), ("status",), ("plan", "-f", "tumor.yaml")],
+)
+def test_what_serves_and_the_way_out_are_told(
+    broken: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     ran = broken(*command)
 
     assert 'unknown version "v9"' in ran.err
