@@ -129,7 +129,7 @@ class EmbeddedServer:
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
             try:
                 await self.start()
-            except (ConfigError, StoreUnavailableError) as e:
+            except (ConfigError, StoreUnavailableError, OSError) as e:  # no memory to fork, say
                 _log.error("embedded server not restarted", extra={"reason": str(e)})
             else:
                 _log.warning("embedded server restarted", extra={"pid": self.pid})

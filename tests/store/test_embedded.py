@@ -136,6 +136,26 @@ async def test_a_server_that_dies_is_restarted(server: EmbeddedServer) -> None:
     assert await _get(server.url, "nothing") is None
 
 
+async def test_a_restart_that_the_system_refuses_is_tried_again(
+    server: EmbeddedServer, state_dir: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await server.start()
+    first = server.pid
+    assert first is not None
+    lock = Path(state_dir, "valkey.lock")
+    lock.unlink()  # noqa: ASYNC240 -- a test's own file
+    # It cannot be opened: as good as no file descriptor, or no memory to fork.
+    lock.mkdir()  # noqa: ASYNC240 -- a test's own file
+    supervising = spawn(server.supervise(), name="embedded-server")
+
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: "embedded server not restarted" in caplog.text)
+    lock.rmdir()  # noqa: ASYNC240 -- a test's own file
+
+    await eventually(lambda: server.pid not in (None, first))
+    await stop(supervising)
+
+
 async def test_whoever_is_attached_takes_over(
     server: EmbeddedServer, state_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
