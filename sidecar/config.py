@@ -110,11 +110,11 @@ _PATHS = {
     "exchange_log",
     "tls.cert_file",
     "tls.key_file",
+    "tls.client_ca_file",
     "upstream_tls.ca_file",
     "upstream_tls.cert_file",
     "upstream_tls.key_file",
 }
-_PATHS |= {"tls.client_ca_file"}
 _WORDS = {"", "off", "stdout"}  # what a setting of _PATHS may say instead of a path
 
 
