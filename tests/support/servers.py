@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 20.0
 SLOTS = 16_384
 SERVICE = "policies"
+IN_MEMORY = ("--save", "", "--repl-diskless-sync-delay", "0")
 
 
 class Server:
@@ -75,34 +76,22 @@ class Server:
 @asynccontextmanager
 async def server(*options: str) -> AsyncIterator[Server]:
     """Run a server that keeps nothing on disk unless `options` say so."""
-    folder = Path(tempfile.mkdtemp(prefix="rmv-"))
-    one = Server(folder, *(options or ("--save", "", "--repl-diskless-sync-delay", "0")))
-    try:
-        await one.start()
+    async with _running(_folder(), *(options or IN_MEMORY)) as one:
         yield one
-    finally:
-        await one.client.aclose()
-        await one.kill()
-        shutil.rmtree(folder)
 
 
 @asynccontextmanager
 async def sentinel(primary: Server) -> AsyncIterator[Server]:
     """Run a Sentinel that promotes a replica when `primary` is silent for half a second."""
-    folder = Path(tempfile.mkdtemp(prefix="rmv-"))
-    (folder / "sentinel.conf").write_text(
+    folder = _folder()
+    settings = folder / "sentinel.conf"
+    settings.write_text(
         f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 1\n"
         f"sentinel down-after-milliseconds {SERVICE} 500\n"
         f"sentinel failover-timeout {SERVICE} 2000\n"
     )
-    one = Server(folder, str(folder / "sentinel.conf"), "--sentinel")
-    try:
-        await one.start()
+    async with _running(folder, str(settings), "--sentinel") as one:
         yield one
-    finally:
-        await one.client.aclose()
-        await one.kill()
-        shutil.rmtree(folder)
 
 
 @asynccontextmanager
@@ -134,6 +123,23 @@ async def cluster(*, replicas: int = 0) -> AsyncIterator[list[Server]]:
             await node.call("CLUSTER", "REPLICATE", first.decode())
         await until(lambda: _is_whole(nodes))
         yield nodes
+
+
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="rmv-"))
+
+
+@asynccontextmanager
+async def _running(folder: Path, *options: str) -> AsyncIterator[Server]:
+    """Run a server, and remove it with its folder at the end."""
+    one = Server(folder, *options)
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.client.aclose()
+        await one.kill()
+        shutil.rmtree(folder)
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
