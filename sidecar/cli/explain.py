@@ -104,7 +104,8 @@ async def explain(
     if request:
         _refuse_described(tenant, subject, app_name, scope, claim, token, header, asked_version)
         _refuse_described(not_ready, at_s is not None, method != "POST", path != "/")
-        await tell_sampled(session, request, model or model_option, is_brief=brief)
+        named = _one_model(model, model_option) if model or model_option else None
+        await tell_sampled(session, request, named, is_brief=brief)
         return
     model = _one_model(model, model_option)
     now_s = SystemClock().now_s()

@@ -56,13 +56,15 @@ class Explained(NamedTuple):
     context: Context
     again: Again | None
 
-    def as_json(self) -> dict[str, object]:
-        """Return all that is known, for programs."""
+    def as_json(self, *, is_brief: bool) -> dict[str, object]:
+        """Return all that is known, for programs; each step to the decision unless `is_brief`."""
         again = self.again
         told: dict[str, object] = {"request": msgspec.to_builtins(self.context), "again": None}
         if again is not None:
             is_same = None if again.missing else again.is_same
             traced: dict[str, object] = msgspec.to_builtins(again.trace)
+            if is_brief:
+                traced = {"decision": traced["decision"]}
             told["again"] = {"is_same": is_same, "missing": again.missing, "trace": traced}
         return told
 
@@ -105,7 +107,7 @@ async def tell_sampled(
     """
     found = await _explained(session.store, request_id, model)
     if session.as_json:
-        output.emit(found.as_json())
+        output.emit(found.as_json(is_brief=is_brief))
     else:
         found.tell(is_brief=is_brief)
 

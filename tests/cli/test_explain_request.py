@@ -82,6 +82,23 @@ def test_the_revision_of_its_time_decides_and_not_the_newest(tumor: Rmv, tmp_pat
     assert told["again"]["trace"]["decision"]["revision"] == 1
 
 
+def test_what_is_brief_has_no_steps_for_programs_either(tumor: Rmv) -> None:
+    add(BETA)
+
+    told = json.loads(tumor("explain", "--request", ID, "--brief", "--json").out)
+
+    assert list(told["again"]["trace"]) == ["decision"]
+
+
+def test_two_models_are_not_guessed_between(tumor: Rmv) -> None:
+    add(BETA)
+
+    ran = tumor("explain", "tumor", "--model", "other", "--request", ID)
+
+    assert ran.code == 2
+    assert "two models are named: tumor and other" in ran.err
+
+
 def test_a_pin_that_came_since_makes_a_difference(tumor: Rmv) -> None:
     add(BETA)
     tumor("pin", "tumor", "acme", "v1")
