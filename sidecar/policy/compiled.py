@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sidecar.model.policy import OnUnavailable, Operators, State
+from sidecar.policy.attributes import matchers_of
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access, compiling_access
 from sidecar.policy.regex import pattern
@@ -16,10 +17,10 @@ from sidecar.policy.steps import finish
 from sidecar.policy.sticky import compile_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Matcher, Policy, Shadow
+    from sidecar.model.policy import Policy, Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Test
     from sidecar.policy.regex import Pattern
@@ -146,7 +147,7 @@ def _names(policy: Policy) -> dict[str, str]:
 def _patterns(policy: Policy) -> Steps[list[Pattern]]:
     """Compile the regular expressions, each a step: whoever holds them need not wait for one."""
     found: list[Pattern] = []
-    for n, matcher in enumerate(_matchers(policy)):
+    for n, matcher in enumerate(matchers_of(policy)):
         for condition in matcher.values():
             if isinstance(condition, Operators) and condition.regex is not None:
                 found.append(pattern(condition.regex))
@@ -154,15 +155,6 @@ def _patterns(policy: Policy) -> Steps[list[Pattern]]:
         if n % PORTION == 0:
             yield
     return found
-
-
-def _matchers(policy: Policy) -> Iterator[Matcher]:
-    for version in policy.versions.values():
-        yield from (*(version.allow or ()), *version.deny, *(version.accepts or ()))
-    for segment in policy.segments.values():
-        yield from segment.when
-    for rule in policy.rules:
-        yield rule.when
 
 
 def _chains(policy: Policy, names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -77,21 +77,21 @@ def header_faults(name: str, at: Path) -> Iterator[Finding]:
         yield at, f'the header "{name}" is of the connection or the sidecar; no rule can see it'
 
 
-def _segment_names(condition: Condition) -> Iterator[tuple[Path, Scalar]]:
-    """Yield the segments that a condition on `segment` names, each with its path below it."""
+def values_of(condition: Condition) -> Iterator[tuple[Path, Scalar]]:
+    """Yield the values that a condition compares with, each with its path below it."""
     if isinstance(condition, Operators):
         for operator, options in (("in", condition.in_), ("not_in", condition.not_in)):
-            for n, name in enumerate(options or ()):
-                yield (operator, n), name
+            for n, option in enumerate(options or ()):
+                yield (operator, n), option
     elif isinstance(condition, tuple):
-        for n, name in enumerate(condition):
-            yield (n,), name
+        for n, option in enumerate(condition):
+            yield (n,), option
     else:
         yield (), condition
 
 
 def _references(condition: Condition, at: Path, segments: Collection[str]) -> Iterator[Finding]:
-    for below, name in _segment_names(condition):
+    for below, name in values_of(condition):
         if not isinstance(name, str):
             yield (*at, *below), "a segment is named by text"
         elif name not in segments:

@@ -10,9 +10,8 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model.decision import Cause, Reason
-from sidecar.model.policy import Operators
 from sidecar.policy.attributes import attributes_of, spelled
-from sidecar.policy.match import compile_matcher, options_of, segments_named, tenants_of
+from sidecar.policy.match import compile_matcher, listed_tenants, segments_named
 from sidecar.policy.segment import references
 
 if TYPE_CHECKING:
@@ -96,11 +95,11 @@ class Gaps:
         if not missing:
             return
         entry = number, _Gap(self._told(rule.when), missing)
-        tenant = rule.when.get("tenant")
-        if tenant is None or isinstance(tenant, Operators):
+        tenants = listed_tenants(rule.when)
+        if tenants is None:
             self._general.append(entry)
             return
-        for name in tenants_of(options_of(tenant)):
+        for name in tenants:
             self._by_tenant.setdefault(name, []).append(entry)
 
     def _of(self, matchers: Iterable[Matcher]) -> Iterator[_Gap]:

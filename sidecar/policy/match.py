@@ -153,11 +153,24 @@ def options_of(condition: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
     return condition if isinstance(condition, tuple) else (condition,)
 
 
+def listed(condition: Condition) -> tuple[Scalar, ...] | None:
+    """Return the values any of which a condition wants; None when it wants something else."""
+    if not isinstance(condition, Operators):
+        return options_of(condition)
+    return condition.in_ if condition == Operators(in_=condition.in_) else None
+
+
+def listed_tenants(when: Matcher) -> frozenset[str] | None:
+    """Return the tenants, one of which a caller has to be of; None where no list says so."""
+    options = listed(when["tenant"]) if "tenant" in when else None
+    return None if options is None else tenants_of(options)
+
+
 def tenants_of(options: tuple[Scalar, ...]) -> frozenset[str]:
     """Return the tenants that a list names; the empty text is none, for it means no tenant."""
     # No call for each: there may be tens of thousands.
-    texts = [one if isinstance(one, str) else as_text(one) for one in options]
-    return frozenset(texts) - {""}
+    texts = [one if isinstance(one, str) else as_text(one) for one in options if one != ""]
+    return frozenset(texts)
 
 
 def remembering(test: Test) -> Test:

@@ -8,11 +8,12 @@ from sidecar.model.identity import is_tenant
 from sidecar.model.policy import Operators
 from sidecar.policy import moment
 from sidecar.policy.check import as_text
+from sidecar.policy.condition import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sidecar.model.policy import Condition, Matcher, Policy, Scalar
+    from sidecar.model.policy import Matcher, Policy, Scalar
     from sidecar.policy.problem import Finding, Path
 
 METHODS = frozenset(  # RFC 9110 section 9.1 and RFC 5789
@@ -25,8 +26,8 @@ def oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
     for at, matcher in _matchers(policy):
         for attribute, condition in matcher.items():
             here: Path = (*at, attribute)
-            for below, text in _texts(condition):
-                odd = _ODD.get(attribute, _not_odd)(text)
+            for below, value in values_of(condition):
+                odd = _ODD.get(attribute, _not_odd)(as_text(value))
                 if odd:
                     yield (*here, *below), odd
             if isinstance(condition, Operators):
@@ -47,20 +48,6 @@ def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
             yield ("segments", name, "when", n), matcher
     for n, rule in enumerate(policy.rules):
         yield ("rules", n, "when"), rule.when
-
-
-def _texts(condition: Condition) -> Iterator[tuple[Path, str]]:
-    """Yield the values that a condition compares with as text, each with its path below it."""
-    if isinstance(condition, Operators):
-        lists = {"in": condition.in_, "not_in": condition.not_in}
-        for operator, options in lists.items():
-            for n, option in enumerate(options or ()):
-                yield (operator, n), as_text(option)
-    elif isinstance(condition, tuple):
-        for n, option in enumerate(condition):
-            yield (n,), as_text(option)
-    else:
-        yield (), as_text(condition)
 
 
 def _odd_tenant(text: str) -> str:

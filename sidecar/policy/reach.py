@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sidecar.model.policy import Operators, State
+from sidecar.model.policy import State
+from sidecar.policy.match import listed, listed_tenants
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-    from sidecar.model.policy import Condition, Matcher, Policy, Rule, Scalar, Split
+    from sidecar.model.policy import Condition, Policy, Rule, Split
 
 
 def named(policy: Policy, ref: str) -> str | None:
@@ -58,7 +59,7 @@ def judged(policy: Policy, before: Answered | None = None) -> Iterator[str]:
     before = before or Answered()
     for rule in policy.rules:
         conditions = [(attribute, _key(value)) for attribute, value in rule.when.items()]
-        tenants = _tenants(rule.when)
+        tenants = listed_tenants(rule.when) or frozenset()
         reason = before.covers(conditions, tenants)
         yield f"never reached: {reason}" if reason else ""
         if not reason and _answers(rule, policy):
@@ -109,26 +110,12 @@ class Answered:
 
 def _key(condition: Condition) -> Hashable:
     """Return what is equal for conditions that mean the same; in Python True is equal to 1."""
-    options = _options(condition)
+    options = listed(condition)
     if options is None:
         return msgspec.json.encode(condition)
     if set(map(type, options)) == {str}:  # without a look at each: a list may be very long
         return frozenset(options)
     return frozenset((type(option), option) for option in options)
-
-
-def _options(condition: Condition) -> tuple[Scalar, ...] | None:
-    """Return the values any of which a condition wants; None when it wants something else."""
-    if not isinstance(condition, Operators):
-        return condition if isinstance(condition, tuple) else (condition,)
-    return condition.in_ if condition == Operators(in_=condition.in_) else None
-
-
-def _tenants(when: Matcher) -> frozenset[str]:
-    """Return the tenants that a matcher names, if it names them all as texts."""
-    options = (_options(when["tenant"]) if "tenant" in when else None) or ()
-    names = frozenset([option for option in options if isinstance(option, str)])
-    return names if len(names) == len(set(options)) else frozenset()
 
 
 def _answers(rule: Rule, policy: Policy) -> bool:

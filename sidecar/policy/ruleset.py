@@ -6,16 +6,15 @@ from bisect import insort
 from typing import TYPE_CHECKING
 
 from sidecar.model.decision import Reason
-from sidecar.model.policy import Operators
 from sidecar.policy.check import as_text
 from sidecar.policy.match import (
     Needs,
     compile_matcher,
+    listed,
+    listed_tenants,
     needs,
     needs_of,
-    options_of,
     reader,
-    tenants_of,
 )
 from sidecar.policy.sticky import CompiledSplit
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Condition, Matcher, Rule, Scalar
+    from sidecar.model.policy import Matcher, Rule
     from sidecar.model.request import RequestHead
     from sidecar.policy.candidate import Access
     from sidecar.policy.match import Memberships
@@ -74,7 +73,7 @@ class CompiledRule:
         for attribute, condition in rule.when.items():
             is_settled = needs_of(attribute, condition, segments) <= Needs.TENANT
             (about_tenant if is_settled else rest)[attribute] = condition
-        self.tenants = _listed_tenants(about_tenant)
+        self.tenants = listed_tenants(about_tenant)
         self.segments = None if self.tenants is not None else _lists(about_tenant, segments)
         # Whom the index finds by tenant alone needs no second look.
         is_found = len(about_tenant) == (self.tenants is not None)
@@ -174,10 +173,10 @@ class RuleIndex:
                 if n % PORTION == 0:
                     yield
         self._listed.clear()
-        for name, listed in self._by_segment.items():
+        for name, rules in self._by_segment.items():
             # The rules of a segment are one list, however many tenants are in it.
             for n, tenant in enumerate(segments[name].tenants or ()):
-                self._by_tenant.setdefault(tenant, []).append(listed)
+                self._by_tenant.setdefault(tenant, []).append(rules)
                 if n % PORTION == 0:
                     yield
 
@@ -248,24 +247,12 @@ def _is_for(rule: CompiledRule, identity: Identity, head: RequestHead) -> bool:
     return rule.tenant_test is None or rule.tenant_test(identity, head)
 
 
-def _listed(condition: Condition | None) -> tuple[Scalar, ...] | None:
-    """Return what a condition lists, where that is all it asks."""
-    if isinstance(condition, Operators):
-        return condition.in_ if condition == Operators(in_=condition.in_) else None
-    return None if condition is None else options_of(condition)
-
-
-def _listed_tenants(when: Matcher) -> frozenset[str] | None:
-    listed = _listed(when.get("tenant"))
-    return None if listed is None else tenants_of(listed)
-
-
 def _lists(when: Matcher, segments: Memberships) -> frozenset[str] | None:
     """Return the segments that a matcher asks for, if lists of tenants are all they are."""
-    listed = _listed(when.get("segment"))
-    if listed is None:
+    options = listed(when["segment"]) if "segment" in when else None
+    if options is None:
         return None
-    names = frozenset(map(as_text, listed))
+    names = frozenset(map(as_text, options))
     return None if any(segments[name].tenants is None for name in names) else names
 
 
@@ -273,7 +260,7 @@ def _key(when: Matcher) -> tuple[str, frozenset[str]] | None:
     """Return an attribute with one value at most, and the texts that a matcher wants of it."""
     for attribute, condition in when.items():
         if attribute in {"app", "subject"} or attribute.startswith("header."):
-            listed = _listed(condition)
-            if listed is not None:
-                return attribute, frozenset(map(as_text, listed))
+            options = listed(condition)
+            if options is not None:
+                return attribute, frozenset(map(as_text, options))
     return None

@@ -727,6 +727,7 @@ def test_what_has_no_effect_is_warned_of() -> None:
             {"tenant": ("c", "a"), "app": "x"},
             'all of its tenants are answered before, by rule "r0"',
         ),
+        ({"tenant": ("5", "c")}, {"tenant": 5}, "all of its tenants are answered before"),
     ],
 )
 def test_a_rule_whose_callers_are_all_answered_before_is_refused(
