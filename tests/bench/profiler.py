@@ -50,8 +50,10 @@ def profile(bench: Bench, item: Item, plan: Plan, profiler: str, lines: int) -> 
     script = wrk.write_script(item, bench.tokens, is_peer=False)
     RAW.unlink(missing_ok=True)
     with bench.started(bench.subject.name, item) as (subject, _):
+        idle_s = {pid: subject.cpu_s_of(pid) for pid in subject.family()}
         wrk.run(item, script, cpu=bench.load_cpu, seconds=plan.warmup)
-        busiest = max(subject.family(), key=subject.cpu_s_of)
+        # By what the load cost: the control process may have spent more on starting.
+        busiest = max(idle_s, key=lambda pid: subject.cpu_s_of(pid) - idle_s[pid])
         cost_us = _cost_us(bench, item, subject, busiest, script) if profiler == "phases" else 0.0
         argv = command(profiler, busiest, plan.seconds)
         # On the proxy's own CPU: from the other one it would run when the load does not, and see
