@@ -12,6 +12,7 @@ import typer
 
 from sidecar.cli import documents, output
 from sidecar.cli.committing import commit, conflict
+from sidecar.cli.failure import advised
 from sidecar.cli.options import Actor, Comment, commands, user
 from sidecar.cli.review import Review, as_json, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
@@ -228,13 +229,12 @@ def _refusal(session: Session, edited: Sequence[Review]) -> EditedError:
     """Return a failure that tells which edits would be lost."""
     if session.as_json:
         output.emit([_planned(one, "refused") for one in edited])
-    told = [_edited(one) for one in edited]
     models = " ".join(one.model for one in edited)
-    told.append(
+    return advised(
+        EditedError("\n".join(map(_edited, edited))),
         "Applying would undo this, so nothing was changed. Bring it into the files "
-        f"(`rmv get {models}` prints what is stored), or apply with --force."
+        f"(`rmv get {models}` prints what is stored), or apply with --force.",
     )
-    return EditedError("\n".join(told))
 
 
 def _edited(one: Review) -> str:

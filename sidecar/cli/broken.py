@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sidecar.cli.failure import advised
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Instance, Store
 
 
 class BrokenError(PolicyError):
-    """The stored document is not valid; the text ends with what serves, and the way out."""
+    """The stored document is not valid; the text ends with what serves."""
 
-    def __init__(self, error: PolicyError, advice: str) -> None:
+    def __init__(self, error: PolicyError, serves: str) -> None:
         super().__init__(error.problems)
-        self.args = (f"{self}\n{advice}",)
+        self.args = (f"{self}\nThe stored document is not valid; {serves}.",)
 
 
 def what_serves(model: str, living: Sequence[Instance]) -> str:
@@ -41,5 +42,4 @@ async def way_out(store: Store, model: str) -> str:
 async def explained(store: Store, model: str, error: PolicyError) -> BrokenError:
     """Return the failure with what serves and the way out."""
     serves = what_serves(model, await store.fleet(model))
-    text = f"The stored document is not valid; {serves}. {await way_out(store, model)}."
-    return BrokenError(error, text.replace(". `", ".\n`"))
+    return advised(BrokenError(error, serves), f"{await way_out(store, model)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.cli.failure import advised
 from sidecar.errors import StoreConflictError
 from sidecar.model.policy import Policy
 from sidecar.store.base import Store
@@ -25,6 +26,5 @@ async def commit(
 
 def conflict(model: str) -> StoreConflictError:
     """Return what to say when somebody else was faster."""
-    return StoreConflictError(
-        f"{model}: somebody else changed it just now; look at `rmv get` and try again"
-    )
+    error = StoreConflictError(f"{model}: somebody else changed it just now")
+    return advised(error, f"Look at `rmv get {model}`, and try again.")

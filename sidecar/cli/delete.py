@@ -8,6 +8,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.apply import EditedError, carry_out
+from sidecar.cli.failure import advised
 from sidecar.cli.lookup import expect_model
 from sidecar.cli.names import Model
 from sidecar.cli.options import commands
@@ -31,8 +32,8 @@ async def delete(
     if found.raw is None:
         await expect_model(session.store, model)
     if found.is_broken and not force:
-        msg = f"{model} holds a document that is not valid and in no history; --force deletes it"
-        raise EditedError(msg)
+        error = EditedError(f"{model} holds a document that is not valid and in no history")
+        raise advised(error, "--force deletes it.")
     outcome = await carry_out(session.store, found, "", "")
     if session.as_json:
         output.emit(outcome)

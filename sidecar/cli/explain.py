@@ -12,6 +12,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.callers import read_claims, verified
+from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
 from sidecar.cli.names import complete_model, complete_version
 from sidecar.cli.options import At, Claims, Headers, Scopes, commands
@@ -198,8 +199,8 @@ async def _policy(store: Store, model: str) -> Policy:
     try:
         return await policy_of(store, model)
     except NotFoundError as error:
-        msg = f"{error}\nIf it is the id of a request: rmv explain --request {model}"
-        raise NotFoundError(msg) from error
+        advice = f"If it is the id of a request: rmv explain --request {model}"
+        raise advised(error, advice) from error.__cause__
 
 
 def _one_model(argument: str | None, option: str | None) -> str:

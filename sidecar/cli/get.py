@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from sidecar.cli import durations, output
+from sidecar.cli.failure import in_words
 from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of, revision_of
 from sidecar.cli.marks import spell
 from sidecar.cli.names import Model, complete_model
@@ -126,7 +127,7 @@ async def _print_named(store: Store, models: Sequence[str]) -> None:
             text = output.plain_lines(raw.decode("utf-8", "surrogateescape")).rstrip("\n") + "\n"
         print("---\n" if number else "", text, sep="", end="")
     if len(wrong) > 1:
-        raise SidecarError("\n".join(map(str, wrong)))
+        raise SidecarError("\n".join(map(in_words, wrong)))
     if wrong:
         raise wrong[0]
 

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from sidecar.cli import output
+from sidecar.cli.failure import advised
 from sidecar.cli.options import AsJson, Default, Shadows, StoreOptions, Versions, commands, given
 from sidecar.cli.seed import seed_policy
 from sidecar.errors import ConfigError
@@ -50,8 +51,8 @@ def init(
         raise ConfigError(msg)
     written = folder / POLICIES / f"{model}.yaml"
     if written.exists():
-        msg = f"{written}: already there, and not overwritten; --folder names another place"
-        raise ConfigError(msg)
+        error = ConfigError(f"{written}: already there, and not overwritten")
+        raise advised(error, "--folder names another place.")
     shared = {folder / CONFIG: config_text(model), folder / SCHEMA: output.as_json(schema()) + "\n"}
     kept = [path for path in shared if path.exists()]
     new = {path: text for path, text in shared.items() if path not in kept}

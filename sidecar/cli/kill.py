@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import durations, output
+from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, expect_version
 from sidecar.cli.names import complete_target, complete_version
 from sidecar.cli.options import Force, Ttl, commands
@@ -96,11 +97,12 @@ def split(target: str, version: str) -> tuple[str, str]:
 async def _not_killed(store: Store, model: str, version: str) -> NotFoundError:
     """Return what to say of a version that is on: what is off, which a label may have meant."""
     off = [_target(model, one.version) for one in await store.kills(model)]
-    ways = " or ".join(f"`rmv unkill {one}`" for one in off[:MAX_NAMED])
-    hint = f"{', '.join(off[:MAX_NAMED])} is: {ways}" if off else "nothing of this model is"
+    told = f"{', '.join(off[:MAX_NAMED])} is" if off else "nothing of this model is"
     meant = await _meant(store, model, version)
     is_label = f" (the label of {meant} now)" if meant != version else ""
-    return NotFoundError(f"{_named(model, version)}{is_label} is not switched off; {hint}")
+    error = NotFoundError(f"{_named(model, version)}{is_label} is not switched off; {told}")
+    ways = " or ".join(f"`rmv unkill {one}`" for one in off[:MAX_NAMED])
+    return advised(error, f"{ways} switches it on.") if off else error
 
 
 async def _meant(store: Store, model: str, name: str) -> str:

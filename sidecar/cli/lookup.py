@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from sidecar.cli import output
 from sidecar.cli.broken import explained
+from sidecar.cli.failure import advised
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
@@ -69,8 +70,7 @@ async def expect_version(
         output.warn(f"{named} is not checked: the stored document is invalid: {error.problems[0]}")
         return None
     if lacking and not is_forced:
-        msg = f"{lacking}; --force does it all the same"
-        raise NotFoundError(msg)
+        raise advised(NotFoundError(lacking), "With --force it is done all the same.")
     if lacking:
         output.warn(lacking)
     return policy
@@ -100,9 +100,8 @@ async def find_revision(store: Store, model: str, revision: int) -> HistoryEntry
 
 def no_revision(model: str, which: str) -> NotFoundError:
     """Return what to say when a history lacks a revision."""
-    return NotFoundError(
-        f"the history of {model} has {which}; `rmv history {model}` lists what it has"
-    )
+    error = NotFoundError(f"the history of {model} has {which}")
+    return advised(error, f"`rmv history {model}` lists what it has.")
 
 
 def version_named(policy: Policy, name: str) -> str:

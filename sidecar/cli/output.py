@@ -1,5 +1,7 @@
 """How commands speak: results to stdout, everything else to stderr, colour on terminals only.
 
+To programs (`--json`) all of it is JSON: a result, and on stderr one object a line.
+
 What they tell was written by others: files, stores, requests. Nothing of it may steer the terminal
 that shows it, so every character that shows nothing itself is spelled out, here and nowhere else.
 """
@@ -9,7 +11,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import zip_longest
 from typing import Literal, TextIO
 
@@ -18,12 +22,29 @@ import msgspec
 Colour = Literal["bold", "red", "green", "yellow"]
 _CODES: dict[Colour, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
+_IS_FOR_PROGRAMS = ContextVar("is_for_programs", default=False)
+
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: an escape sequence begins with ESC or with 9B
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # text that is shown in another order
     "\u2028\u2029\ud800-\udfff]"  # line ends; bytes of a name that are no UTF-8
 )
 _BETWEEN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+
+
+@contextmanager
+def for_programs(*, is_so: bool) -> Iterator[None]:
+    """Make what goes to stderr JSON meanwhile, or text."""
+    token = _IS_FOR_PROGRAMS.set(is_so)
+    try:
+        yield
+    finally:
+        _IS_FOR_PROGRAMS.reset(token)
+
+
+def is_for_programs() -> bool:
+    """Return whether what goes to stderr is JSON."""
+    return _IS_FOR_PROGRAMS.get()
 
 
 def plain(text: str) -> str:
@@ -65,12 +86,23 @@ def complain(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say on stderr what should be known although the command goes on."""
+    if is_for_programs():
+        report({"warning": text})
+        return
     print(paint("warning:", "yellow", sys.stderr), plain_lines(text), file=sys.stderr)
 
 
 def note(text: str) -> None:
     """Say something on stderr that is not part of the result."""
+    if is_for_programs():
+        report({"note": text})
+        return
     print(plain_lines(text), file=sys.stderr)
+
+
+def report(value: object) -> None:
+    """Say something to a program on stderr: JSON, on one line."""
+    print(_shown(msgspec.json.encode(value)), file=sys.stderr)
 
 
 def emit(value: object) -> None:
@@ -80,8 +112,12 @@ def emit(value: object) -> None:
 
 def as_json(value: object) -> str:
     """Return a value as JSON that a terminal can show."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    return _BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # the same to JSON
+    return _shown(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def _shown(raw: bytes) -> str:
+    """Escape in JSON what a terminal would not show: it is the same to JSON."""
+    return _BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", raw.decode())
 
 
 def table(

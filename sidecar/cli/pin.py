@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import durations, output
+from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, versions_of
 from sidecar.cli.marks import marked_pins, spell
 from sidecar.cli.names import Model, Version, complete_model
@@ -81,8 +82,8 @@ async def _warn(store: Store, policy: Policy, tenant: str) -> None:
 async def unpin(session: Session, model: Model, tenant: Tenant) -> None:
     """Let a tenant go where the rules send it."""
     if not await session.store.delete_pin(model, tenant):
-        msg = f"{model}: {tenant} is not pinned; `rmv pins {model}` lists who is"
-        raise NotFoundError(msg)
+        error = NotFoundError(f"{model}: {tenant} is not pinned")
+        raise advised(error, f"`rmv pins {model}` lists who is.")
     if session.as_json:
         output.emit({"model": model, "tenant": tenant, "version": None})
         return

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.cli import durations, output, steps
+from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, find_revision
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session
@@ -117,9 +118,9 @@ async def _explained(store: Store, request_id: str, model: str | None) -> Explai
     if context is None:
         msg = (
             f"no request {request_id}{f' of {model}' if model else ''} was sampled: sidecars keep "
-            "contexts.per_second of them, for contexts.keep_s; the exchange log has every decision"
+            "contexts.per_second of them, for contexts.keep_s"
         )
-        raise NotFoundError(msg)
+        raise advised(NotFoundError(msg), "The exchange log has the decision about every one.")
     policy = await _policy_then(store, context)
     return Explained(context, None if policy is None else await _again(store, context, policy))
 

@@ -17,6 +17,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.committing import commit
+from sidecar.cli.failure import advised
 from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
 from sidecar.cli.names import Model, complete_revision
 from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
@@ -169,8 +170,10 @@ def _expect_clear(
         if policy is not None and not diff(stored, policy):
             msg = (
                 f"{model} says what revision {entry.revision} said, so revision {found.revision} "
-                "was taken back already, and may be a bad one. Name the revision that you want: "
-                f"`rmv history {model}` lists them, `rmv rollback {model} {found.revision} "
-                "--dry-run` tells what would change."
+                "was taken back already, and may be a bad one."
             )
-            raise UnclearError(msg)
+            advice = (
+                f"Name the revision that you want: `rmv history {model}` lists them, "
+                f"`rmv rollback {model} {found.revision} --dry-run` tells what would change."
+            )
+            raise advised(UnclearError(msg), advice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from typer.main import get_group
 
 from sidecar import __version__, is_compiled
 from sidecar.cli import output
+from sidecar.cli.failure import Misuse, tell, tell_misuse
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions
 from sidecar.errors import ConfigError, SidecarError
 
@@ -82,15 +84,23 @@ app = typer.Typer(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 it is done, 1 it failed, 2 it was not understood."""
+    given = sys.argv[1:] if argv is None else argv
+    with output.for_programs(is_so="--json" in takewhile(lambda one: one != "--", given)):
+        sys.exit(_run(given))
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit status; whatever it fails by is told here."""
     try:
-        _expect_text(sys.argv[1:] if argv is None else argv)
-        app(args=argv, prog_name="rmv")
-    except ConfigError as error:
-        output.complain(str(error))
-        sys.exit(USAGE)
+        _expect_text(argv)
+        status: object = app(args=argv, prog_name="rmv", standalone_mode=False)
+    except Misuse as error:
+        tell_misuse(error)
+        return error.exit_code
     except SidecarError as error:
-        output.complain(str(error))
-        sys.exit(FAILURE)
+        tell(error)
+        return USAGE if isinstance(error, ConfigError) else FAILURE
+    return status if isinstance(status, int) else 0
 
 
 def _expect_text(argv: Sequence[str]) -> None:

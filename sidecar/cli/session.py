@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from sidecar.cli import output
+from sidecar.cli.failure import advised, tell
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions, given
 from sidecar.config import Config
 from sidecar.errors import SidecarError, StoreUnavailableError, WrongTypeError
@@ -82,7 +82,7 @@ def failing_with(status: int) -> Callable[[Callable[P, None]], Callable[P, None]
             try:
                 command(*args, **kwargs)
             except SidecarError as error:
-                output.complain(str(error))
+                tell(error)
                 raise typer.Exit(status) from error
 
         return run
@@ -101,11 +101,9 @@ async def _session(options: StoreOptions) -> AsyncIterator[Session]:
     except StoreUnavailableError as error:
         # Only the embedded store lives and dies with a sidecar.
         asked = "Is `rmv serve` running? " if config.redis == "embedded" else ""
-        msg = (
-            f"the store `{_shown(config.redis)}` cannot be reached: {error}\n"
-            f"{asked}--redis, --state-dir or --config names another store."
-        )
-        raise StoreUnavailableError(msg) from error
+        msg = f"the store `{_shown(config.redis)}` cannot be reached: {error}"
+        advice = f"{asked}--redis, --state-dir or --config names another store."
+        raise advised(StoreUnavailableError(msg), advice) from error
     finally:
         await store.close()
 

@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 
 from sidecar.cli import output
+from sidecar.cli.failure import advised
 from sidecar.cli.session import Session
 from sidecar.errors import SidecarError
 from sidecar.runtime.clock import Clock, SystemClock
@@ -46,7 +47,8 @@ async def acknowledged(
         if not behind:
             return Acknowledged(len(living), took_s)
         if took_s >= timeout_s:
-            raise NotAcknowledgedError(_late(behind, len(living), model, revision, timeout_s))
+            late = _late(behind, len(living), model, revision, timeout_s)
+            raise advised(NotAcknowledgedError(late), "`rmv status` shows them.")
         await asyncio.sleep(POLL_S)
 
 
@@ -71,7 +73,7 @@ def _late(behind: list[Instance], count: int, model: str, revision: int, timeout
     more = f" and {len(behind) - MAX_NAMED} more" if len(behind) > MAX_NAMED else ""
     return (
         f"{model}: revision {revision} is committed, but {len(behind)} of {count} sidecars do not "
-        f"decide by it after {timeout_s:g} s: {named}{more}; `rmv status` shows them"
+        f"decide by it after {timeout_s:g} s: {named}{more}"
     )
 
 

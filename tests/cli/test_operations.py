@@ -87,7 +87,7 @@ def test_a_tenant_that_is_not_pinned_cannot_be_unpinned(tumor: Rmv) -> None:
     ran = tumor("unpin", "tumor", "acme")
 
     assert ran.code == 1
-    assert ran.err == "error: tumor: acme is not pinned; `rmv pins tumor` lists who is\n"
+    assert ran.err == "error: tumor: acme is not pinned\n`rmv pins tumor` lists who is.\n"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_version_that_the_policy_lacks_must_be_forced(
 
     lacking = "the policy of tumor has no version `v22`; did you mean `v2`?"
     assert (refused.code, refused.out) == (1, "")
-    assert refused.err == f"error: {lacking}; --force does it all the same\n"
+    assert refused.err == f"error: {lacking}\nWith --force it is done all the same.\n"
     assert forced.code == 0
     assert forced.err.splitlines()[0] == f"warning: {lacking}"
 
@@ -399,6 +399,6 @@ def test_a_kill_by_a_label_that_moved_on_is_found_again(tumor: Rmv) -> None:
 
     assert ran.code == 1
     assert ran.err == (
-        "error: tumor:canary (the label of v1 now) is not switched off; "
-        "tumor:v2 is: `rmv unkill tumor:v2`\n"
+        "error: tumor:canary (the label of v1 now) is not switched off; tumor:v2 is\n"
+        "`rmv unkill tumor:v2` switches it on.\n"
     )

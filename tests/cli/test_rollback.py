@@ -138,7 +138,7 @@ def test_a_revision_can_be_named(moved: Rmv) -> None:
     assert again.out == "tumor unchanged: it says what revision 1 says (revision 3)\n"
     assert unknown.code == 1
     assert unknown.err == (
-        "error: the history of tumor has no revision 9; `rmv history tumor` lists what it has\n"
+        "error: the history of tumor has no revision 9\n`rmv history tumor` lists what it has.\n"
     )
 
 
@@ -189,7 +189,7 @@ def test_a_revision_too_far_back_is_said_to_be_so(tumor: Rmv, valkey_url: str) -
         for revision in range(2, 1002):
             client.xadd(history, said[0][1], id=f"{revision}-0")
 
-    assert "has no revision 1 among its newest 1,000;" in tumor("rollback", "tumor", "1").err
+    assert "has no revision 1 among its newest 1,000\n" in tumor("rollback", "tumor", "1").err
     assert tumor("get", "tumor", "--revision", "2").code == 0
 
 
