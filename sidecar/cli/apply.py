@@ -27,6 +27,8 @@ from sidecar.store.base import Store
 
 DIFFERENT = 1
 BROKEN = "a document that is not valid"
+MAX_STRAYS = 20  # keys that are told one by one
+MAX_KEY_CHARS = 200  # of such a key: Redis takes half a gigabyte
 TROUBLE = 2  # as diff(1): 1 is an answer
 
 Prune = Annotated[
@@ -151,10 +153,21 @@ def _read(file: Sequence[Path], session: Session) -> tuple[Policy, ...]:
     return tuple(found.policies.values())
 
 
+async def _warn_of_strays(store: Store) -> None:
+    """Tell of what pruning leaves alone: it may be anybody's, and serves nobody."""
+    strays = await store.stray_documents()
+    for key in strays[:MAX_STRAYS]:
+        shown = key if len(key) <= MAX_KEY_CHARS else f"{key[:MAX_KEY_CHARS]}..."
+        output.warn(f"{shown} is left alone: no model can have this name, so it is no policy")
+    if len(strays) > MAX_STRAYS:
+        output.warn(f"{len(strays) - MAX_STRAYS:,} more keys like these are left alone")
+
+
 async def _reviews(store: Store, wanted: Collection[Policy], *, prune: bool) -> list[Review]:
     found = [await review(store, policy.model, policy) for policy in wanted]
     if prune:
         named = {policy.model for policy in wanted}
+        await _warn_of_strays(store)
         rest = [model for model in await store.models() if model not in named]
         found += [await review(store, model, None) for model in rest]
     return found

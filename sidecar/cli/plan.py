@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
@@ -13,6 +13,7 @@ from sidecar.cli import documents, durations, output
 from sidecar.cli.lookup import maybe_stored
 from sidecar.cli.names import complete_model
 from sidecar.cli.options import Since, commands, one_of
+from sidecar.cli.readiness import Readiness, readiness
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.validate import Files
 from sidecar.config import allow_list
@@ -42,6 +43,47 @@ class FailOn(Enum):
     REFUSED = "refused"
     OVERLOAD = "overload"
     UNKNOWN = "unknown"
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """How many contexts tell nothing: no contexts at all, or such as cannot be true."""
+
+    unreadable: int = 0
+    impossible: int = 0
+
+
+class Planned(NamedTuple):
+    """A plan of one model, the readiness that it goes by, and what it could not use."""
+
+    plan: Plan
+    readiness: Readiness
+    left_out: LeftOut
+
+    def as_json(self) -> dict[str, object]:
+        """Return all of it, for programs."""
+        return {
+            **msgspec.to_builtins(self.plan),
+            "refused": msgspec.to_builtins(self.plan.refused),
+            "over": [one.version for one in self.plan.over],
+            "readiness": msgspec.to_builtins(self.readiness),
+            "left_out": msgspec.to_builtins(self.left_out),
+        }
+
+    def tell(self) -> None:
+        """Print all of it, for people."""
+        _print(self.plan)
+        if self.plan.contexts:
+            for line in self.readiness.in_words():
+                output.say(line)
+        unreadable, impossible = self.left_out.unreadable, self.left_out.impossible
+        of = f"of {self.plan.model} left out:"
+        if unreadable:
+            output.warn(f"{_count(unreadable, 'context')} {of} not readable as such")
+        if impossible:
+            output.warn(
+                f"{_count(impossible, 'context')} {of} of another model, or with a time, a "
+                "duration or a weight that cannot be"
+            )
 
 
 @app.command("plan")
@@ -79,14 +121,14 @@ async def plan_command(
     wanted = [one for one in found.policies.values() if not model or one.model in model]
     _expect(model or (), wanted)
     from_s = 0.0 if since is None else SystemClock().now_s() - since
-    plans = [await _plan(session.store, policy, from_s) for policy in wanted]
+    plans = [await _planned(session.store, policy, from_s) for policy in wanted]
     if session.as_json:
-        output.emit([_as_json(one) for one in plans])
+        output.emit([one.as_json() for one in plans])
     else:
         for number, one in enumerate(plans):
             print("\n" if number else "", end="")
-            _print(one)
-    if any(_fails(one, fail_on or ()) for one in plans):
+            one.tell()
+    if any(_fails(one.plan, fail_on or ()) for one in plans):
         raise typer.Exit(1)
 
 
@@ -97,32 +139,38 @@ async def snapshot_of(store: Store, policy: Policy, tenants: frozenset[str]) -> 
     return compile_snapshot(policy, pins, kills)
 
 
-async def _plan(store: Store, wanted: Policy, from_s: float) -> Plan:
+async def _planned(store: Store, wanted: Policy, from_s: float) -> Planned:
     stored = await maybe_stored(store, wanted.model)
-    contexts: list[Context] = []
-    if stored is not None:
-        contexts = await _usable(store, wanted.model, from_s)
+    if stored is None:
+        nobody = await snapshot_of(store, wanted, frozenset())
+        return Planned(plan(wanted.model, (), nobody, nobody), Readiness(0), LeftOut())
+    contexts, left_out = await _usable(store, wanted.model, from_s)
     tenants = frozenset(one.tenant for one in contexts)
+    found = await readiness(store, stored.policy, wanted)
+    before = await snapshot_of(store, stored.policy, tenants)
     after = await snapshot_of(store, wanted, tenants)
-    before = after if stored is None else await snapshot_of(store, stored.policy, tenants)
-    return plan(wanted.model, contexts, before, after)
+    unready = frozenset(found.unready)
+    planned = plan(
+        wanted.model,
+        contexts,
+        before.with_health(before.kills, unready),
+        after.with_health(after.kills, unready - set(found.untold)),
+    )
+    return Planned(planned, found, left_out)
 
 
-async def _usable(store: Store, model: str, from_s: float) -> list[Context]:
+async def _usable(store: Store, model: str, from_s: float) -> tuple[list[Context], LeftOut]:
     """Return the contexts since `from_s` that can be true: anybody may have added them."""
     contexts: list[Context] = []
-    impossible = 0
+    unreadable = impossible = 0
     async for one in store.contexts(model):
-        if not _is_possible(one, model):
+        if one is None:
+            unreadable += 1
+        elif not _is_possible(one, model):
             impossible += 1
         elif one.at_s >= from_s:
             contexts.append(one)
-    if impossible:
-        output.warn(
-            f"{_count(impossible, 'context')} of {model} left out: of another model, or with a "
-            "time, a duration or a weight that cannot be"
-        )
-    return contexts
+    return contexts, LeftOut(unreadable, impossible)
 
 
 def _is_possible(one: Context, model: str) -> bool:
@@ -151,14 +199,6 @@ def _fails(found: Plan, causes: Sequence[FailOn]) -> bool:
     if causes and found.contexts and tells_nothing:
         return True
     return any(holds[cause] for cause in causes)
-
-
-def _as_json(found: Plan) -> dict[str, object]:
-    return {
-        **msgspec.to_builtins(found),
-        "refused": msgspec.to_builtins(found.refused),
-        "over": [one.version for one in found.over],
-    }
 
 
 def _print(found: Plan) -> None:

@@ -146,7 +146,7 @@ def _recorded(context: Context) -> list[tuple[str, str]]:
 async def _find(store: Store, request_id: str, models: Iterable[str]) -> Context | None:
     for model in models:
         async for context in store.contexts(model):
-            if context.request_id == request_id:
+            if context is not None and context.request_id == request_id:
                 return context
     return None
 

@@ -2,7 +2,7 @@
 
 Requests are counted as many times as their contexts stand for. A context that does not tell what
 one of the policies asks for is unknown, unless that cannot matter to its decision; it is counted as
-such and nowhere else. Every version counts as ready.
+such and nowhere else. What is ready, the snapshots say.
 """
 
 from __future__ import annotations

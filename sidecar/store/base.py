@@ -120,6 +120,10 @@ class Store(Protocol):
         """Return the models that have a document, sorted."""
         ...
 
+    async def stray_documents(self) -> list[str]:
+        """Return the keys, sorted, where a document would be of a model that no policy can name."""
+        ...
+
     async def named_models(self) -> list[str]:
         """Return the models that any document, pin or kill names, good names or not, sorted."""
         ...
@@ -185,8 +189,11 @@ class Store(Protocol):
         """Keep contexts of a model's requests, about `per_model` of them and for `keep_s`."""
         ...
 
-    def contexts(self, model: str) -> AsyncIterator[Context]:
-        """Iterate over the contexts that are kept of a model, the last added first."""
+    def contexts(self, model: str) -> AsyncIterator[Context | None]:
+        """Iterate over the contexts that are kept of a model, the last added first.
+
+        None stands for one that cannot be read.
+        """
         ...
 
     async def fleet(self, model: str | None = None) -> list[Instance]:

@@ -64,10 +64,10 @@ class ContextRing:
                 if isinstance(reply, RedisError) and "syntax error" not in str(reply):
                     raise reply
 
-    async def newest(self, model: str) -> AsyncIterator[Context]:
+    async def newest(self, model: str) -> AsyncIterator[Context | None]:
         """Iterate over the contexts of a model, from the newest entry to the oldest.
 
-        What is no context is left out: anybody may have added it.
+        None stands for an entry that is no context: anybody may have added it.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
@@ -82,9 +82,7 @@ class ContextRing:
                     continue  # of the page before: Redis 6.0 knows no open interval
                 last = before
                 raw = (fields or {}).get(_FIELD)
-                context = None if raw is None else _read(raw)
-                if context is not None:
-                    yield context
+                yield None if raw is None else _read(raw)
             if len(page) < _PAGE:
                 return
 

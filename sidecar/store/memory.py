@@ -60,6 +60,10 @@ class MemoryStore:
         """Return the models that have a document, sorted."""
         return sorted(self._contents.policies)
 
+    async def stray_documents(self) -> list[str]:
+        """Return no key: this store takes none that a model cannot have."""
+        return []
+
     async def named_models(self) -> list[str]:
         """Return the models that any document, pin or kill names, sorted."""
         contents = self._contents
@@ -161,7 +165,7 @@ class MemoryStore:
         self._keys.contexts(model)
         self._samples[model] = [*self._samples[model], *contexts][-settings.per_model :]
 
-    async def contexts(self, model: str) -> AsyncIterator[Context]:
+    async def contexts(self, model: str) -> AsyncIterator[Context | None]:
         """Iterate over the contexts that are kept of a model, the last added first."""
         self._keys.contexts(model)
         for context in reversed(self._samples[model]):

@@ -93,6 +93,16 @@ class RedisStore:
         }
         return sorted(found)
 
+    async def stray_documents(self) -> list[str]:
+        """Return the keys where a document would be of a model that no policy can name."""
+        found = {
+            key.decode("utf-8", "backslashreplace")
+            async for page in self._pages(self._keys.policy_pattern)
+            for key in page
+            if self._keys.parse(key) is None
+        }
+        return sorted(found)
+
     async def named_models(self) -> list[str]:
         """Return the models that any document, pin or kill names, sorted."""
         found = {
@@ -203,8 +213,8 @@ class RedisStore:
         """Keep contexts of a model's requests, about `per_model` of them and for `keep_s`."""
         await self._contexts.add(model, contexts, settings)
 
-    def contexts(self, model: str) -> AsyncIterator[Context]:
-        """Iterate over the contexts that are kept of a model, the last added first."""
+    def contexts(self, model: str) -> AsyncIterator[Context | None]:
+        """Iterate over the contexts that are kept of a model, None for what is no context."""
         return self._contexts.newest(model)
 
     async def fleet(self, model: str | None = None) -> list[Instance]:

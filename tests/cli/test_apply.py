@@ -246,6 +246,24 @@ def test_pruning_spares_a_document_that_is_not_valid(
     assert "churn deleted" in forced.out
 
 
+def test_pruning_tells_of_keys_that_no_model_can_have_and_leaves_them(
+    tumor: Rmv, valkey_url: str, tmp_path: Path
+) -> None:
+    made = write(tmp_path, tumor=POLICY)
+    edit(valkey_url, "mine", model="old copy")
+
+    applied = tumor("apply", "-f", made, "--prune")
+    shown = tumor("diff", "-f", made, "--prune")
+    without = tumor("apply", "-f", made)
+
+    key = f"{os.environ['RMV_PREFIX']}:policy:old copy"
+    warning = f"warning: {key} is left alone: no model can have this name, so it is no policy\n"
+    assert (applied.code, applied.err, shown.code, shown.err) == (0, warning, 0, warning)
+    assert without.err == ""
+    with Redis.from_url(valkey_url) as client:
+        assert client.get(key) == b"mine"
+
+
 def test_a_diff_tells_what_pruning_would_delete(tumor: Rmv, tmp_path: Path) -> None:
     made = write(tmp_path, fraud=FRAUD)
     tumor("apply", "-f", made)

@@ -46,6 +46,16 @@ def sampled(
     ]
 
 
+def live(name: str, unready: str = "") -> None:
+    """Tell of a live sidecar as its heartbeat does."""
+    prefix = os.environ["RMV_PREFIX"]
+    with Redis.from_url(os.environ["RMV_REDIS"]) as client:
+        fields = {"sidecar": name, "revision:tumor": "1", "unready:tumor": unready}
+        client.hset(f"{prefix}:fleet:{name}", mapping=fields)
+        client.expire(f"{prefix}:fleet:{name}", 60)
+        client.zadd(f"{prefix}:fleet", {name: 0})
+
+
 def add(contexts: Iterable[Context]) -> None:
     async def put() -> None:
         store = open_store(os.environ["RMV_REDIS"], os.environ["RMV_PREFIX"])
@@ -248,3 +258,53 @@ def test_a_context_that_cannot_be_true_is_left_out_and_told(
     assert ran.code == 0
     assert "tumor: 2 sampled requests" in ran.out
     assert "warning: 1 context of tumor left out" in ran.err
+
+
+def test_what_is_no_context_is_counted(tumor: Rmv, wanted: Path) -> None:
+    add(sampled("acme"))
+    with Redis.from_url(os.environ["RMV_REDIS"]) as client:
+        for text in ("{", '{"request_id": 3}'):
+            client.xadd(f"{os.environ['RMV_PREFIX']}:contexts:tumor", {"context": text})
+
+    ran = tumor("plan", "-f", wanted)
+    [told] = json.loads(tumor("plan", "-f", wanted, "--json").out)
+
+    assert "tumor: 1 sampled requests" in ran.out
+    assert "warning: 2 contexts of tumor left out: not readable as such\n" in ran.err
+    assert told["left_out"] == {"unreadable": 2, "impossible": 0}
+
+
+def test_a_version_that_no_sidecar_finds_ready_gets_nobody(tumor: Rmv, wanted: Path) -> None:
+    add([*sampled("globex"), *sampled("acme")])
+    live("one", "v2")
+    live("two", "v1 v2")
+
+    ran = tumor("plan", "-f", wanted)
+    [told] = json.loads(tumor("plan", "-f", wanted, "--json").out)
+
+    assert told["moves"] == []  # the rule of globex is passed over
+    assert told["readiness"] == {
+        "sidecars": 2,
+        "unready": ["v2"],
+        "partly": {"v1": 1},
+        "untold": [],
+    }
+    assert "v2 is not ready: it has no healthy endpoint at any of 2 sidecars\n" in ran.out
+    assert "v1 is taken for ready, although it has no healthy endpoint at 1 of 2" in ran.out
+
+
+def test_an_endpoint_that_nobody_has_looked_at_is_taken_for_ready(tumor: Rmv, wanted: Path) -> None:
+    add([*sampled("globex"), *sampled("acme")])
+    live("one", "v2")
+    wanted.write_text(wanted.read_text().replace(":9002", ":9012"))
+
+    ran = tumor("plan", "-f", wanted)
+
+    assert "globex  v1    v2  10 (50.0%)" in ran.out
+    assert "new or changed, and so taken for ready although nobody has looked: v2\n" in ran.out
+
+
+def test_a_plan_says_that_readiness_is_not_known(tumor: Rmv, wanted: Path) -> None:
+    add(sampled("acme"))
+
+    assert "every version is taken for ready, as no live sidecar" in tumor("plan", "-f", wanted).out

@@ -18,6 +18,8 @@ from tests.store.documents import default_of, eventually, pin_of, policy, watchi
 if TYPE_CHECKING:
     from sidecar.model.policy import Policy
     from sidecar.store.base import Store
+    from sidecar.store.redis import RedisStore
+    from tests.support.valkey import Valkey
 
 
 async def _commit(store: Store, wanted: Policy, actor: str = "ann", comment: str = "") -> Policy:
@@ -211,6 +213,17 @@ async def test_two_watches_of_one_store_do_not_disturb_each_other(store: Store) 
         await _commit(store, structs.replace(policy(), default="v2"))
 
         await eventually(lambda: default_of(one) == "v2")
+
+
+async def test_a_document_of_a_name_that_no_model_can_have_is_a_stray(
+    redis_store: RedisStore, valkey: Valkey
+) -> None:
+    await _commit(redis_store, policy())
+    await valkey.client.set("rmv:policy:no name", "mine")
+    await valkey.client.hset(b"rmv:policy:\xff", "a", "b")
+
+    assert await redis_store.stray_documents() == ["rmv:policy:\\xff", "rmv:policy:no name"]
+    assert await redis_store.models() == ["fraud"]
 
 
 async def test_models_are_named_by_documents_pins_and_kills(store: Store) -> None:

@@ -32,7 +32,7 @@ async def commit(store: RedisStore, default: str = "v1") -> int:
 
 
 async def samples(store: RedisStore) -> list[Context]:
-    return [one async for one in store.contexts("fraud")]
+    return [one async for one in store.contexts("fraud") if one is not None]
 
 
 async def revisions(store: RedisStore) -> list[int]:
