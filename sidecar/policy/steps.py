@@ -26,6 +26,18 @@ def finish(steps: Steps[T]) -> T:
             return result
 
 
+def until(steps: Steps[T], is_over: Callable[[], bool]) -> T | None:
+    """Do the steps at once, or as many as there is time for; None: it was over before the end."""
+    while not is_over():
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+    steps.close()
+    return None
+
+
 def unless(steps: Steps[T], is_void: Callable[[], bool]) -> Steps[T | None]:
     """Do some work as long as somebody wants it; None: nobody does any more."""
     while not is_void():

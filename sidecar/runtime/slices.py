@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Slice:
-    """How much of the loop's time has been used."""
+    """How much of the loop's time has been used; the first slice may be of another length."""
 
-    def __init__(self) -> None:
-        self._end_s = perf_counter() + SLICE_S
+    def __init__(self, first_s: float | None = None) -> None:
+        self._end_s = perf_counter() + (SLICE_S if first_s is None else first_s)
 
     def is_over(self) -> bool:
         """Return whether it is time to let the loop do other things; then the next one begins."""

@@ -11,6 +11,7 @@ from sidecar.errors import SidecarError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as `model.policy.Name`
 MAX_TENANT = 512  # characters; a tenant comes from a claim, not from a person's typing
+MAX_KEY_BYTES = 4 * 1024  # of a key that means anything; a Redis key may have half a gigabyte
 
 
 class BadNameError(SidecarError):
@@ -109,6 +110,8 @@ class Keys:
 
     def parse(self, raw: bytes) -> Key | None:
         """Return what a key means, or None when it is not one that decisions depend on."""
+        if len(raw) > MAX_KEY_BYTES:
+            return None
         try:
             key = raw.decode()
         except UnicodeDecodeError:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _log = logging.getLogger("sidecar.store")
 SMALL_BYTES = 4 * 1024  # of a document: a millisecond's work, which is done at once
+MAX_VALUE_BYTES = 4 * 1024  # of a pin or kill: more is no name, and no reason that anybody reads
 LARGE_BYTES = 64 * 1024  # its policy is so many objects that to look for garbage there takes long
 _STRIDE = 1000  # pins that are looked at in one go: about a millisecond of work
 
@@ -435,4 +436,4 @@ def _put(into: dict[str, _T], name: str, value: _T | None) -> None:
 
 def _text(value: bytes | None) -> str | None:
     # Values typed or piped into redis-cli often end in a newline.
-    return None if value is None else value.decode("utf-8", "replace").strip()
+    return None if value is None else value[:MAX_VALUE_BYTES].decode("utf-8", "replace").strip()

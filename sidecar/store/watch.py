@@ -16,7 +16,7 @@ from sidecar.runtime import tasks
 from sidecar.runtime.slices import Slice, lasting
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
-from sidecar.store.keys import PinKey, PolicyKey
+from sidecar.store.keys import MAX_KEY_BYTES, PinKey, PolicyKey
 from sidecar.store.live import Contents
 from sidecar.store.loader import Loader
 
@@ -133,6 +133,7 @@ class Watcher:
         `image` is a load under way, which must not overwrite the newer with the older.
         """
         changed, is_flushed = await tracking.take()
+        turn = Slice()
         for start in range(0, len(changed), _BATCH):
             raws = changed[start : start + _BATCH]
             values = await tracking.values(raws)
@@ -143,6 +144,8 @@ class Watcher:
                 if image is not None and not isinstance(key, PinKey):
                     image.put(key, value)
                 self._put(key, value)
+                if turn.is_over():  # a thousand models may have been written in one go
+                    await turn.rest()
             await self._tell_wrong_types(tracking, raws, values)
         self._is_flushed = self._is_flushed or is_flushed
         return is_flushed
@@ -307,7 +310,7 @@ class Watcher:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+    return raw[:MAX_KEY_BYTES].decode("utf-8", "backslashreplace")
 
 
 class _Adopter:

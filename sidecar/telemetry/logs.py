@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Final
 
+MAX_VALUE_CHARS: Final = 8 * 1024  # all that is wrong with most documents; not a key of a megabyte
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -27,6 +29,8 @@ class LogfmtFormatter(logging.Formatter):
 
 
 def _quote(value: str) -> str:
+    if len(value) > MAX_VALUE_CHARS:
+        value = f"{value[:MAX_VALUE_CHARS]}... ({len(value)} characters)"
     if value and value.isprintable() and not set(value) & set(' "='):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -40,6 +40,7 @@ def test_a_key_parses_to_what_it_was_spelled_from(spelled: str, meaning: Key) ->
         b"rmv:policy:\xff",
         b"other:policy:fraud",
         b"rmv2:policy:fraud",
+        b"rmv:pin:fraud:" + b"x" * 5000,  # it would be kept, compared and logged
     ],
 )
 def test_what_is_no_key_of_ours_parses_to_none(raw: bytes) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from sidecar.model.decision import Cause
 from sidecar.policy.address import AllowList
-from sidecar.store.keys import PinKey, PolicyKey
-from sidecar.store.live import Contents, LivePolicies
+from sidecar.store.keys import KillKey, PinKey, PolicyKey
+from sidecar.store.live import MAX_VALUE_BYTES, Contents, LivePolicies
 from tests.store.documents import default_of, document, pin_of
 
 BROKEN = [
@@ -258,3 +258,14 @@ def test_kills_and_readiness_compile_no_document(live: LivePolicies) -> None:
     assert live.snapshots["fraud"].compiled is compiled
     assert live.snapshots["fraud"].versions["v1"].out is Cause.KILLED
     assert live.snapshots["fraud"].versions["v2"].out is Cause.NOT_READY
+
+
+def test_of_an_endless_value_no_more_is_kept_than_anybody_reads(live: LivePolicies) -> None:
+    endless = b"\xff" * 1_000_000
+
+    live.put(PinKey("fraud", "acme"), endless)
+    live.put(KillKey("fraud", "v2"), endless)
+
+    snapshot = live.snapshots["fraud"]
+    assert len(snapshot.pins.get("acme") or "") <= MAX_VALUE_BYTES
+    assert all(len(reason) <= MAX_VALUE_BYTES for reason in snapshot.kills.values())

@@ -21,6 +21,7 @@ from sidecar.policy.steps import finish
 from sidecar.runtime import slices
 from sidecar.runtime.slices import in_slices, lasting
 from sidecar.runtime.tasks import spawn, stop
+from sidecar.store import loader as loaders
 from sidecar.store.live import LARGE_BYTES, SMALL_BYTES, Contents, LivePolicies
 from sidecar.store.loader import Loader
 from tests.policy.examples import make_head
@@ -229,6 +230,41 @@ async def test_a_small_document_serves_before_put_returns_and_overtakes_a_large_
     await asyncio.sleep(0)
     await stop(running)
     assert changes == ["v2"]
+
+
+@pytest.mark.usefixtures("every_step_is_a_slice")
+async def test_a_small_document_that_takes_long_lets_the_loop_come_round(
+    live: LivePolicies, changes: list[str]
+) -> None:
+    taken: list[bool] = []
+    loader = Loader(live, lambda _model, _raw, serves: taken.append(serves))
+    running = spawn(loader.run(), name="loader under test")
+
+    with patch.object(loaders, "AT_ONCE_S", 0.0):
+        loader.put("fraud", document(default="v2"))
+
+    assert default_of(live) == "v1"
+    await eventually(lambda: taken == [True])
+    await stop(running)
+    assert changes == ["v2"]
+
+
+@pytest.mark.usefixtures("every_step_is_a_slice")
+async def test_the_loop_comes_round_between_documents_that_were_written_in_one_go(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    rounds = 0
+    changed_in: set[int] = set()
+    live = LivePolicies(on_change=lambda _model: changed_in.add(rounds))
+
+    async with watching(redis_store, live):
+        models = [f"m{n}" for n in range(50)]
+        await valkey.client.mset({f"rmv:policy:{one}": document(model=one) for one in models})
+        while live.snapshots.keys() < set(models):
+            rounds += 1
+            await asyncio.sleep(0)
+
+    assert len(changed_in) >= len(models) // 2
 
 
 @pytest.mark.parametrize("revision", [0, 7])

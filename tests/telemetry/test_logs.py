@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from sidecar.telemetry.logs import LogfmtFormatter
+from sidecar.telemetry.logs import MAX_VALUE_CHARS, LogfmtFormatter
 
 
 def line(message: str, **extra: object) -> str:
@@ -43,6 +43,13 @@ def test_a_value_cannot_move_the_terminal_or_end_the_line(value: str) -> None:
     written = line("m", key=value)
 
     assert written.isprintable()
+
+
+def test_a_value_that_somebody_made_endless_is_cut() -> None:
+    written = line("m", key="\x01" * 1_000_000)
+
+    assert len(written) < 5 * MAX_VALUE_CHARS
+    assert written.endswith('... (1000000 characters)"')
 
 
 def test_an_exception_follows_its_line() -> None:
