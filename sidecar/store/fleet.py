@@ -8,6 +8,7 @@ No command spans the two: a name without a hash is of a worker that is gone.
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BEAT_EVERY_S: Final = 2.0
 EXPIRES_S: Final = 7.0  # a beat may be lost to one call's timeout, and no more
 _FORGOTTEN_S: Final = 3600.0  # names of workers that are gone; beyond what clocks differ by
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")  # what 64 bits hold, as every reader of JSON does
 _log = logging.getLogger("sidecar.store")
 
 
@@ -232,7 +234,7 @@ def _decoded(fields: Mapping[str, str], ttl_s: float) -> Instance:
 
 def _numbers(told: Mapping[str, str]) -> dict[str, int]:
     """Return the numbers; anybody may have written what is none."""
-    return {name: int(value) for name, value in told.items() if value.isascii() and value.isdigit()}
+    return {name: int(value) for name, value in told.items() if _NUMBER.fullmatch(value)}
 
 
 def _text(value: bytes | str) -> str:

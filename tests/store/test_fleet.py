@@ -224,8 +224,14 @@ async def test_what_anybody_wrote_into_the_fleet_harms_nobody(
     await valkey.client.pexpire("rmv:fleet:x:y", 60_000)
     await valkey.client.hset("rmv:fleet:immortal", "sidecar", "z")
     await valkey.client.set("rmv:fleet:text", "no hash")
-    await valkey.client.zadd("rmv:fleet", {"x:y": 1, "gone": 2, "immortal": 3, "text": 4})
+    endless = {"revision:fraud": "9" * 5000, "started": "9" * 5000, "count:requests": "9" * 5000}
+    await valkey.client.hset("rmv:fleet:x:z", mapping={"sidecar": "x", **endless})
+    await valkey.client.pexpire("rmv:fleet:x:z", 60_000)
+    names = ("x:y", "x:z", "gone", "immortal", "text")
+    await valkey.client.zadd("rmv:fleet", {name: n for n, name in enumerate(names)})
 
     (one,) = await redis_store.fleet()
 
-    assert (one.name, one.revisions) == ("x", {})
+    assert (one.name, one.workers, one.revisions) == ("x", 2, {})
+    committed = await redis_store.commit(policy(), expected=None, actor="eve", comment="")
+    assert committed.revision == 1
