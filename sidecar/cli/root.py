@@ -16,6 +16,7 @@ from sidecar import __version__, is_compiled
 from sidecar.cli import output
 from sidecar.cli.failure import Misuse, tell, tell_misuse
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions
+from sidecar.cli.shell import whole_words
 from sidecar.errors import ConfigError, SidecarError
 
 COMMANDS = {
@@ -85,7 +86,8 @@ app = typer.Typer(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 it is done, 1 it failed, 2 it was not understood."""
     given = sys.argv[1:] if argv is None else argv
-    with output.for_programs(is_so="--json" in takewhile(lambda one: one != "--", given)):
+    is_json = "--json" in takewhile(lambda one: one != "--", given)
+    with output.for_programs(is_so=is_json), whole_words():
         sys.exit(_run(given))
 
 

@@ -53,6 +53,26 @@ def test_words_are_completed_from_the_store(
     assert complete(tumor, words, monkeypatch) == completed
 
 
+@pytest.mark.parametrize(
+    ("pieces", "completed"),
+    [
+        (["rmv", "kill", "tumor", ":"], ["v1", "v2"]),
+        (["rmv", "unkill", "tumor", ":", "v2"], ["v2"]),
+        (["rmv", "explain", "--claim", "plan", "=", "gold", "tum"], ["tumor"]),
+        (["rmv", "explain", "--model", "=", "tum"], ["tumor"]),
+        (["rmv", "pin", "tumor", "a", ":", "b", ""], ["v1", "v2"]),
+    ],
+)
+def test_words_that_bash_cuts_in_pieces_are_completed_by_the_last_one(
+    tumor: Rmv, pieces: list[str], completed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_RMV_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(pieces))
+    monkeypatch.setenv("COMP_CWORD", str(len(pieces) - 1))
+
+    assert tumor().out.split() == completed
+
+
 def test_a_store_that_is_away_completes_nothing(rmv: Rmv, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete(rmv, "rmv get t", monkeypatch) == []
 
