@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -79,7 +80,7 @@ def _load(file: Path, allowed: AllowList, now_s: float) -> Read:
             problems += part.placed(error.problems, source)
             continue
         policies[part.name] = policy
-        if file.suffix == ".json":
+        if file.suffix.lower() == ".json":
             warnings += _no_json(part.raw, part.name)
         found = codec.locate(part.raw, odd(policy, source, now_s))
         warnings += part.placed(found, source)
@@ -95,15 +96,23 @@ def _no_json(raw: bytes, source: str) -> Iterator[Problem]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
+    return _below(path, set()) if path.is_dir() else iter((path,))
+
+
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield the documents in a folder; one that links lead to again, or back to, is read once."""
+    real = folder.resolve()
+    if real in seen:
         return
-    for inner in sorted(path.iterdir()):
+    seen.add(real)
+    for inner in sorted(folder.iterdir()):
         if inner.name.startswith("."):  # as what a volume of Kubernetes holds besides its files
             continue
         if inner.is_dir():
-            yield from _files(inner)
-        elif inner.suffix in SUFFIXES:
+            yield from _below(inner, seen)
+        elif inner.suffix.lower() in SUFFIXES:
+            if inner.exists() and not inner.is_file():  # a pipe, say, which nobody may ever fill
+                raise OSError(errno.EINVAL, "not a regular file", str(inner))
             yield inner
 
 

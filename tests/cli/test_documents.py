@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,32 @@ def test_folders_below_a_folder_are_read_and_hidden_ones_are_not(
 
     assert applied.out == "fraud created (revision 1)\ntumor created (revision 1)\n"
     assert pruned.out == "fraud unchanged (revision 1)\ntumor unchanged (revision 1)\n"
+
+
+def test_folders_that_links_lead_to_again_are_read_once(rmv: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, tumor=POLICY)
+    for name in ("around", "again"):  # each level of the one has both below it
+        (made / name).symlink_to(".")
+
+    assert rmv("validate", "-f", made).out == f"{made}/tumor.yaml: policy of tumor is valid\n"
+
+
+def test_what_is_no_regular_file_in_a_folder_is_not_waited_for(rmv: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path, tumor=POLICY)
+    os.mkfifo(made / "pipe.yaml")
+
+    ran = rmv("validate", "-f", made)
+
+    assert ran.code == 1
+    assert "pipe.yaml: cannot be read: not a regular file" in ran.out + ran.err
+
+
+def test_a_suffix_in_capitals_is_one_too(store: Rmv, tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    (made / "TUMOR.YAML").write_text(POLICY)
+
+    assert store("apply", "-f", made).code == 0
+    assert "unchanged" in store("apply", "--prune", "-f", made).out
 
 
 def test_a_document_may_come_from_standard_input(rmv: Rmv, monkeypatch: pytest.MonkeyPatch) -> None:
