@@ -138,7 +138,7 @@ class ContextWriter:
 def _read(raw: bytes | str) -> Context | None:
     try:
         return _decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # the latter of lists in lists without end
         return None
 
 

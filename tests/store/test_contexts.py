@@ -126,9 +126,10 @@ async def test_what_is_no_context_is_none(redis_store: RedisStore, valkey: Valke
     await valkey.client.xadd(KEY, {"context": "{"})
     await valkey.client.xadd(KEY, {"context": '{"request_id": 3}'})
     await valkey.client.xadd(KEY, {"other": "x"})
+    await valkey.client.xadd(KEY, {"context": '{"deep":' + "[" * 10_000 + "]" * 10_000 + "}"})
 
     found = [one async for one in redis_store.contexts("tumor")]
-    assert found == [None, None, None, context(1)]
+    assert found == [None, None, None, None, context(1)]
 
 
 async def test_an_entry_is_plain_json_without_what_is_not_there(
