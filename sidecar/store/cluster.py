@@ -149,18 +149,15 @@ class ClusterTracking:
 
     async def heard(self, timeout_s: float) -> bool:
         """Wait for a report of any primary; return whether there is one to take."""
-        waiting = [asyncio.ensure_future(node.readable()) for node in self._nodes]
+        waiting = [asyncio.ensure_future(node.heard(timeout_s)) for node in self._nodes]
         try:
-            done, _ = await asyncio.wait(
-                waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in waiting:
                 one.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        for one in done:
-            one.result()
-        return bool(done)
+        heard = [one.result() for one in done]  # of each: an error of any ends the session
+        return any(heard)
 
     async def take(self) -> tuple[list[bytes], bool]:
         """Return the keys that changed since the last call, and whether all of a node's went."""

@@ -149,17 +149,13 @@ class TrackingConnection:
         return [key for key, kind in types if kind not in {b"none", b"string"}]
 
     async def heard(self, timeout_s: float) -> bool:
-        """Wait for a push for up to `timeout_s`; return whether there is one to take."""
+        """Wait for a push for up to `timeout_s`; return whether there is one to take.
+
+        May be cancelled, which loses nothing.
+        """
         if not self._changed and not self._is_flushed:
             await self._read(timeout_s)
         return bool(self._changed) or self._is_flushed
-
-    async def readable(self) -> None:
-        """Wait until there is something to take or the connection has ended; may be cancelled."""
-        while not (self._changed or self._is_flushed or await self._connection.can_read()):
-            # A read that is cancelled disconnects, and nothing public waits without reading.
-            stream = self._connection._reader  # noqa: SLF001
-            await stream._wait_for_data("readable")  # type: ignore[union-attr]  # noqa: SLF001
 
     async def take(self) -> tuple[list[bytes], bool]:
         """Return the keys that changed since the last call, and whether all keys went at once.
@@ -227,8 +223,13 @@ class TrackingConnection:
 
     async def _read(self, timeout_s: float) -> object:
         """Return the next reply, `_PUSHED`, or None when nothing came in time."""
-        # push_request: the library else reads on by recursion, too deep for a burst of pushes.
-        reply: object = await self._connection.read_response(timeout=timeout_s, push_request=True)
+        reply: object = await self._connection.read_response(
+            timeout=timeout_s,
+            # Else a read that is cancelled ends the connection. After an error whoever reads does.
+            disconnect_on_error=False,
+            # Else the library reads on by recursion, too deep for a burst of pushes.
+            push_request=True,
+        )
         return reply
 
     async def _on_push(self, push: list[object]) -> object:

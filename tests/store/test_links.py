@@ -11,6 +11,8 @@ import pytest
 
 from sidecar.errors import StoreUnavailableError
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES
+from sidecar.store.keys import Keys
+from sidecar.store.link import open_link
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
 from tests.store.documents import default_of, document, eventually, pin_of, watching
@@ -47,6 +49,25 @@ def test_a_link_that_is_half_open_or_deaf_is_noticed_within_five_seconds() -> No
     timing = WatchTiming()
 
     assert timing.ping_every_s + timing.ping_timeout_s <= 5
+
+
+async def test_a_wait_that_is_cut_short_loses_no_change() -> None:
+    async with server() as one:
+        link = open_link(f"redis://127.0.0.1:{one.port}")
+        tracking = link.track(Keys())
+        await tracking.open()
+        wanted = {b"rmv:pin:fraud:%d" % n for n in range(100)}
+        found: set[bytes] = set()
+        for key in sorted(wanted):
+            waiting = asyncio.ensure_future(tracking.heard(20.0))
+            await one.client.set(key, "v1")  # the report comes while it is being cancelled
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        while found != wanted:
+            assert await tracking.heard(20.0)
+            found.update((await tracking.take())[0])
+        await tracking.close()
+        await link.close()
 
 
 async def test_a_silent_link_is_stale_and_heals_when_it_speaks() -> None:
