@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pytest
+from redis import Redis
 
 from sidecar.cli import main
 from tests.support.valkey import running_valkey
@@ -52,6 +53,18 @@ def valkey_url() -> Iterator[str]:
         valkey = runner.run(server.__aenter__())
         yield valkey.url
         runner.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def redis(valkey_url: str) -> Iterator[Redis]:
+    """A client as plain as redis-cli."""
+    with Redis.from_url(valkey_url) as client:
+        yield client
+
+
+def key(*parts: str) -> str:
+    """Return a key below the prefix of this test."""
+    return ":".join((os.environ["RMV_PREFIX"], *parts))
 
 
 @pytest.fixture

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from redis import Redis
 
-from tests.cli.conftest import POLICY
+from tests.cli.conftest import POLICY, key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from redis import Redis
 
     from tests.cli.conftest import Rmv
 
 NASTY = "x\033[2J\x9b\u202ey"
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
-
-
-@pytest.fixture
-def redis(valkey_url: str) -> Iterator[Redis]:
-    """A client as plain as redis-cli."""
-    with Redis.from_url(valkey_url) as client:
-        yield client
-
-
-def key(*parts: str) -> str:
-    """Return a key below the prefix of this test."""
-    return ":".join((os.environ["RMV_PREFIX"], *parts))
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,16 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from redis import Redis
 
 from sidecar.cli.lookup import NO_POLICY
+from tests.cli.conftest import key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from redis import Redis
+
     from tests.cli.conftest import Rmv
-
-
-@pytest.fixture
-def redis(valkey_url: str) -> Iterator[Redis]:
-    """A client as plain as redis-cli."""
-    with Redis.from_url(valkey_url) as client:
-        yield client
-
-
-def key(*parts: str) -> str:
-    """Return a key below the prefix of this test."""
-    return ":".join((os.environ["RMV_PREFIX"], *parts))
 
 
 def test_a_pin_is_the_key_that_the_contract_names(tumor: Rmv, redis: Redis) -> None:

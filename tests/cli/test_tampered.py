@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
 
 from sidecar.policy import codec
-from tests.cli.conftest import POLICY
+from tests.cli.conftest import POLICY, key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +27,6 @@ TAMPERED = POLICY.replace("9001", "6666")
 def client(valkey_url: str) -> Iterator[Redis]:
     with Redis.from_url(valkey_url, decode_responses=True) as client:
         yield client
-
-
-def key(*parts: str) -> str:
-    return ":".join((os.environ["RMV_PREFIX"], *parts))
 
 
 def forge(client: Redis, document: str, digest: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +14,12 @@ from tests.support.proxy import policy, proxy
 from tests.support.upstream import ANSWER, answering, eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from sidecar.model.identity import JSON
-    from tests.support.proxy import Proxy
-    from tests.support.upstream import Received
+    from tests.support.proxy import Client, Proxy
+    from tests.support.upstream import Received, ScriptedUpstream
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -90,43 +91,41 @@ def waiting(running: Proxy) -> int:
     return sum(lane.group.waiting for lane in lanes)
 
 
-async def test_who_waits_in_line_too_long_is_refused(log: Path) -> None:
+@asynccontextmanager
+async def crowded(
+    log: Path, queue_s: float
+) -> AsyncIterator[tuple[Proxy, Client, ScriptedUpstream]]:
+    """Yield a proxy whose only place at v1 is held by the request of a client."""
     async with scripted_upstream(never) as upstream:
-        version: dict[str, JSON] = {"endpoints": [upstream.url], "max_concurrency": 1}
-        document = policy({"v1": version})
+        document = policy({"v1": {"endpoints": [upstream.url], "max_concurrency": 1}})
         async with (
-            proxy(document, log, timeouts=Timeouts(queue_s=0.05)) as running,
+            proxy(document, log, timeouts=Timeouts(queue_s=queue_s)) as running,
             running.client() as first,
         ):
             await first.send(GET)
             await upstream.until(1)
+            yield running, first, upstream
 
-            async with running.client() as second:
-                answer = await second.ask(GET)
-                again = await second.ask(GET)  # the client's connection is sound
 
-            assert (answer.code, again.code) == ("overloaded", "overloaded")
-            assert waiting(running) == 0
+async def test_who_waits_in_line_too_long_is_refused(log: Path) -> None:
+    async with crowded(log, queue_s=0.05) as (running, _, _), running.client() as second:
+        answer = await second.ask(GET)
+        again = await second.ask(GET)  # the client's connection is sound
+
+        assert (answer.code, again.code) == ("overloaded", "overloaded")
+        assert waiting(running) == 0
 
 
 async def test_a_client_that_leaves_the_line_is_not_served(log: Path) -> None:
-    async with scripted_upstream(never) as upstream:
-        version: dict[str, JSON] = {"endpoints": [upstream.url], "max_concurrency": 1}
-        document = policy({"v1": version})
-        async with (
-            proxy(document, log, timeouts=Timeouts(queue_s=60.0)) as running,
-            running.client() as first,
-        ):
-            await first.send(GET)
-            await upstream.until(1)
-            async with running.client() as second:
-                await second.send(GET)
-                await eventually(lambda: waiting(running) == 1)
+    async with crowded(log, queue_s=60.0) as (running, first, upstream):
+        async with running.client() as second:
+            await second.send(GET)
+            await eventually(lambda: waiting(running) == 1)
 
-            await eventually(lambda: waiting(running) == 0)
-            first.close()
-            await eventually(lambda: in_flight(running) == 0)
-            assert len(upstream.received) == 1
+        await eventually(lambda: waiting(running) == 0)
+        first.close()
+        await eventually(lambda: in_flight(running) == 0)
+        assert len(upstream.received) == 1
 
 
 async def test_an_endpoint_that_answers_503_gets_no_more_requests_for_a_while(log: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,10 @@ from tests.support.upstream import answering, scripted_upstream
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.support.proxy import Client, Proxy
 
 HOST = b"Host: h\r\n"
 
@@ -71,17 +75,28 @@ class Raw:
         await reader.read()
 
 
-@pytest.mark.parametrize("how", Feed)
-async def test_announced_request_trailers_pass_and_decide_nothing(log: Path, how: Feed) -> None:
+@asynccontextmanager
+async def behind_raw(log: Path) -> AsyncIterator[tuple[Raw, Proxy, Client]]:
+    """Yield an upstream that keeps raw bytes, and a client of the proxy before it."""
     raw = Raw()
-    request = b"POST / HTTP/1.1\r\n" + HOST + ANNOUNCED + CHUNKED
-    request += b"\r\n3\r\nabc\r\n0\r\n" + TRAILERS + b"\r\n"
     async with (
         scripted_upstream(conversation=raw) as upstream,
         proxy(policy({"v1": upstream.url}), log) as running,
         running.client() as client,
     ):
-        answer = await client.ask(request, how)
+        yield raw, running, client
+
+
+def chunked(announced: bytes, trailers: bytes) -> bytes:
+    """Return a request with a chunked body and trailers."""
+    head = b"POST / HTTP/1.1\r\n" + HOST + announced + CHUNKED
+    return head + b"\r\n3\r\nabc\r\n0\r\n" + trailers + b"\r\n"
+
+
+@pytest.mark.parametrize("how", Feed)
+async def test_announced_request_trailers_pass_and_decide_nothing(log: Path, how: Feed) -> None:
+    async with behind_raw(log) as (raw, running, client):
+        answer = await client.ask(chunked(ANNOUNCED, TRAILERS), how)
 
         assert answer.status == 204
         assert raw.body.endswith(b"0\r\n" + PASSED + b"\r\n")
@@ -106,16 +121,9 @@ NEVER = b"".join(name + b": v9\r\n" for name in FORBIDDEN)
 async def test_request_trailers_that_are_unannounced_or_forbidden_are_left_out(
     log: Path, announced: bytes, how: Feed
 ) -> None:
-    raw = Raw()
     trailers = NEVER if b"," in announced else b"X-Sum: 1\r\n" + NEVER
-    request = b"POST / HTTP/1.1\r\n" + HOST + announced + CHUNKED
-    request += b"\r\n3\r\nabc\r\n0\r\n" + trailers + b"\r\n"
-    async with (
-        scripted_upstream(conversation=raw) as upstream,
-        proxy(policy({"v1": upstream.url}), log) as running,
-        running.client() as client,
-    ):
-        answer = await client.ask(request, how)
+    async with behind_raw(log) as (raw, _, client):
+        answer = await client.ask(chunked(announced, trailers), how)
 
         assert answer.status == 204
         assert raw.body.endswith(b"\r\n0\r\n\r\n")

@@ -100,6 +100,23 @@ async def test_a_commit_on_a_store_that_went_back_is_newer_than_what_sidecars_ha
         assert (default_of(live), live.faults, live.behind) == ("v1", {}, {})
 
 
+@asynccontextmanager
+async def at_revision_3(store: RedisStore) -> AsyncIterator[LivePolicies]:
+    """Watch as a worker does that has told the fleet of revision 3."""
+    for default in ("v1", "v2", "v1"):
+        await commit(store, default=default)
+    async with sidecar(store) as live:
+        await _until_told(store, 3)
+        yield live
+
+
+async def _expect_next_to_serve(store: RedisStore, live: LivePolicies) -> None:
+    assert await commit(store, default="v2") == 4
+
+    await eventually(lambda: default_of(live) == "v2")
+    assert (live.is_stale, live.faults) == (False, {})
+
+
 async def _until_told(store: RedisStore, revision: int) -> None:
     async with asyncio.timeout(20):
         while [one.revisions.get("fraud") for one in await store.fleet()] != [revision]:  # noqa: ASYNC110
@@ -109,26 +126,17 @@ async def _until_told(store: RedisStore, revision: int) -> None:
 async def test_a_commit_right_after_a_flush_is_newer_than_what_sidecars_have(
     valkey: Valkey, redis_store: RedisStore
 ) -> None:
-    for default in ("v1", "v2", "v1"):
-        await commit(redis_store, default=default)
-    async with sidecar(redis_store) as live:
-        await _until_told(redis_store, 3)
+    async with at_revision_3(redis_store) as live:
         await valkey.client.flushall()
         await _until_told(redis_store, 3)  # at once, and not with the next beat
 
-        assert await commit(redis_store, default="v2") == 4
-
-        await eventually(lambda: default_of(live) == "v2")
-        assert (live.is_stale, live.faults) == (False, {})
+        await _expect_next_to_serve(redis_store, live)
 
 
 async def test_a_commit_before_sidecars_have_told_is_refused_and_the_next_one_serves(
     valkey: Valkey, redis_store: RedisStore
 ) -> None:
-    for default in ("v1", "v2", "v1"):
-        await commit(redis_store, default=default)
-    async with sidecar(redis_store) as live:
-        await _until_told(redis_store, 3)
+    async with at_revision_3(redis_store) as live:
         async with valkey.client.pipeline(transaction=True) as at_once:
             at_once.flushall()
             at_once.set(KEYS[0], raw := document(default="v2", revision=1))
@@ -137,10 +145,7 @@ async def test_a_commit_before_sidecars_have_told_is_refused_and_the_next_one_se
         await eventually(lambda: live.behind == {"fraud": 3})
         await _until_told(redis_store, 3)
 
-        assert await commit(redis_store, default="v2") == 4
-
-        await eventually(lambda: default_of(live) == "v2")
-        assert (live.is_stale, live.faults) == (False, {})
+        await _expect_next_to_serve(redis_store, live)
 
 
 async def test_when_the_newer_data_return_they_serve(
