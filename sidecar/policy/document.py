@@ -31,6 +31,10 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WORDS: dict[str, JSON] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
+_ADVICE = dict.fromkeys("@`%", ": text that begins with this needs quotes") | {
+    "\t": ": a tab is here, where only blanks may be"
+}
+"""Told of the character at which YAML ends; the parser does not name it."""
 _MAX_SHOWN = 80  # characters of a tag, an anchor or a key
 
 
@@ -55,7 +59,8 @@ def reading(text: str, source: str) -> Steps[JSON]:
         mark = error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
         where = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise PolicyError([Problem(source, "", f"not YAML: {words}", *where)]) from error
+        advice = _ADVICE.get(text[mark.index : mark.index + 1], "") if mark else ""
+        raise PolicyError([Problem(source, "", f"not YAML: {words}{advice}", *where)]) from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         # A character that YAML does not allow: libyaml gives its offset in bytes, PyYAML in others.

@@ -124,6 +124,8 @@ def test_the_order_of_versions_does_not_show_in_the_spelling() -> None:
         (b"model: 1e999\n", 1, 8, "out of range"),
         (b"model: \x00\n", 1, 8, "not YAML"),
         ("é: é\nb: \x07\n".encode(), 2, 4, "not YAML"),
+        ("é: é\nb:\n\tc: 1\n".encode(), 3, 1, "a tab is here"),
+        (b"suffix: @example.com\n", 1, 9, "needs quotes"),
         (b"MODEL", 1, 1, 'a mapping is expected, not text "MODEL"'),
     ],
 )
