@@ -82,6 +82,10 @@ def _tell_models(
             is_lost = any(one.model in sidecar.revisions for sidecar in living)
             why = "sidecars serve it" if is_lost else "pins or kills name it"
             output.warn(f"{one.model}: {why}, but the store has no policy of it")
+            if is_lost:
+                output.note(
+                    "Restore the store's data, or `rmv apply` the file of it: see docs/redis.md."
+                )
 
 
 def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
@@ -104,7 +108,8 @@ def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> 
     )
     for one in living:
         for model, fault in sorted(one.faults.items()):
-            output.warn(f"{one.name} refuses the document of {model}: {fault}")
+            does = "refuses the document of" if model in stored else "goes on serving"
+            output.warn(f"{one.name} {does} {model}: {fault}")
 
 
 def _behind(one: Instance, stored: Mapping[str, int | None]) -> str:

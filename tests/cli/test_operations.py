@@ -287,7 +287,12 @@ def test_a_model_that_the_store_has_lost_shows_in_status_while_sidecars_serve_it
 ) -> None:
     redis.hset(
         key("fleet", "host", "1"),
-        mapping={"sidecar": "host", "is_stale": "1", "revision:fraud": "3"},
+        mapping={
+            "sidecar": "host",
+            "is_stale": "1",
+            "revision:fraud": "3",
+            "fault:fraud": "the store has lost it",
+        },
     )
     redis.pexpire(key("fleet", "host", "1"), 60_000)
     redis.zadd(key("fleet"), {"host:1": 1})
@@ -296,6 +301,8 @@ def test_a_model_that_the_store_has_lost_shows_in_status_while_sidecars_serve_it
 
     assert re.search(r"^fraud +none ", shown.out, re.MULTILINE)
     assert "fraud 3 of none" in shown.out
+    assert "warning: host goes on serving fraud: the store has lost it" in shown.err
+    assert "or `rmv apply` the file of it" in shown.err
     assert "stale" in shown.out
     assert "warning: fraud: sidecars serve it, but the store has no policy of it" in shown.err
 
