@@ -50,6 +50,15 @@ def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="The model.", autocompletion=complete_model)
 ]
+MaybeModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="The model; default: all, or the one of the document.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
 Version = Annotated[
     str,
     typer.Argument(

@@ -89,6 +89,10 @@ Claims = Annotated[
 Headers = Annotated[
     list[str] | None, typer.Option("--header", "-H", help="A header.", metavar="'NAME: VALUE'")
 ]
+Subject = Annotated[str, typer.Option(help="The caller's subject.")]
+AppName = Annotated[str, typer.Option("--app", help="The caller's app.")]
+Method = Annotated[str, typer.Option(help="The request's method.")]
+Target = Annotated[str, typer.Option(help="The request's target.")]
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Do it although the policy lacks the version.")

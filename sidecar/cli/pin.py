@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from sidecar.cli import durations, output
 from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, versions_of
 from sidecar.cli.marks import marked_pins, spell
-from sidecar.cli.names import Model, Version, complete_model
+from sidecar.cli.names import MaybeModel, Model, Version
 from sidecar.cli.options import Force, Tenant, Ttl, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
@@ -22,16 +20,6 @@ from sidecar.policy.resolver import resolve
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Pin, Store
 from sidecar.store.keys import BadNameError
-
-MaybeModel = Annotated[
-    str,
-    typer.Argument(
-        metavar="[MODEL]",
-        help="The model; default: all.",
-        autocompletion=complete_model,
-        show_default=False,
-    ),
-]
 
 app = commands()
 

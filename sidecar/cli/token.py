@@ -10,12 +10,14 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.callers import put_claim, read_claims
 from sidecar.cli.options import (
+    AppName,
     AsJson,
     Claims,
     ConfigFile,
     Scopes,
     StateDir,
     StoreOptions,
+    Subject,
     Ttl,
     commands,
     given,
@@ -37,8 +39,8 @@ def token(
     ctx: typer.Context,
     *,
     tenant: Annotated[str, typer.Option(help="Whom the token speaks for.")],
-    subject: Annotated[str, typer.Option(help="The caller's subject.")] = "developer",
-    app_name: Annotated[str, typer.Option("--app", help="The caller's app.")] = "",
+    subject: Subject = "developer",
+    app_name: AppName = "",
     scope: Scopes = None,
     claim: Claims = None,
     ttl: Ttl = None,

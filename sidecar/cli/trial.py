@@ -12,10 +12,10 @@ import typer
 
 from sidecar.cli import documents, output
 from sidecar.cli.callers import read_claims
-from sidecar.cli.explain import ask_by_path, request_head
+from sidecar.cli.heads import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of
-from sidecar.cli.names import complete_model
-from sidecar.cli.options import At, Claims, Headers, Scopes, commands
+from sidecar.cli.names import MaybeModel
+from sidecar.cli.options import AppName, At, Claims, Headers, Method, Scopes, Target, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
 from sidecar.config import allow_list
@@ -37,15 +37,7 @@ app = commands()
 async def try_(
     session: Session,
     *,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="The model; default: that of the document.",
-            autocompletion=complete_model,
-            show_default=False,
-        ),
-    ] = "",
+    model: MaybeModel = "",
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, max=MAX_REQUESTS, help="How many requests.")
     ] = 1000,
@@ -57,12 +49,12 @@ async def try_(
         Path | None,
         typer.Option(help="Tenants to take in turn, one a line; -: stdin.", metavar="FILE"),
     ] = None,
-    app_name: Annotated[str, typer.Option("--app", help="The callers' app.")] = "",
+    app_name: AppName = "",
     scope: Scopes = None,
     claim: Claims = None,
     header: Headers = None,
-    method: Annotated[str, typer.Option(help="The requests' method.")] = "POST",
-    path: Annotated[str, typer.Option(help="The requests' target.")] = "/",
+    method: Method = "POST",
+    path: Target = "/",
     at_s: At = None,
 ) -> None:
     """Decide simulated requests, and compare who serves them with what is to be expected.

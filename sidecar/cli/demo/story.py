@@ -15,7 +15,7 @@ from sidecar.cli.demo.screen import Claims, Screen, table
 from sidecar.cli.demo.stage import Stage
 from sidecar.cli.demo.tally import Tally
 from sidecar.cli.demo.wire import PlainRedis, connected
-from sidecar.cli.explain import request_head
+from sidecar.cli.heads import request_head
 from sidecar.errors import Code
 from sidecar.model.decision import Decision
 from sidecar.model.identity import Identity
