@@ -8,6 +8,7 @@ from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.identity import ANONYMOUS, Identity, is_tenant
+from sidecar.model.route import AMBIGUOUS
 from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Decider:
         route = self._routes.find(head)
         snapshot = snapshots.get(route.model) if route.model else None
         if snapshot is None:
-            return Verdict(identity, self._no_snapshot())
+            return Verdict(identity, self._no_snapshot(route))
         if route.version is not None or route.label is not None:
             conflict = _ask(head, route, snapshot)
             if conflict is not None:
@@ -141,7 +142,11 @@ class Decider:
             return None
         return fallback_of(snapshot, verdict.identity, head, verdict.decision, failed)
 
-    def _no_snapshot(self) -> Decision:
+    def _no_snapshot(self, route: Route) -> Decision:
+        if route is AMBIGUOUS:
+            detail = "the path names another model or version once it is decoded and resolved"
+            reason = f"{Reason.DENIED.value}:conflict"
+            return Decision("", "", reason, 0, refusal=Code.MALFORMED_REQUEST, detail=detail)
         # The model is left out: clients can make up any number of names, and metrics keep them.
         if not self._live.is_loaded:
             detail = "policies are not loaded yet"

@@ -69,6 +69,13 @@ def test_a_verdict_has_caller_decision_shadows_and_the_rest_of_the_path() -> Non
     assert verdict.rest == b"/infer"
 
 
+def test_a_path_that_can_be_read_as_another_version_is_refused() -> None:
+    for target in (b"/v2/models/m/./versions/v2/infer", b"/v2%2Fmodels%2Fm%2Fversions%2Fv2/infer"):
+        decision = decider().decide(head(target), 0.0).decision
+
+        assert (decision.refusal, decision.reason) == (Code.MALFORMED_REQUEST, "DENIED:conflict")
+
+
 def test_a_version_in_the_path_is_the_one_asked_for_and_not_its_own_shadow() -> None:
     verdict = decider().decide(head(b"/v2/models/m/versions/v2/infer"), 0.0)
 

@@ -27,3 +27,11 @@ class Route(Struct, frozen=True):
     version: str | None
     label: str | None
     rest: bytes
+
+    def asks(self) -> tuple[str, str | None, str | None]:
+        """Return what is asked for, wherever the path says so."""
+        return self.model, self.version, self.label
+
+
+AMBIGUOUS = Route("", None, None, b"")
+"""Where a request belongs whose path asks for one thing as sent, and for another once resolved."""

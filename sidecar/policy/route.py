@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from itertools import islice
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sidecar.model.route import Route
+from sidecar.model.route import AMBIGUOUS, Route
 from sidecar.policy import target as targets
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sidecar.model.route import RouteRule
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")  # a port is not compared
+_UNRESOLVED = re.compile(rb"%|;|//|/\.")
 MAX_REMEMBERED = 4096
 MAX_REMEMBERED_BYTES = 512  # a longer target is parsed anew: memory stays under 4 MiB
 
@@ -55,15 +56,23 @@ class RouteTable:
 
         First the configured routes, then `X-Model`, then an inference path (Open Inference
         Protocol, TensorFlow Serving), then the default model. Who names a model never gets
-        another one for it, be it deleted or misspelled.
+        another one for it, be it deleted or misspelled. It is `AMBIGUOUS` where servers that
+        resolve paths (RFC 3986 section 5.2.4) would read another model or version.
         """
         path = head.target.partition(b"?")[0]
         key = (head.host, path, head.asked_model)
         found = self._found.get(key)
         if found is None:
-            found = self._parse(head.host, targets.path(path), head.asked_model)
+            found = self._read(head.host, targets.path(path), head.asked_model)
             self._remember(key, found)
         return found
+
+    def _read(self, host: bytes, path: bytes, asked: bytes | None) -> Route:
+        found = self._parse(host, path, asked)
+        if _UNRESOLVED.search(path) is None:
+            return found
+        resolved = self._parse(host, _resolved(path), asked)
+        return found if resolved.asks() == found.asks() else AMBIGUOUS
 
     def _parse(self, host: bytes, path: bytes, asked: bytes | None) -> Route:
         rule = self._match(host, path)
@@ -84,6 +93,22 @@ class RouteTable:
         if len(self._found) >= MAX_REMEMBERED:
             self._found.clear()
         self._found[key] = found
+
+
+def _resolved(path: bytes) -> bytes:
+    """Return a path as servers read it that decode it whole, and resolve what that makes.
+
+    ASGI and WSGI decode it before they look at segments, `net/http` of Go and nginx take out empty
+    and dot segments, and Java servers what follows a semicolon.
+    """
+    segments: list[bytes] = []
+    for sent in unquote_to_bytes(path).split(b"/"):
+        segment = sent.partition(b";")[0]
+        if segment == b"..":
+            del segments[-1:]
+        elif segment not in {b"", b"."}:
+            segments.append(quote_from_bytes(segment, safe=":").encode())
+    return b"/" + b"/".join(segments)
 
 
 class _Rule:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.model.route import Route, RouteRule
+from sidecar.model.route import AMBIGUOUS, Route, RouteRule
 from sidecar.policy import target as targets
 from sidecar.policy.route import MAX_REMEMBERED, RouteTable
 from tests.policy.examples import make_head
@@ -60,9 +60,7 @@ def test_an_inference_path_names_model_and_version(
         b"h:443",
         b"/v2/models",
         b"/v2/models/",
-        b"/v2/models//infer",
         b"/v3/models/fraud/infer",
-        b"//v2/models/fraud",
         b"x/v2/models/fraud/infer",
         b"/v2/repository/models/fraud/load",
         b"/v1/models/:predict",
@@ -71,6 +69,55 @@ def test_an_inference_path_names_model_and_version(
 def test_any_other_path_is_for_the_default_model(target: bytes) -> None:
     assert find(target, default="tumor") == Route("tumor", None, None, target)
     assert find(target).model == ""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"//v2/models/secret/infer",
+        b"/v2//models/secret/infer",
+        b"/./v2/models/secret/infer",
+        b"/x/../v2/models/secret/infer",
+        b"/x/%2e%2E/v2/models/secret/infer",
+        b"/v2%2Fmodels%2Fsecret/infer",
+        b"/v2;x/models/secret/infer",
+        b"http://h//v2/models/secret/infer",
+        b"/v2/models//secret/infer",
+        b"/v2/models/fraud/../secret/infer",
+        b"/v2/models/fraud/./versions/v2/infer",
+        b"/v2/models/fraud//versions/v2/infer",
+        b"/v2/models/fraud/versions%2Fv2/infer",
+        b"/v2/models/fraud/versions/v1/../v2/infer",
+        b"/v1/models/fraud/x/../versions/2:predict",
+    ],
+)
+def test_a_path_that_servers_may_read_as_another_model_or_version_is_ambiguous(
+    target: bytes,
+) -> None:
+    assert find(target, default="fraud") is AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"//infer",
+        b"/a/../b;c",
+        b"/v2/models/fraud//infer",
+        b"/v2/models/fraud/infer/../x%2Fy",
+        b"//v2/models/fraud/infer",
+    ],
+)
+def test_a_path_that_asks_for_the_same_however_it_is_read_is_taken(target: bytes) -> None:
+    assert find(target, default="fraud").model == "fraud"
+
+
+def test_a_prefix_cannot_be_left_by_dots() -> None:
+    inner = RouteRule(model="inner", prefix="/inner")
+
+    assert find(b"/open/../inner/x", inner, default="fraud") is AMBIGUOUS
+    assert find(b"/inner/../open", inner, default="fraud") is AMBIGUOUS
+    assert find(b"/inne%72/x", inner, default="fraud") is AMBIGUOUS
+    assert find(b"/inner/./x", inner, default="fraud").model == "inner"
 
 
 def test_a_model_that_a_path_names_is_never_answered_by_the_default() -> None:
