@@ -207,7 +207,8 @@ def _print(found: Plan) -> None:
         return
     span = durations.spell(found.until_s - found.from_s)
     output.say(
-        f"{found.model}: {found.contexts:,} sampled requests of about {found.requests:,.0f}, "
+        f"{found.model}: {_count(found.contexts, 'sampled request')} of about "
+        f"{found.requests:,.0f}, "
         f"at {_count(found.instances, 'sidecar')}, in {span} until {durations.clock(found.until_s)}"
     )
     rows = [_row(one) for one in found.versions]

@@ -269,7 +269,7 @@ def test_what_is_no_context_is_counted(tumor: Rmv, wanted: Path) -> None:
     ran = tumor("plan", "-f", wanted)
     [told] = json.loads(tumor("plan", "-f", wanted, "--json").out)
 
-    assert "tumor: 1 sampled requests" in ran.out
+    assert "tumor: 1 sampled request of" in ran.out
     assert "warning: 2 contexts of tumor left out: not readable as such\n" in ran.err
     assert told["left_out"] == {"unreadable": 2, "impossible": 0}
 
