@@ -2,8 +2,7 @@
 
 Hot path: the first request of a tenant finds out whether its decision can depend on anything but
 the tenant; if not, the decision itself is kept. `tests/policy/test_resolver.py` holds the outcome
-equal to a plain reading of the document; `tests/bench/resolve.py` has the figures
-(compiled: pinned, default and a split by tenant 0.1 us; by subject 0.7 us, by request 2 us).
+equal to a plain reading of the document; `make bench-policy` prints what it costs.
 """
 
 from __future__ import annotations
