@@ -1,5 +1,9 @@
 """Regular expressions of policies, in RE2's syntax: a value costs time by its length alone.
 
+That is up to 10 ns for each byte and each instruction of the compiled expression. The product is
+bounded, or an expression at its limit would hold up all requests for a second and a client's
+16 KiB: the larger an expression, the shorter the values that it takes.
+
 The engine is loaded with the first expression: most policies have none, and it takes memory.
 """
 
@@ -12,24 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_CHARS = 1000  # a longer one is a list in disguise
-MAX_PROGRAM = 2000  # instructions: each character of a value may cost as many
+MAX_PROGRAM = 2000  # instructions
+MAX_WORK = 2**18  # instructions times bytes of a value: 3 ms; up to 16 of them take 16 KiB
 MAX_MEMORY = 256 * 1024  # bytes for one expression, its program and what it learns of values
 
 _NOT_OF_RE2 = ("invalid perl operator", "invalid escape sequence")
 
 
 class Pattern:
-    """One compiled expression."""
+    """One compiled expression; it matches no value of more than `max_bytes`."""
 
-    __slots__ = ("__weakref__", "_fullmatch")
+    __slots__ = ("__weakref__", "_fullmatch", "max_bytes")
 
-    def __init__(self, fullmatch: Callable[[bytes], object]) -> None:
+    def __init__(self, fullmatch: Callable[[bytes], object], max_bytes: int) -> None:
         self._fullmatch = fullmatch
+        self.max_bytes = max_bytes
 
     def fits(self, text: str) -> bool:
         """Return whether the expression matches all of `text`."""
         # Bytes that are no UTF-8 are surrogates here, and remain characters to the engine.
-        return self._fullmatch(text.encode("utf-8", "surrogatepass")) is not None
+        raw = text.encode("utf-8", "surrogatepass")
+        return len(raw) <= self.max_bytes and self._fullmatch(raw) is not None
 
 
 _compiled: WeakValueDictionary[str, Pattern] = WeakValueDictionary()
@@ -68,7 +75,7 @@ def _compile(text: str) -> Pattern:
         raise ValueError(f"bad regex: {_reason(error)}") from error
     if made.programsize > MAX_PROGRAM:
         raise ValueError(_too_large(made.programsize))
-    return Pattern(made.fullmatch)
+    return Pattern(made.fullmatch, MAX_WORK // made.programsize)
 
 
 def _reason(error: Exception) -> str:

@@ -31,6 +31,7 @@ NUMBER = 5_000
 REPEAT = 9
 MANY_RULES = 10_000
 MANY_PINS = 1_000_000
+MANY = ("tenant", "segment", "app", "header.x-c", "claim.plan", "scope", "path", "regex")
 
 VERSIONS = {name: Version(endpoints=("http://127.0.0.1:9001",)) for name in ("v1", "v2")}
 CLAIMS: dict[str, JSON] = {"plan": "gold", "org": {"tier": 2}}
@@ -67,20 +68,23 @@ def many(attribute: str) -> tuple[Rule, ...]:
         "segment": lambda n: f"segment-{n}",
         "app": lambda n: "web" if n == MANY_RULES // 2 else f"a-{n}",
         "header.x-c": lambda n: "value" if n == MANY_RULES // 2 else f"{n}",
+        "claim.plan": lambda n: "gold" if n == MANY_RULES // 2 else f"p-{n}",
+        "scope": lambda n: "b" if n == MANY_RULES // 2 else f"s-{n}",
         "path": lambda n: Operators(prefix=f"/v1/{n}"),
+        "regex": lambda n: Operators(regex=f"/v1/{n}/.*"),
     }
+    read = "path" if attribute == "regex" else attribute
     return tuple(
-        Rule(id=f"r{n}", when={attribute: wanted[attribute](n)}, serve="v2")
-        for n in range(MANY_RULES)
+        Rule(id=f"r{n}", when={read: wanted[attribute](n)}, serve="v2") for n in range(MANY_RULES)
     )
 
 
 def measure_many_rules() -> None:
     segments = {f"segment-{n}": Segment(include=(f"t-{n}",)) for n in range(MANY_RULES)}
-    for attribute in ("tenant", "segment", "app", "header.x-c", "path"):
+    for attribute in MANY:
         made = replace(policy(*many(attribute)), segments=segments)
         snapshot = compile_snapshot(made, {}, {})
-        number = 10 if attribute == "path" else NUMBER
+        number = 10 if attribute == "regex" else NUMBER  # which no look-up finds
 
         def first(snapshot: Snapshot = snapshot) -> object:
             snapshot.plans.clear()

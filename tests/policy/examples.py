@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
 from sidecar.model.identity import JSON, Identity
 from sidecar.model.policy import Policy, Rule, Shadow, Version
 from sidecar.model.request import RequestHead
+from sidecar.policy import key, ruleset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def make_head(  # noqa: PLR0913  # a request has that many parts
@@ -51,3 +59,10 @@ def make_policy(
 
 def version() -> Version:
     return Version(endpoints=("http://127.0.0.1:9001",))
+
+
+@contextmanager
+def everything_is_looked_up() -> Iterator[None]:
+    """Have few rules found as many are, and by what of a request is most telling."""
+    with patch.object(ruleset, "MIN_KEYED", 1), patch.object(key, "MAX_SHARE", 0):
+        yield

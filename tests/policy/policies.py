@@ -47,7 +47,7 @@ ENDPOINTS = ("http://127.0.0.1:9001",)
 _OPERANDS: dict[str, st.SearchStrategy[object]] = {
     "in_": OPTIONS,
     "not_in": OPTIONS,
-    "prefix": st.sampled_from(("a", "t")),
+    "prefix": st.sampled_from(("a", "ab", "t", "1", "1.2.")),
     "suffix": st.sampled_from(("b", "e")),
     "regex": st.sampled_from(("a.?", "[0-9]+")),
     "exists": st.booleans(),
@@ -80,7 +80,8 @@ SPLITS = st.builds(
 SHADOWS = st.builds(Shadow, version=NAMES, percent=st.sampled_from((0.0, 50.0, 100.0)))
 
 PATHS: st.SearchStrategy[Condition] = st.one_of(
-    st.sampled_from(("/invocations", "/a")), st.just(Operators(prefix="/v2/"))
+    st.sampled_from(("/invocations", "/a")),
+    st.sampled_from(("/", "/v2/", "/v2/models/", "/a")).map(lambda text: Operators(prefix=text)),
 )
 
 ATTRIBUTES: dict[str, st.SearchStrategy[Condition]] = {

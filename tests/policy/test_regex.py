@@ -8,7 +8,7 @@ import sys
 from sidecar.model.policy import Matcher, Operators, Policy, Version
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.compiled import compiling
-from sidecar.policy.regex import pattern
+from sidecar.policy.regex import MAX_PROGRAM, MAX_WORK, pattern
 from sidecar.policy.validate import validating
 
 EXPRESSIONS = 20
@@ -41,6 +41,16 @@ def test_the_engine_is_loaded_with_the_first_expression() -> None:
 
 def test_an_expression_in_use_is_compiled_once() -> None:
     assert pattern("[0-9]+") is pattern("[0-9]+")
+
+
+def test_an_expression_takes_values_as_long_as_its_size_allows() -> None:
+    small, large = pattern("/a+"), pattern(".*(?:(a|b)?){990}")
+
+    assert small.fits("/" + "a" * 16_000)
+    assert large.max_bytes < MAX_WORK // (MAX_PROGRAM - 100)
+    assert large.fits("a" * large.max_bytes)
+    assert not large.fits("a" * (large.max_bytes + 1))
+    assert not large.fits("é" * large.max_bytes)  # bytes are counted, for each is work
 
 
 def test_one_version_with_many_expressions_is_judged_and_compiled_one_at_a_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ from sidecar.model.policy import (
 from sidecar.policy.bucket import choose, sampled
 from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
-from tests.policy.examples import caller, make_head, make_policy, version
+from tests.policy.examples import caller, everything_is_looked_up, make_head, make_policy, version
 from tests.policy.plain import PlainReading
 from tests.policy.policies import LABELS, TENANTS, VERSIONS, callers, heads, policies
 
@@ -77,13 +78,17 @@ def test_the_resolver_is_a_plain_reading_of_the_document(
     unready: frozenset[str],
     requests: list[tuple[Identity, RequestHead]],
 ) -> None:
-    snapshot = compile_snapshot(policy, pins, kills, unready)
     reading = PlainReading(policy, pins, kills, unready)
+    asking = compile_snapshot(policy, pins, kills, unready)
+    with everything_is_looked_up():
+        looking_up = compile_snapshot(policy, pins, kills, unready)
 
     those, theirs = zip(*requests, strict=True)
     turned = zip(those, (*theirs[1:], theirs[0]), strict=True)
     # Again, and with the heads of others: what is remembered must be right, too.
-    for identity, head in (*requests, *requests, *turned):
+    for (identity, head), snapshot in product(
+        (*requests, *requests, *turned), (asking, looking_up)
+    ):
         decision = resolve(snapshot, identity, head)
         assert replace(decision, detail="") == reading.decide(identity, head)
         assert bool(decision.detail) == (decision.refusal is not None)
