@@ -75,7 +75,7 @@ async def label(
                 raise
             raise _in_use(policy, name, error) from error
     if not session.as_json:
-        was = f", was {before}" if before not in {None, after} else ""
+        was = " already" if after == before else f", was {before}" if before else ""
         output.say(f"{model}: {_said(name, after)}{was} (revision {now})")
     waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
     if session.as_json:

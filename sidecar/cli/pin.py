@@ -42,14 +42,17 @@ async def pin(
         )
         raise typer.BadParameter(msg)
     policy = await expect_version(session.store, model, version, is_forced=force)
+    before = (await session.store.pins_of(model, [tenant])).get(tenant)
     await session.store.set_pin(model, tenant, version, ttl_s=ttl)
     if policy is not None:
         await _warn(session.store, policy, tenant)
     if session.as_json:
-        output.emit({"model": model, "tenant": tenant, "version": version, "ttl_s": ttl})
+        told = {"model": model, "tenant": tenant, "version": version, "before": before}
+        output.emit({**told, "ttl_s": ttl})
         return
     term = f" for {durations.spell(ttl)}" if ttl else ""
-    output.say(f"{model}: {tenant} is pinned to {version}{term}")
+    was = f", was {before}" if before not in {None, version} else ""
+    output.say(f"{model}: {tenant} is pinned to {version}{term}{was}")
 
 
 async def _warn(store: Store, policy: Policy, tenant: str) -> None:

@@ -40,7 +40,9 @@ def test_a_label_that_is_there_already_is_no_new_revision(tumor: Rmv) -> None:
     tumor("label", "tumor", "stable", "v1")
 
     again = json.loads(tumor("label", "tumor", "stable", "v1", "--json").out)
+    said = tumor("label", "tumor", "stable", "v1").out
 
+    assert said == "tumor: stable is v1 already (revision 2)\n"
     assert (again["revision"], again["before"], again["version"]) == (2, "v1", "v1")
 
 

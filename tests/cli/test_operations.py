@@ -28,6 +28,16 @@ def test_a_pin_is_the_key_that_the_contract_names(tumor: Rmv, redis: Redis) -> N
     assert 3_000 < int(str(redis.ttl(key("pin", "tumor", "acme")))) <= 3_600
 
 
+def test_a_pin_that_replaces_another_tells_what_it_was(tumor: Rmv) -> None:
+    tumor("pin", "tumor", "acme", "v1")
+
+    moved = tumor("pin", "tumor", "acme", "v2").out
+    again = json.loads(tumor("pin", "tumor", "acme", "v2", "--json").out)
+
+    assert moved == "tumor: acme is pinned to v2, was v1\n"
+    assert (again["version"], again["before"]) == ("v2", "v2")
+
+
 def test_pins_are_listed_and_taken_back(tumor: Rmv) -> None:
     tumor("pin", "tumor", "globex", "v1")
     tumor("pin", "tumor", "acme", "v2")
