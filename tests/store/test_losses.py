@@ -41,6 +41,15 @@ async def copy(valkey: Valkey) -> dict[str, bytes]:
     return {key: await valkey.client.dump(key) or b"" for key in KEYS}
 
 
+async def copy_of_first(valkey: Valkey, store: RedisStore, *later: str) -> dict[str, bytes]:
+    """Commit a policy, then ones with these defaults; return a backup of the first."""
+    await commit(store)
+    backup = await copy(valkey)
+    for default in later:
+        await commit(store, default=default)
+    return backup
+
+
 async def restore(valkey: Valkey, backup: dict[str, bytes]) -> None:
     async with valkey.client.pipeline(transaction=True) as at_once:
         for key, dumped in backup.items():
@@ -68,9 +77,7 @@ def revision_of(live: LivePolicies) -> int:
 async def test_an_older_copy_is_refused_and_the_newer_policy_serves(
     valkey: Valkey, redis_store: RedisStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await commit(redis_store)
-    backup = await copy(valkey)
-    await commit(redis_store, default="v2")
+    backup = await copy_of_first(valkey, redis_store, "v2")
     async with watching(redis_store) as live:
         with caplog.at_level(logging.ERROR, "sidecar.store"):
             await restore(valkey, backup)
@@ -85,10 +92,7 @@ async def test_an_older_copy_is_refused_and_the_newer_policy_serves(
 async def test_a_commit_on_a_store_that_went_back_is_newer_than_what_sidecars_have(
     valkey: Valkey, redis_store: RedisStore
 ) -> None:
-    await commit(redis_store)
-    backup = await copy(valkey)
-    for default in ("v2", "v1", "v2"):
-        await commit(redis_store, default=default)
+    backup = await copy_of_first(valkey, redis_store, "v2", "v1", "v2")
     async with sidecar(redis_store) as live:
         await _until_told(redis_store, 4)
         await restore(valkey, backup)
@@ -184,10 +188,7 @@ async def test_an_old_document_that_is_put_back_by_hand_becomes_the_next_revisio
 async def test_an_edit_of_what_a_store_went_back_to_is_adopted_as_newer(
     valkey: Valkey, redis_store: RedisStore
 ) -> None:
-    await commit(redis_store)
-    backup = await copy(valkey)
-    for default in ("v2", "v1", "v2"):
-        await commit(redis_store, default=default)
+    backup = await copy_of_first(valkey, redis_store, "v2", "v1", "v2")
     async with watching(redis_store) as live:
         await restore(valkey, backup)
         await eventually(lambda: "fraud" in live.behind)
