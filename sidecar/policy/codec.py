@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from sidecar.policy import document, pieces, places
+from sidecar.policy import pieces, places
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.problem import PolicyError, Problem, gather, render
 from sidecar.policy.shape import MisfitsError, shaping
@@ -122,7 +122,7 @@ class _Read(NamedTuple):
 
 def _reading(text: str, source: str) -> Steps[_Read]:
     if not text.lstrip().startswith("{"):
-        return _Read((yield from document.reading(text, source)), text)
+        return _Read((yield from _reading_yaml(text, source)), text)
     try:
         _WELL_FORMED.decode(text)  # a megabyte takes a millisecond: nothing is made of it
         value, ends = yield from pieces.read(text)
@@ -132,16 +132,23 @@ def _reading(text: str, source: str) -> Steps[_Read]:
         where = places.place(text, flaw.at)
         raise PolicyError([Problem(source, render(flaw.path), flaw.reason, *where)]) from flaw
     except RecursionError as error:
-        where = places.too_deep(text, document.MAX_DEPTH)
-        reason = f"nested deeper than {document.MAX_DEPTH} levels"
+        where = places.too_deep(text, pieces.MAX_DEPTH)
+        reason = f"nested deeper than {pieces.MAX_DEPTH} levels"
         raise PolicyError([Problem(source, "", reason, *where)]) from error
     return _Read(value, text, ends)
+
+
+def _reading_yaml(text: str, source: str) -> Steps[JSON]:
+    # People write YAML; a store has JSON, and a worker does without the parser's 1.5 MB.
+    from sidecar.policy import document  # noqa: PLC0415
+
+    return document.reading(text, source)
 
 
 def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[_Read]:
     """Read what starts with `{` and is no JSON; the words of a failure are JSON's."""
     try:
-        value = yield from document.reading(text, source)
+        value = yield from _reading_yaml(text, source)
     except PolicyError as error:
         at = _BYTE.search(json_reason)  # none: it ends too early
         raw = text.encode()
@@ -167,6 +174,8 @@ def _placing(read: _Read, problems: Iterable[Problem]) -> Steps[tuple[Problem, .
     given = tuple(problems)
     paths = [one.path for one in given]
     if read.ends is None:
+        from sidecar.policy import document  # noqa: PLC0415 -- see _reading_yaml
+
         found = yield from document.finding(read.text, paths)
     else:
         found = yield from places.finding(read.text, paths, read.ends)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import yaml
 
 from sidecar.policy import places
-from sidecar.policy.pieces import MAX_DIGITS
+from sidecar.policy.pieces import MAX_DEPTH, MAX_DIGITS
 from sidecar.policy.problem import PolicyError, Problem, below, render
 from sidecar.policy.steps import Steps, finish
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sidecar.policy.places import Place
     from sidecar.policy.problem import Path
 
-MAX_DEPTH = 32  # a policy needs 7
 MAX_NODES = 200_000  # 1 MiB of text without aliases stays far below; a bomb of aliases does not
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 2048  # characters: some tens of microseconds to read
 SMALL: Final = 64  # characters: to skip over so many again costs less than to keep where they end
+MAX_DEPTH: Final = 32  # of values in values; a policy needs 7
 MAX_DIGITS: Final = 308  # of a whole number: with more of them it may be no double
 _BLANKS: Final = " \t\n\r"
 
