@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.store.keys import Keys
 
 _PROBE_MS: Final = 10_000  # longer than two pings are apart
+_TAKEN: Final = 10_000  # pushes, each of which may tell of many keys: a tenth of a second
 _TURN: Final = 100  # commands sent, and replies read, at once: about a millisecond
 _PUSHED = object()  # what a read returns for a push, which the handler has taken
 
@@ -160,10 +161,13 @@ class TrackingConnection:
     async def take(self) -> tuple[list[bytes], bool]:
         """Return the keys that changed since the last call, and whether all keys went at once.
 
-        Pushes that have arrived together are taken together.
+        Pushes that have arrived together are taken together, up to so many: somebody may write
+        faster than they are read, and what has changed meanwhile has to take effect.
         """
-        while await self._connection.can_read():
+        left = _TAKEN
+        while left and await self._connection.can_read():
             await self._read(CALL_TIMEOUT_S)
+            left -= 1
         taken, self._changed = list(self._changed), {}
         is_flushed, self._is_flushed = self._is_flushed, False
         return taken, is_flushed
@@ -214,9 +218,12 @@ class TrackingConnection:
             return None
 
     async def _reply(self) -> object:
+        clock = asyncio.get_running_loop().time
+        late_s = clock() + CALL_TIMEOUT_S
         while True:
             reply = await self._read(CALL_TIMEOUT_S)
-            if reply is None:
+            # Reports may come all the time, and answers no more.
+            if reply is None or (reply is _PUSHED and clock() > late_s):
                 raise TimeoutError(f"no answer in {CALL_TIMEOUT_S:g} s")
             if reply is not _PUSHED:
                 return reply

@@ -15,7 +15,7 @@ from sidecar.store.keys import Keys
 from sidecar.store.link import open_link
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
-from tests.store.documents import default_of, document, eventually, pin_of, watching
+from tests.store.documents import GIVE_UP_S, default_of, document, eventually, pin_of, watching
 from tests.support.certificates import write_certificate
 from tests.support.link import link_to
 from tests.support.servers import server
@@ -91,6 +91,21 @@ async def test_a_link_that_answers_but_loses_reports_is_noticed() -> None:
 
         await eventually(lambda: pin_of(live, "acme") == "v2")  # each new session reads everything
         link.is_deaf = False
+        await eventually(lambda: not live.is_stale)
+
+
+async def test_a_link_that_reports_but_answers_no_more_is_noticed() -> None:
+    async with linked(WatchTiming(ping_every_s=60)) as (one, link, live):
+        link.is_mute = True
+        async with asyncio.timeout(GIVE_UP_S):
+            while not live.is_stale:  # reports go on, so that something always comes
+                await one.client.set("rmv:pin:fraud:acme", "v1")
+                await asyncio.sleep(0.05)
+
+        link.is_mute = False
+        await one.client.set("rmv:pin:fraud:acme", "v2")
+
+        await eventually(lambda: pin_of(live, "acme") == "v2")
         await eventually(lambda: not live.is_stale)
 
 

@@ -21,7 +21,8 @@ class Link:
     """Passes bytes both ways between whoever connects to `port` and a server.
 
     `delay_s` is what each piece waits. While `is_silent` nothing passes and nothing is closed, as
-    on a path that drops packets; while `is_deaf` reports of client tracking do not pass.
+    on a path that drops packets; while `is_deaf` reports of client tracking do not pass, while
+    `is_mute` they alone do of what the server says.
     """
 
     def __init__(self, target: int) -> None:
@@ -30,6 +31,7 @@ class Link:
         self.delay_s = 0.0
         self.is_silent = False
         self.is_deaf = False
+        self.is_mute = False
         self.received_bytes = 0
         """What the server has sent."""
         self.target = target
@@ -62,6 +64,8 @@ class Link:
                     self.received_bytes += len(data)
                 if is_answer and self.is_deaf:
                     data = _REPORT.sub(b"", data)
+                if is_answer and self.is_mute:
+                    data = b"".join(found[0] for found in _REPORT.finditer(data))
                 writer.write(data)
                 await writer.drain()
         writer.close()
