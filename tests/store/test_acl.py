@@ -17,7 +17,7 @@ from sidecar.store.pulse import Member, Pulse
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
 from tests.store.documents import default_of, document, eventually, pin_of, policy, watching
-from tests.support.servers import until
+from tests.support.servers import server, until
 
 if TYPE_CHECKING:
     from tests.support.valkey import Valkey
@@ -78,14 +78,13 @@ async def test_an_operator_does_what_the_commands_do(valkey: Valkey) -> None:
     await store.close()
 
 
-async def test_nobody_is_let_in_without_a_password(valkey: Valkey) -> None:
-    for line in USERS.read_text().splitlines():
-        if line.startswith("user "):
-            name, *rules = line.split()[1:]
-            await valkey.client.execute_command("ACL", "SETUSER", name, *rules)  # type: ignore[no-untyped-call]
+async def test_a_server_takes_the_file_and_lets_nobody_in_without_a_password() -> None:
+    async with server("--save", "", "--aclfile", str(USERS)) as one:
+        for name in ("rmv-sidecar", "rmv-operator"):
+            assert await one.call("ACL", "GETUSER", name)
             for password in ("", "any"):
                 with pytest.raises(AuthenticationError):
-                    await valkey.client.auth(password, name)
+                    await one.client.auth(password, name)
 
 
 @pytest.mark.parametrize("user", ["rmv-sidecar", "rmv-operator"])
@@ -109,7 +108,7 @@ async def test_neither_touches_anything_else(valkey: Valkey, user: str) -> None:
 
 
 def test_the_page_shows_the_file() -> None:
-    users = [line for line in USERS.read_text().splitlines() if line.startswith("user ")]
+    users = USERS.read_text().splitlines()
 
     page = (USERS.parents[2] / "docs" / "redis.md").read_text().splitlines()
 
@@ -129,9 +128,8 @@ async def test_a_sidecar_pins_and_kills_nobody(valkey: Valkey) -> None:
 
 async def _load_users(valkey: Valkey) -> None:
     for line in USERS.read_text().splitlines():
-        if line.startswith("user "):
-            words = line.split()[1:]
-            await valkey.client.execute_command("ACL", "SETUSER", *words, ">secret")  # type: ignore[no-untyped-call]
+        words = line.split()[1:]
+        await valkey.client.execute_command("ACL", "SETUSER", *words, ">secret")  # type: ignore[no-untyped-call]
 
 
 async def _denied(valkey: Valkey) -> list[object]:
