@@ -8,6 +8,7 @@ that shows it, so every character that shows nothing itself is spelled out, here
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ _HIDDEN = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # text that is shown in another order
     "\u2028\u2029\ud800-\udfff]"  # line ends; bytes of a name that are no UTF-8
 )
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _BETWEEN_LINES = re.compile(_HIDDEN.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
 
@@ -102,7 +104,7 @@ def note(text: str) -> None:
 
 def report(value: object) -> None:
     """Say something to a program on stderr: JSON, on one line."""
-    print(_shown(msgspec.json.encode(value)), file=sys.stderr)
+    print(_shown(_encoded(value)), file=sys.stderr)
 
 
 def emit(value: object) -> None:
@@ -112,7 +114,16 @@ def emit(value: object) -> None:
 
 def as_json(value: object) -> str:
     """Return a value as JSON that a terminal can show."""
-    return _shown(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    return _shown(msgspec.json.format(_encoded(value), indent=2))
+
+
+def _encoded(value: object) -> bytes:
+    """Encode as JSON; bytes that are no UTF-8, which JSON cannot say, as people see them."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+        return _NO_UTF8.sub(lambda found: f"\\{_spelled(found)}", text).encode()
 
 
 def _shown(raw: bytes) -> str:

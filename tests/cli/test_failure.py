@@ -117,6 +117,20 @@ def test_warnings_are_told_to_programs_as_objects(store: Rmv, tmp_path: Path) ->
     assert json.loads(ran.out)[0]["outcome"] == "created"
 
 
+def test_names_that_are_no_text_are_told_as_people_see_them(rmv: Rmv, tmp_path: Path) -> None:
+    odd = tmp_path / "a\udcff.yaml"  # a byte FF, as Python has it
+    odd.write_text("[]")
+
+    argument = rmv("pins", "b\udcfe", "--json")
+    validated = rmv("validate", "-f", tmp_path, "--json")
+    planned = rmv("plan", "-f", tmp_path, "--json")
+
+    assert str(failure(argument)["error"]).endswith("not UTF-8: b\\udcfe")
+    source = json.loads(validated.out)["problems"][0]["source"]
+    assert source == f"{tmp_path}/a\\udcff.yaml"
+    assert str(failure(planned)["place"]).startswith(source)
+
+
 def test_what_follows_two_dashes_is_no_option(tumor: Rmv) -> None:
     ran = tumor("pins", "--", "--json")
 
