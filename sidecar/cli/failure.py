@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar, cast
 
 import msgspec
@@ -13,6 +14,8 @@ from sidecar.policy.problem import PolicyError, Problem
 
 Misuse = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 """What a command line is refused by: the base of these errors, which typer does not export."""
+
+_OPTION = re.compile(r"--[a-z][a-z-]*")
 
 E = TypeVar("E", bound=SidecarError)
 
@@ -44,6 +47,7 @@ def tell(error: SidecarError) -> None:
         return
     problems = error.problems if isinstance(error, PolicyError) else ()
     place = str(msgspec.structs.replace(problems[0], reason="")) if problems else None
+    place = place or _said(str(error))
     output.report(Failure(str(error), place, problems, _next_step(error) or None))
 
 
@@ -59,11 +63,18 @@ def tell_misuse(error: typer.BadParameter) -> None:
         return
     command = error.ctx.command_path if error.ctx else "rmv"
     advice = f"`{command} --help` tells what it takes"
-    output.report(Failure(error.format_message(), _option(error), next=advice))
+    place = _option(error) or _said(error.message)
+    output.report(Failure(error.format_message(), place, next=advice))
 
 
 def _next_step(error: SidecarError) -> str:
     return "\n".join(getattr(error, "__notes__", ()))
+
+
+def _said(text: str) -> str | None:
+    """Return the option that a text is of: those that refuse one begin with it."""
+    found = _OPTION.match(text)
+    return found[0] if found else None
 
 
 def _option(error: typer.BadParameter) -> str | None:

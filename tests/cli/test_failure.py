@@ -56,6 +56,8 @@ FAILING = [
     Fails(("pin", "tumor", "acme", "v1", "--ttl", "soon"), 2, "--ttl", "rmv pin --help"),
     Fails(("kill", "tumor"), 2, "--reason", "rmv kill --help"),
     Fails(("explain", "tumor", "--at", "now"), 2, "--at", "rmv explain --help"),
+    Fails(("explain", "tumor", "--claim", "x"), 2, "--claim"),
+    Fails(("apply", "-f", "bad.yaml", "--prune"), 2, "--prune", "rmv apply --help"),
     Fails(("history",), 2, "MODEL", "rmv history --help"),
     Fails(("get", "--revision", "x"), 2, "--revision", "rmv get --help"),
     Fails(("statsu",), 2, next="rmv --help"),
