@@ -31,17 +31,21 @@ def parse(text: str) -> IPv4Network | IPv6Network:
     return network
 
 
-def within(networks: Iterable[str]) -> Callable[[str], bool]:
-    """Return the test that a text is an address of one of `networks`, in either spelling.
+class _Networks:
+    """A set of networks; who asks pays by how many sizes they have, and not by their number."""
 
-    An address with a zone is in none.
+    __slots__ = ("_prefixes",)
 
-    Raises:
-        ValueError: one of them is no network.
-    """
-    parsed = tuple(parse(network) for network in networks)
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        # What addresses in a network have in common, by their kind and the bits that follow it.
+        self._prefixes: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            rest = network.max_prefixlen - network.prefixlen
+            prefixes = self._prefixes.setdefault((network.version, rest), set())
+            prefixes.add(int(network.network_address) >> rest)
 
-    def holds(text: str) -> bool:
+    def has(self, text: str) -> bool:
+        """Return whether a text is an address in one of them, in either spelling."""
         try:
             address = ip_address(text)
         except ValueError:
@@ -50,6 +54,19 @@ def within(networks: Iterable[str]) -> Callable[[str], bool]:
             if address.scope_id is not None:
                 return False
             address = address.ipv4_mapped or address
-        return any(address in network for network in parsed)
+        bits = int(address)
+        for (version, rest), prefixes in self._prefixes.items():
+            if version == address.version and bits >> rest in prefixes:
+                return True
+        return False
 
-    return holds
+
+def within(networks: Iterable[str]) -> Callable[[str], bool]:
+    """Return the test that a text is an address of one of `networks`, in either spelling.
+
+    An address with a zone is in none.
+
+    Raises:
+        ValueError: one of them is no network.
+    """
+    return _Networks(map(parse, networks)).has

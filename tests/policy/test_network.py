@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+from unittest.mock import patch
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.policy.network import within
 
@@ -33,6 +38,42 @@ def test_an_address_is_in_a_network_or_not(
     networks: tuple[str, ...], address: str, *, is_in: bool
 ) -> None:
     assert within(networks)(address) is is_in
+
+
+@given(
+    st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), min_size=1, max_size=8),
+    st.integers(0, 128),
+    st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)),
+)
+def test_an_address_is_in_some_network_as_the_standard_library_has_it(
+    addresses: list[IPv4Address | IPv6Address], bits: int, asked: IPv4Address | IPv6Address
+) -> None:
+    # What stands for IPv4 in the spelling of IPv6 is in the examples above.
+    plain_ones = [one for one in addresses if getattr(one, "ipv4_mapped", None) is None]
+    networks = [ip_network((one, min(bits, one.max_prefixlen)), strict=False) for one in plain_ones]
+    candidates = [asked, *plain_ones]
+
+    holds = within(map(str, networks))
+
+    for one in candidates:
+        plain = getattr(one, "ipv4_mapped", None) or one
+        assert holds(str(one)) is any(plain in network for network in networks)
+
+
+def test_a_long_list_costs_an_address_no_more_than_a_short_one() -> None:
+    holds = within(f"10.{n // 256}.{n % 256}.0/24" for n in range(5000))
+    compared = 0
+
+    def compare(_network: object, _address: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return False
+
+    with patch.object(IPv4Network, "__contains__", compare):
+        assert not holds("192.168.0.1")
+        assert holds("10.19.0.7")
+
+    assert compared < 10
 
 
 @pytest.mark.parametrize(
