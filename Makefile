@@ -10,7 +10,8 @@ ARGS ?=
 INTEGRATION := .venv-integration
 COMPILED := $(CURDIR)/build/compiled
 # A file's tests stay in one process: they share what its fixtures start. ARGS=-n0 runs all in one.
-PARALLEL := -n auto --dist loadfile
+# The order is that of tests/conftest.py, which also says how many processes there are.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 # What runs through compiled modules is tested in that form too; `tests/compiled` holds the list complete.
 COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests/test_decide.py tests/identity/test_cache.py \
 	tests/runtime/test_ids.py $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
@@ -24,6 +25,9 @@ demo: $(VENV)/.runtime  ## the whole product in a minute, with real models; ARGS
 	$(BIN)/rmv demo $(ARGS)
 
 test: $(VENV)/.development $(VENV)/.compile  ## the test suite, then its core again, compiled (with ARGS, which go to pytest, just the first)
+ifeq ($(ARGS),)
+	@$(BIN)/python hatch_build.py >/dev/null 2>&1 &  # what it has to say, it says again when it is waited for below
+endif
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 ifeq ($(ARGS),)
 	@$(BIN)/python hatch_build.py; case $$? in \

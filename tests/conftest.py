@@ -1,0 +1,25 @@
+"""How the whole suite runs: many processes at a time, on a machine of any speed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    import pytest
+
+# A machine that is busy for a moment is no failure; `timeout` in pyproject.toml bounds each test.
+settings.register_profile("rmv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rmv")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return two for each CPU: most tests wait for processes and sockets for much of their time."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole sidecars: no other file takes as long as one of these, or waits as much."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
