@@ -62,6 +62,10 @@ class StoreUnavailableError(SidecarError):
     """Redis did not answer in time, or not at all."""
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """Redis answered that it does not: rights, a password, a replica that takes no writes."""
+
+
 class WrongTypeError(StoreUnavailableError):
     """A key that this program uses holds another type of value; the text names it."""
 

@@ -16,7 +16,12 @@ import typer
 from sidecar.cli.failure import advised, tell
 from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions, given
 from sidecar.config import Config
-from sidecar.errors import SidecarError, StoreUnavailableError, WrongTypeError
+from sidecar.errors import (
+    SidecarError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    WrongTypeError,
+)
 from sidecar.store.base import Store
 from sidecar.store.connect import open_store
 
@@ -98,6 +103,10 @@ async def _session(options: StoreOptions) -> AsyncIterator[Session]:
         yield Session(store, config, options.as_json)
     except WrongTypeError:
         raise  # the store can be reached, and the text says all
+    except StoreRefusedError as error:
+        msg = f"the store `{_shown(config.redis)}` refuses it: {error}"
+        advice = "docs/redis.md lists the rights of an operator; --redis names another user."
+        raise advised(StoreRefusedError(msg), advice) from error
     except StoreUnavailableError as error:
         # Only the embedded store lives and dies with a sidecar.
         asked = "Is `rmv serve` running? " if config.redis == "embedded" else ""

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.maint_notifications import MaintNotificationsConfig
 
-from sidecar.errors import StoreUnavailableError, WrongTypeError
+from sidecar.errors import StoreRefusedError, StoreUnavailableError, WrongTypeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,13 +26,15 @@ CALL_TIMEOUT_S = 2.0  # of a whole call, retry included; a healthy server takes 
 _RETRIES = 1  # on a fresh connection, at once; the library's own ten wait for seconds
 
 FOREIGN_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+_ANSWERS = (AuthenticationError, ResponseError)
 
 
 @asynccontextmanager
 async def bounded(key: str = "") -> AsyncIterator[None]:
     """Bound the calls within, and turn what goes wrong into `StoreUnavailableError`.
 
-    Of a `key` that holds another type of value than is asked for it is a `WrongTypeError`.
+    What the server answers by an error is a `StoreRefusedError`; of a `key` that holds another type
+    of value than is asked for, a `WrongTypeError`.
     """
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -41,7 +48,10 @@ async def bounded(key: str = "") -> AsyncIterator[None]:
         # A timeout of asyncio has no words of its own.
         late = f"it did not answer within {CALL_TIMEOUT_S:g} s"
         words = str(e) or (late if isinstance(e, TimeoutError) else type(e).__name__)
-        raise StoreUnavailableError(f"Redis: {words}") from e
+        # A login that failed comes inside of an error of the connection.
+        is_answered = any(isinstance(one, _ANSWERS) for one in (e, e.__cause__))
+        failure = StoreRefusedError if is_answered else StoreUnavailableError
+        raise failure(f"Redis: {words}") from e
 
 
 def connection_settings() -> dict[str, object]:

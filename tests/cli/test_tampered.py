@@ -109,6 +109,19 @@ def test_a_key_of_another_type_is_named_and_the_store_not_blamed(
     assert client.get(odd) == "mine"
 
 
+def test_a_store_that_refuses_a_user_is_not_called_away(tumor: Rmv, client: Redis) -> None:
+    client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@read"])
+    url = client.connection_pool.connection_kwargs["path"]
+
+    denied = tumor("pin", "tumor", "acme", "v2", "--redis", f"unix://reader:pw@{url}")
+    unknown = tumor("status", "--redis", f"unix://reader:wrong@{url}")
+
+    for ran in (denied, unknown):
+        assert ran.code == 1
+        assert f"error: the store `unix://reader:***@{url}` refuses it: Redis: " in ran.err
+        assert "docs/redis.md lists the rights" in ran.err
+
+
 def test_a_fleet_of_another_type_hides_no_model_from_status(tumor: Rmv, client: Redis) -> None:
     client.set(key("fleet"), "mine")
 
