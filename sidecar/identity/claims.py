@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
-from sidecar.model.identity import MAX_TENANT_CHARS, Identity, is_tenant
+from sidecar.model.identity import MAX_JTI_CHARS, MAX_TENANT_CHARS, Identity, is_tenant
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
@@ -24,25 +24,42 @@ class ClaimNames(Struct, frozen=True):
     subject: str = "sub"
     app: str = "azp"
     scope: str = "scope"
+    segments: str = ""
+    grants: str = ""
 
 
-def read_identity(claims: dict[str, JSON], names: ClaimNames, expires_at_s: float) -> Identity:
+def read_identity(
+    claims: dict[str, JSON],
+    names: ClaimNames,
+    expires_at_s: float,
+    *,
+    issued_s: float = 0.0,
+    issuer: str = "",
+) -> Identity:
     """Return the caller that verified `claims` speak of; raise TokenRefused.
 
-    An absent or null subject, app or scope is empty; the tenant has to be there.
+    An absent or null subject, app, scope, segment list or `jti` is empty, and absent or null
+    grants are none; the tenant has to be there.
     """
     return Identity(
         tenant=_tenant(find(claims, names.tenant), names.tenant),
         subject=_text(find(claims, names.subject), names.subject),
         app=_text(find(claims, names.app), names.app),
-        scopes=_scopes(find(claims, names.scope), names.scope),
+        scopes=_words(find(claims, names.scope), names.scope),
         claims=claims,
         expires_at_s=expires_at_s,
+        jti=_jti(claims.get("jti")),
+        issued_s=issued_s,
+        segments=_words(find(claims, names.segments), names.segments),
+        grants=_grants(find(claims, names.grants), names.grants),
+        issuer=issuer,
     )
 
 
 def find(claims: dict[str, JSON], name: str) -> JSON:
     """Return the value of claim `name`, or None; a claim of that whole name comes before a path."""
+    if not name:
+        return None
     # Namespaced claims are URLs, full of dots: https://example.com/tenant.
     if name in claims:
         return claims[name]
@@ -73,13 +90,46 @@ def _text(value: JSON, name: str) -> str:
     return value
 
 
-def _scopes(value: JSON, name: str) -> tuple[str, ...]:
+def _words(value: JSON, name: str) -> tuple[str, ...]:
     """Read both spellings: words in one string (RFC 8693 section 4.2), or a list."""
     if value is None:
         return ()
     if isinstance(value, str):
-        return tuple(scope for scope in value.split(" ") if scope)
-    scopes = [scope for scope in value if isinstance(scope, str)] if isinstance(value, list) else []
-    if not isinstance(value, list) or len(scopes) != len(value):
+        return tuple([word for word in value.split(" ") if word])
+    words = _strings(value)
+    if words is None:
         raise TokenRefused(Code.TOKEN_INVALID, f"claim '{name}' is neither a string nor strings")
-    return tuple(scopes)
+    return words
+
+
+def _grants(value: JSON, name: str) -> dict[str, tuple[str, ...]] | None:
+    if value is None:
+        return None
+    # What cannot be read is not read as no grants at all: that would give the caller everything.
+    fault = TokenRefused(Code.TOKEN_INVALID, f"claim '{name}' is not an object of lists of strings")
+    if not isinstance(value, dict):
+        raise fault
+    granted: dict[str, tuple[str, ...]] = {}
+    for model, versions in value.items():
+        words = _strings(versions)
+        if words is None:
+            raise fault
+        granted[model] = words
+    return granted
+
+
+def _jti(value: JSON) -> str:
+    text = _text(value, "jti")
+    if len(text) > MAX_JTI_CHARS:
+        # It could not be revoked: no key in the store is that long.
+        detail = f"claim 'jti' is longer than {MAX_JTI_CHARS} characters"
+        raise TokenRefused(Code.TOKEN_INVALID, detail)
+    return text
+
+
+def _strings(value: JSON) -> tuple[str, ...] | None:
+    """Return a list of strings as a tuple, None for anything else."""
+    if not isinstance(value, list):
+        return None
+    strings = [one for one in value if isinstance(one, str)]
+    return tuple(strings) if len(strings) == len(value) else None

@@ -64,7 +64,10 @@ class Verifier:
             raise _invalid("the token's signature is wrong")
         claims = _object(body, "claims")
         expires_at_s = self._check_registered(claims, now_s)
-        return read_identity(claims, self.claims, expires_at_s)
+        issued_s = _seconds(claims, "iat") if "iat" in claims else 0.0
+        return read_identity(
+            claims, self.claims, expires_at_s, issued_s=issued_s, issuer=self.issuer
+        )
 
     def _key(self, header: dict[str, JSON]) -> Key:
         """Find the key by what an unverified header says; keys inside the header are not read."""

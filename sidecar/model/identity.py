@@ -8,7 +8,12 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 
 class Identity(Struct, frozen=True, gc=False):
-    """A caller. `expires_at_s` is epoch seconds; the identity is void from then on."""
+    """A caller, and what its token says of itself.
+
+    `expires_at_s` is epoch seconds; the identity is void from then on. `issued_s` is when the
+    token was made, 0.0 where it does not say. `grants` are the versions that the token is for, by
+    model: names, `label:<label>` or semver ranges; None is a token that leaves it to the policies.
+    """
 
     tenant: str
     subject: str = ""
@@ -16,8 +21,14 @@ class Identity(Struct, frozen=True, gc=False):
     scopes: tuple[str, ...] = ()
     claims: dict[str, JSON] = {}
     expires_at_s: float = float("inf")
+    jti: str = ""
+    issued_s: float = 0.0
+    segments: tuple[str, ...] = ()
+    grants: dict[str, tuple[str, ...]] | None = None
+    issuer: str = ""
 
 
+MAX_JTI_CHARS = 512  # it stands in a Redis key; issuers use UUIDs and the like
 MAX_TENANT_CHARS = 128  # it stands in a header, in Redis keys and in metric labels
 
 

@@ -118,3 +118,57 @@ def test_a_claim_that_is_not_named_is_not_read() -> None:
     identity = read({"tenant": "acme", "sub": 7, "azp": 7, "scope": 7}, names)
 
     assert (identity.subject, identity.app, identity.scopes) == ("", "", ())
+
+
+# --- what a token says of itself --------------------------------------------------------------
+
+WIDE = ClaimNames(segments="org.groups", grants="models")
+
+
+@pytest.mark.parametrize(
+    ("groups", "segments"),
+    [(None, ()), ("beta staff", ("beta", "staff")), (["beta"], ("beta",)), ([], ())],
+)
+def test_segments_are_words_or_a_list(groups: JSON, segments: tuple[str, ...]) -> None:
+    assert read({"tenant": "acme", "org": {"groups": groups}}, WIDE).segments == segments
+
+
+def test_segments_and_grants_are_read_only_where_a_claim_is_named_for_them() -> None:
+    identity = read({"tenant": "acme", "": {"m": ["v1"]}, "segments": ["x"], "models": 7})
+
+    assert (identity.segments, identity.grants) == ((), None)
+
+
+def test_grants_are_versions_by_model() -> None:
+    granted: JSON = {"tumor": ["v1", ">=2 <4", "label:canary"], "fraud": []}
+
+    identity = read({"tenant": "acme", "models": granted}, WIDE)
+
+    assert identity.grants == {"tumor": ("v1", ">=2 <4", "label:canary"), "fraud": ()}
+
+
+@pytest.mark.parametrize("grants", [None, {}])
+def test_a_token_without_grants_differs_from_one_that_grants_nothing(grants: JSON) -> None:
+    assert read({"tenant": "acme", "models": grants}, WIDE).grants == grants
+
+
+@pytest.mark.parametrize("grants", ["v1", ["v1"], 7, True, {"m": "v1"}, {"m": [7]}, {"m": None}])
+def test_grants_of_any_other_shape_are_not_taken_for_none(grants: JSON) -> None:
+    with pytest.raises(TokenRefused) as refused:
+        read({"tenant": "acme", "models": grants}, WIDE)
+
+    assert refused.value.code is Code.TOKEN_INVALID
+    assert "models" in refused.value.detail
+
+
+def test_a_token_is_told_apart_by_its_jti() -> None:
+    assert read({"tenant": "acme", "jti": "t-1"}).jti == "t-1"
+    assert not read({"tenant": "acme"}).jti
+
+
+@pytest.mark.parametrize("jti", [7, ["t-1"], True, "x" * 513])
+def test_a_jti_that_could_not_be_revoked_is_refused(jti: JSON) -> None:
+    with pytest.raises(TokenRefused) as refused:
+        read({"tenant": "acme", "jti": jti})
+
+    assert refused.value.code is Code.TOKEN_INVALID

@@ -50,6 +50,7 @@ def test_a_good_token_tells_who_calls(verifier: Verifier, rs256: Signer) -> None
     assert (identity.tenant, identity.subject, identity.app) == ("acme", "ada", "console")
     assert identity.scopes == ("read", "write")
     assert identity.claims == claims
+    assert (identity.issuer, identity.issued_s) == (ISSUER, NOW_S - 10)
 
 
 @pytest.mark.parametrize("kind", ["rs256", "es256", "eddsa"])
