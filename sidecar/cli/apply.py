@@ -18,7 +18,7 @@ from sidecar.cli.review import Review, as_json, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.validate import Files
 from sidecar.config import allow_list
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, StoreConflictError
 from sidecar.model.identity import JSON
 from sidecar.model.policy import Policy
 from sidecar.policy.diff import fingerprint
@@ -79,10 +79,11 @@ async def apply(
         bool, typer.Option("--keep-edits", help="Leave models alone that were edited so.")
     ] = False,
 ) -> None:
-    """Commit policy documents that differ from the store's; nothing if any of them is invalid.
+    """Commit policy documents that differ from the store's.
 
-    Nothing is committed either if somebody has edited a model in the store since the last apply,
-    and the documents do not say the same: look, then --force, or bring the edit into the files.
+    Nothing is committed if any of them is invalid, or somebody has edited a model in the store
+    since the last apply, and the documents do not say the same: look, then --force, or bring the
+    edit into the files.
     """
     _check_prune(file, prune=prune)
     if force and keep_edits:
@@ -188,9 +189,10 @@ async def carry_out(store: Store, one: Review, actor: str, comment: str) -> Outc
 
 async def _delete(store: Store, one: Review) -> None:
     """Delete a policy, unless it was changed since it was looked at."""
-    if (await review(store, one.model, None)).raw != one.raw:
-        raise conflict(one.model)
-    await store.delete_policy(one.model)
+    try:
+        await store.delete_policy(one.model, expected=one.raw)
+    except StoreConflictError as error:
+        raise conflict(one.model) from error
 
 
 def _planned(one: Review, outcome: str = "") -> Outcome:

@@ -143,8 +143,14 @@ class Store(Protocol):
         """
         ...
 
-    async def delete_policy(self, model: str) -> bool:
-        """Remove a model's document, whatever it is; return whether there was one."""
+    async def delete_policy(self, model: str, expected: bytes | None = None) -> bool:
+        """Remove a model's document if the stored bytes still are `expected` (None: whatever).
+
+        Returns whether there was one. A key that holds no string has the bytes b"".
+
+        Raises:
+            StoreConflictError: somebody else changed the document since it was read.
+        """
         ...
 
     async def set_pin(

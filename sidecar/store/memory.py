@@ -104,9 +104,12 @@ class MemoryStore:
             case Adoption.COMMIT:
                 self._store(readopted(policy, last=last))
 
-    async def delete_policy(self, model: str) -> bool:
-        """Remove a model's document; return whether there was one."""
-        self._keys.policy(model)
+    async def delete_policy(self, model: str, expected: bytes | None = None) -> bool:
+        """Remove a model's document if it is `expected` (None: whatever it is)."""
+        key = self._keys.policy(model)
+        stored = await self.get_document(model)
+        if expected is not None and stored not in {None, expected}:
+            raise StoreConflictError(f"{key} changed since it was read")
         return self._put(PolicyKey(model), None)
 
     async def set_pin(

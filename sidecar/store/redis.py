@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from sidecar.store.pulse import Pulse
     from sidecar.store.tracking import Tracking
 
+# KEYS: the document. ARGV: the expected bytes, none for a value of another type than string.
+_COMPARE_AND_DELETE = """
+local current = redis.pcall('GET', KEYS[1])
+if type(current) == 'table' then current = '' end
+if not current then return 0 end
+if current ~= ARGV[1] then return -1 end
+return redis.call('DEL', KEYS[1])
+"""
 _GONE = -2  # what PTTL answers for a key that does not exist
 _ATTEMPTS = 3  # at a commit whose revision is taken before it is recorded
 _PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
@@ -139,9 +147,16 @@ class RedisStore:
             "A sidecar commits it anew when they no longer do"
         )
 
-    async def delete_policy(self, model: str) -> bool:
-        """Remove a model's document; return whether there was one."""
-        return await self._delete(self._keys.policy(model))
+    async def delete_policy(self, model: str, expected: bytes | None = None) -> bool:
+        """Remove a model's document if it is `expected` (None: whatever it is)."""
+        key = self._keys.policy(model)
+        if expected is None:
+            return await self._delete(key)
+        async with bounded():
+            reply = int(await self._redis.eval(_COMPARE_AND_DELETE, 1, key, expected))
+        if reply < 0:
+            raise StoreConflictError(f"{key} changed since it was read")
+        return reply > 0
 
     async def set_pin(
         self, model: str, tenant: str, version: str, ttl_s: float | None = None

@@ -116,6 +116,20 @@ async def test_history_is_newest_first_limited_and_outlives_the_document(store: 
     assert history[1].at_s > 0
 
 
+async def test_what_was_changed_since_it_was_read_is_not_deleted(store: Store) -> None:
+    await _commit(store, policy())
+    seen = await store.get_document("fraud")
+    await _commit(store, policy(default="v2"))
+
+    with pytest.raises(StoreConflictError, match="rmv:policy:fraud"):
+        await store.delete_policy("fraud", expected=seen)
+
+    now = await store.get_document("fraud")
+    assert now not in {None, seen}
+    assert await store.delete_policy("fraud", expected=now)
+    assert not await store.delete_policy("fraud", expected=now)
+
+
 async def test_deleting_says_whether_there_was_something(store: Store) -> None:
     await store.set_pin("fraud", "acme", "v2")
     await store.set_kill("fraud", "v1", "bad")
