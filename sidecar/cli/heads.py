@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sidecar.errors import ConfigError
 from sidecar.model.request import RequestHead
+from sidecar.model.route import AMBIGUOUS
 from sidecar.policy.route import RouteTable
 from sidecar.policy.snapshot import Snapshot
 
@@ -56,6 +57,8 @@ def ask_by_path(head: RequestHead, snapshot: Snapshot) -> None:
     Raises ConfigError when the head asks for another one already: the sidecar answers 400.
     """
     route = RouteTable((), snapshot.model).find(head)
+    if route is AMBIGUOUS:
+        raise ConfigError("--path names another model or version once it is decoded and resolved")
     if route.model != snapshot.model or (route.version is None and route.label is None):
         return
     named = route.version or snapshot.policy.labels.get(route.label or "", "")

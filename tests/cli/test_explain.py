@@ -152,6 +152,15 @@ def test_a_refusal_is_told_with_its_status(tumor: Rmv) -> None:
     assert "rejected  v2 (not-entitled)" in ran.out
 
 
+def test_a_path_that_can_be_read_as_another_version_is_refused_as_a_sidecar_does(
+    tumor: Rmv,
+) -> None:
+    ran = tumor("explain", "tumor", "--path", "/v2/models/tumor/./versions/v2/infer")
+
+    assert ran.code != 0
+    assert "--path names another model or version once it is decoded" in ran.err
+
+
 def test_a_version_in_the_path_is_asked_for(tumor: Rmv) -> None:
     path = "/v2/models/tumor/versions/v2/infer"
 
