@@ -27,7 +27,10 @@ async def delete(
         bool, typer.Option("--force", help="Delete a document that is not valid, too.")
     ] = False,
 ) -> None:
-    """Delete a model's policy, so that its requests get 404; its history, pins and kills stay."""
+    """Delete a model's policy, so that its requests get 404.
+
+    Its history, pins and kills stay.
+    """
     found = await review(session.store, model, None)
     if found.raw is None:
         await expect_model(session.store, model)

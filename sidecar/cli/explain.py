@@ -96,7 +96,7 @@ async def explain(
         str, typer.Option(help="A request that was sampled, by its X-Request-Id.", metavar="ID")
     ] = "",
 ) -> None:
-    """Show which version a request would be served by, and each step to it.
+    """Show which version a request would get, and each step to it.
 
     As the store stands now; every version counts as healthy that --not-ready does not name. With
     --request, or an id in the place of MODEL: how that request was decided, and would be again.

@@ -51,9 +51,9 @@ async def get(
         int | None, typer.Option(min=1, help="As it was; of one model.", metavar="REVISION")
     ] = None,
 ) -> None:
-    """List the policies, or print documents as YAML or JSON that `rmv apply` takes.
+    """List the policies, or print the documents of some.
 
-    Of models that are named the whole documents are printed.
+    Models that are named, and with --output all, are printed as documents that `rmv apply` takes.
     """
     if session.as_json:
         form = Form.JSON

@@ -40,9 +40,10 @@ def init(
     ] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write a policy and settings to start from; nothing that is there is overwritten.
+    """Write a policy and settings to start from.
 
-    In a folder that has settings, only the policy of another model is added.
+    Nothing that is there is overwritten. In a folder that has settings, only the policy of another
+    model is added.
     """
     named = version or []
     policy = seed_policy(model, named, default or _first(named, shadow), shadow or ())

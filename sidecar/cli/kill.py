@@ -48,7 +48,7 @@ async def kill(
     ttl: Ttl = None,
     force: Force = False,
 ) -> None:
-    """Switch a version off at once, or the whole model when no version is named."""
+    """Switch a version off at once; without one, the whole model."""
     model, version = split(target, version)
     if not reason.strip():
         msg = "--reason needs words: they are what everybody reads who looks"

@@ -54,7 +54,7 @@ async def label(
     wait: Wait = False,
     timeout_s: Timeout = None,
 ) -> None:
-    """Move a label to a version, so that whatever names the label means that one now."""
+    """Move a label to a version: what names the label means that now."""
     if bool(version) == remove:
         msg = "name the version that the label moves to, or --remove it: one of both"
         raise typer.BadParameter(msg)

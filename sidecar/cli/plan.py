@@ -110,10 +110,10 @@ async def plan_command(
         ),
     ] = None,
 ) -> None:
-    """Tell who would get another version if these documents were applied, and change nothing.
+    """Tell who would get another version if documents were applied.
 
-    Requests that the sidecars have sampled are decided once by what the store holds now, and once
-    with the documents in its place.
+    It changes nothing. Requests that the sidecars have sampled are decided once by what the store
+    holds now, and once with the documents in its place.
     """
     found = documents.read(file, allow_list(session.config))
     if found.problems:

@@ -66,7 +66,7 @@ async def rollback(
     wait: Wait = False,
     timeout_s: Timeout = None,
 ) -> None:
-    """Commit again what an earlier revision said, as the next revision.
+    """Commit again what an earlier revision said, as the next.
 
     A second rollback goes one step further back: what the first one went away from, only its number
     brings back. The files of `rmv apply` are not rolled back: it refuses to undo this until they

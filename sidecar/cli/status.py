@@ -40,7 +40,10 @@ class ModelStatus(msgspec.Struct, frozen=True):
 @app.command("status")
 @with_store
 async def status(session: Session) -> None:
-    """Show models, what is switched off, and which sidecar decides by which revision."""
+    """Show models, what is switched off, and the live sidecars.
+
+    Of each sidecar it tells by which revisions it decides.
+    """
     store = session.store
     living = await _living(store)
     named = {*await store.named_models(), *(model for one in living for model in one.revisions)}

@@ -51,9 +51,10 @@ def token(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a token FOR DEVELOPMENT, of keys that are made at the first use.
+    """Print a token FOR DEVELOPMENT.
 
-    Whoever can read the folder of the keys can speak for any tenant.
+    Its keys are made at the first use. Whoever can read the folder of the keys can speak for any
+    tenant.
     """
     options = given(ctx, StoreOptions(state_dir=state_dir, config=config, as_json=as_json))
     settings = options.read()

@@ -57,10 +57,11 @@ async def try_(
     path: Target = "/",
     at_s: At = None,
 ) -> None:
-    """Decide simulated requests, and compare who serves them with what is to be expected.
+    """Decide simulated requests, and tell who would serve them.
 
-    Each is of another tenant and subject, unless --tenants names some. Pins and kills count as
-    they are in the store, and every version counts as healthy.
+    The shares are compared with those that are to be expected. Each is of another tenant and
+    subject, unless --tenants names some. Pins and kills count as they are in the store, and every
+    version counts as healthy.
     """
     policy = await _policy(session, model, file)
     named = None if tenants is None else _tenants(tenants)

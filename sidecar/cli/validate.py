@@ -49,5 +49,5 @@ def validate(
 
 @app.command("schema")
 def print_schema(*, as_json: AsJson = False) -> None:
-    """Print the JSON Schema of policy documents, for editors; with --json or without."""
+    """Print the JSON Schema of policy documents, for editors."""
     output.emit(schema())

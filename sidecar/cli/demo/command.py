@@ -45,9 +45,10 @@ def demo(
         typer.Option(help="Use this folder, and leave it: settings, logs, data.", metavar="DIR"),
     ] = None,
 ) -> None:
-    """Show the whole product in a minute: real models, real data, every claim checked.
+    """Show the whole product in a minute.
 
-    It runs from a checkout of the repository, needs no service, and leaves nothing behind.
+    With real models and real data, and every claim is checked. It runs from a checkout of the
+    repository, needs no service, and leaves nothing behind.
     """
     raise typer.Exit(asyncio.run(show(exits=exits, listen=listen, keep=keep)))
 
