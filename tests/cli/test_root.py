@@ -22,6 +22,7 @@ def test_help_lists_every_command(rmv: Rmv) -> None:
     listed = ran.out.partition("Commands:")[2].splitlines()
     assert ran.code == 0
     assert [line.split()[0] for line in listed if line.strip()] == list(COMMANDS)
+    assert not [line for line in listed if line.endswith("...")]  # cut, as it is too long
 
 
 @pytest.mark.parametrize("name", COMMANDS)
