@@ -21,6 +21,7 @@ from typing import Literal, TextIO
 import msgspec
 
 Colour = Literal["bold", "red", "green", "yellow"]
+MAX_CELL_CHARS = 1000  # of one cell of a table; `--json` has all of it
 _CODES: dict[Colour, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
 _IS_FOR_PROGRAMS = ContextVar("is_for_programs", default=False)
@@ -131,6 +132,12 @@ def _shown(raw: bytes) -> str:
     return _BETWEEN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", raw.decode())
 
 
+def _cell(text: str) -> str:
+    # All rows are as wide as the widest: one value of a megabyte would be one in each of them.
+    shown = plain(text[:MAX_CELL_CHARS]) or "-"
+    return shown if len(text) <= MAX_CELL_CHARS else f"{shown}..."
+
+
 def table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -140,7 +147,7 @@ def table(
 
     `colours` are those of the rows; of all none, when they are not given.
     """
-    cells = [list(header), *([plain(cell) or "-" for cell in row] for row in rows)]
+    cells = [list(header), *([_cell(text) for text in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row, colour in zip_longest(cells, ("bold", *colours)):
         line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))

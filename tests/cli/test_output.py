@@ -5,7 +5,17 @@ from io import StringIO
 
 import pytest
 
-from sidecar.cli.output import complain, emit, facts, note, paint, say, table, warn
+from sidecar.cli.output import (
+    MAX_CELL_CHARS,
+    complain,
+    emit,
+    facts,
+    note,
+    paint,
+    say,
+    table,
+    warn,
+)
 
 
 class Terminal(StringIO):
@@ -84,3 +94,11 @@ def test_json_has_the_same_value_without_such_characters(
     text = capsys.readouterr().out
     assert json.loads(text) == value
     assert text == '{\n  "a": "\\u001b\\u007f\\u009b\\u202eé\\n"\n}\n'
+
+
+def test_one_endless_cell_does_not_widen_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("acme", "v" * 1_000_000, "a"), *[("b", "v1", "c")] * 10]
+
+    table(("TENANT", "VERSION", "FAULT"), rows)
+
+    assert len(capsys.readouterr().out) < 20 * MAX_CELL_CHARS
