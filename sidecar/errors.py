@@ -78,5 +78,9 @@ class StoreConflictError(SidecarError):
     """A commit lost the race: the document changed since it was read."""
 
 
+class AuditUnwritableError(SidecarError):
+    """Entries of audit cannot be kept just now; the text says where, and why."""
+
+
 class ConfigError(SidecarError):
     """The process configuration cannot be used; the text names the setting and the reason."""

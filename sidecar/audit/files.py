@@ -1,0 +1,152 @@
+"""Audit in files of lines, which any number of processes add to, one batch at a time.
+
+`audit-000001.jsonl` is followed by `audit-000002.jsonl` once it is full; the newest is the one with
+the highest number, and the oldest are deleted. A chain goes on from one to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, ParamSpec
+
+from sidecar.errors import AuditUnwritableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sidecar.model.audit import AuditSettings
+    from sidecar.runtime.clock import Clock
+
+P = ParamSpec("P")
+_NAME: Final = re.compile(r"audit-(\d{6,})\.jsonl")
+_SYNC_EVERY_S: Final = 1.0
+_FILE_MODE: Final = 0o640
+_FOLDER_MODE: Final = 0o750
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder, the oldest first; raises OSError."""
+    numbered = [(int(found[1]), path) for path in folder.iterdir()
+                if (found := _NAME.fullmatch(path.name))]  # fmt: skip
+    return [path for _, path in sorted(numbered)]
+
+
+class FileSink:
+    """Adds lines to the newest file of a folder, in a thread: a disk may take its time."""
+
+    name = "files"
+
+    def __init__(self, settings: AuditSettings, clock: Clock) -> None:
+        self._folder = Path(settings.dir)
+        self._settings = settings
+        self._clock = clock
+        self._path = self._folder / "audit-000000.jsonl"
+        self._fd = -1
+        self._synced_s = clock.monotonic_s()
+        self._is_dirty = False
+
+    async def append(self, lines: Sequence[bytes]) -> None:
+        """Keep lines, all of them or none; raises AuditUnwritableError."""
+        await self._in_thread(self.write, lines)
+
+    async def settle(self) -> None:
+        """Bring what was written to the disk, once a second."""
+        if self._is_dirty and self._is_second_over():
+            await self._in_thread(self._sync)
+
+    async def close(self) -> None:
+        """Bring what was written to the disk, unless the settings say `never`."""
+        if self._is_dirty and self._settings.fsync != "never":
+            with suppress(AuditUnwritableError):  # a disk that failed before: it was told then
+                await self._in_thread(self._sync)
+        self._forget()
+
+    async def _in_thread(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await asyncio.to_thread(work, *args, **kwargs)
+        except OSError as error:
+            self._forget()
+            name = error.filename or self._path
+            raise AuditUnwritableError(f"{name}: {error.strerror or error}") from error
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Keep lines as `append` does, in this thread; raises OSError."""
+        with self._locked():
+            self._open_newest()
+            self._add(b"\n".join([*lines, b""]))
+        self._is_dirty = True
+        if self._settings.fsync == "batch" or self._is_second_over():
+            self._sync()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from writing and from turning to another file."""
+        self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        lock = os.open(self._folder / "lock", flags, _FILE_MODE)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _open_newest(self) -> None:
+        """Have the newest file open, or the next one if it is full."""
+        found = files_in(self._folder)
+        newest = found[-1] if found else self._folder / "audit-000001.jsonl"
+        if found and newest.stat().st_size >= self._settings.file_bytes:
+            newest = _next(newest)
+            for old in found[: len(found) + 1 - self._settings.files]:
+                old.unlink(missing_ok=True)
+        if newest != self._path or not self._is_there():
+            self._forget()
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._fd = os.open(newest, flags, _FILE_MODE)
+            self._path = newest
+
+    def _is_there(self) -> bool:
+        """Return whether the file that is open is still the one of its name."""
+        if self._fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _add(self, data: bytes) -> None:
+        """Write all of `data` or nothing; begin a line, whatever a writer before has left."""
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            data = b"\n" + data  # whoever wrote there died half-way
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            os.ftruncate(self._fd, size)
+            raise
+
+    def _is_second_over(self) -> bool:
+        elapsed_s = self._clock.monotonic_s() - self._synced_s
+        return self._settings.fsync == "second" and elapsed_s >= _SYNC_EVERY_S
+
+    def _sync(self) -> None:
+        os.fsync(self._fd)
+        self._synced_s = self._clock.monotonic_s()
+        self._is_dirty = False
+
+    def _forget(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def _next(path: Path) -> Path:
+    found = _NAME.fullmatch(path.name)
+    number = int(found[1]) + 1 if found else 1
+    return path.with_name(f"audit-{number:06}.jsonl")
