@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 
 if TYPE_CHECKING:
-    from sidecar.identity.tokens import Verifier
     from sidecar.model.identity import Identity
 
 MAX_REFUSALS = 256  # with tokens of 8 KiB that is 2 MiB; clients repeat few bad tokens at a time
 
 _V = TypeVar("_V")
+
+
+class Verifier(Protocol):
+    """Who tells callers by their tokens: `tokens.Verifier`, or one for each of several issuers."""
+
+    def verify(self, token: bytes, now_s: float) -> Identity:
+        """Return the caller; raises TokenRefused."""
+        ...
 
 
 class IdentityCache:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWK
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 from msgspec import Struct
 
@@ -13,7 +19,7 @@ from sidecar.errors import SidecarError
 from sidecar.identity.compact import decode_object
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sidecar.model.identity import JSON
 
@@ -23,6 +29,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: no shorter than the hash
 # One algorithm per kind of key: a token's own word never chooses how a key is used.
 _ALGORITHM = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA", "oct": "HS256"}
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+_MATERIAL = ("kty", "crv", "n", "e", "x", "y", "k")  # RFC 7518 section 6, RFC 8037 section 2
 
 
 class KeySetError(SidecarError):
@@ -40,13 +47,28 @@ class Key(Struct, frozen=True):
         """Return whether `signature` is this key's over `message`."""
         return self.jwk.Algorithm.verify(message, self.jwk.key, signature)
 
+    def members(self) -> dict[str, JSON]:
+        """Return the members of a JWK that is this key, and none besides."""
+        jwk: dict[str, JSON] = self.jwk.Algorithm.to_jwk(self.jwk.key, as_dict=True)
+        material = {name: jwk[name] for name in _MATERIAL if name in jwk}
+        return {**material, "kid": self.kid, "alg": self.algorithm}
+
 
 class KeySet:
-    """Keys by id and algorithm. `refused` says which keys were left out, and why."""
+    """Keys by id and algorithm.
 
-    def __init__(self, keys: Sequence[Key], refused: Sequence[str] = ()) -> None:
+    `refused` says which keys were left out, and why; `left_out` the reasons by `kid`.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        refused: Sequence[str] = (),
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self.keys = tuple(keys)
         self.refused = tuple(refused)
+        self.left_out = dict(left_out or {})
         self._by_kid = {key.kid: key for key in keys if key.kid}
         self._by_algorithm: dict[str, list[Key]] = {}
         for key in keys:
@@ -64,6 +86,21 @@ class KeySet:
         keys = self._by_algorithm.get(algorithm, [])
         return keys[0] if len(keys) == 1 else None
 
+    def knows(self, kid: str) -> bool:
+        """Return whether the set has a key of this id, be it one that was left out."""
+        return kid in self._by_kid or kid in self.left_out
+
+    def why_not(self, kid: str | None) -> str:
+        """Return why a key that a token names verifies no token; empty if it is not known."""
+        reason = None if kid is None else self.left_out.get(kid)
+        return "" if reason is None else f"the key that the token names is no good: {reason}"
+
+    def spelled(self) -> str:
+        """Return the keys as one JWK Set: the same text for the same keys in any order."""
+        keys = [key.members() for key in self.keys]
+        keys.sort(key=lambda members: (members["kid"], members["alg"]))
+        return json.dumps({"keys": keys}, separators=(",", ":"), sort_keys=True)
+
 
 class _UnsuitableError(SidecarError):
     """A sound key that is for something else."""
@@ -79,12 +116,14 @@ def load_jwks(raw: bytes, algorithms: Collection[str]) -> KeySet:
     """
     keys: dict[str, Key] = {}
     refused: list[str] = []
+    left_out: dict[str, str] = {}
     for position, members in enumerate(_members(raw)):
         label = _label(position, members)
         try:
             key = _read_key(members, algorithms)
         except _UnsuitableError as error:
             refused.append(f"{label}: {error}")
+            left_out[str(members.get("kid", ""))] = str(error)
             continue
         except KeySetError as error:
             raise KeySetError(f"{label}: {error}") from error
@@ -93,7 +132,34 @@ def load_jwks(raw: bytes, algorithms: Collection[str]) -> KeySet:
         keys[label] = key
     if not keys:
         raise KeySetError("; ".join(["no usable key", *refused]))
-    return KeySet(tuple(keys.values()), refused)
+    return KeySet(tuple(keys.values()), refused, left_out)
+
+
+def load_pem(raw: bytes, kid: str, algorithms: Collection[str]) -> Key:
+    """Read one public key in PEM (SubjectPublicKeyInfo), bound to the algorithm of its kind.
+
+    Raises KeySetError for a key that is not of one of `algorithms`, is weak, or is none.
+    """
+    if b"PRIVATE KEY-----" in raw:
+        raise KeySetError("it is a private key, which has no place here")
+    try:
+        key = load_pem_public_key(raw)
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeySetError("it is no public key in PEM") from None
+    try:
+        return _read_key({**_public_jwk(key), "kid": kid}, algorithms)
+    except _UnsuitableError as error:
+        raise KeySetError(str(error)) from error
+
+
+def _public_jwk(key: object) -> dict[str, JSON]:
+    if isinstance(key, RSAPublicKey):
+        return RSAAlgorithm.to_jwk(key, as_dict=True)
+    if isinstance(key, EllipticCurvePublicKey):
+        return ECAlgorithm.to_jwk(key, as_dict=True)
+    if isinstance(key, Ed25519PublicKey):
+        return OKPAlgorithm.to_jwk(key, as_dict=True)
+    raise KeySetError("it is neither an RSA, nor an EC, nor an Ed25519 key")
 
 
 def _members(raw: bytes) -> list[dict[str, JSON]]:

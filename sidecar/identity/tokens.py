@@ -83,7 +83,10 @@ class Verifier:
         if key is None:
             # Not final: the key may be one that is only about to be published.
             raise TokenRefused(
-                Code.TOKEN_INVALID, "no known key verifies tokens of this header", is_final=False
+                Code.TOKEN_INVALID,
+                self.keys.why_not(kid) or "no known key verifies tokens of this header",
+                is_final=False,
+                awaits_key=kid is not None and not self.keys.knows(kid),
             )
         return key
 
