@@ -57,7 +57,8 @@ def reading(text: str, source: str) -> Steps[JSON]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
-        where = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        # To YAML, U+0085 and two more end a line; to whoever opens the file at it they do not.
+        where = places.place(text, mark.index) if mark else (1, 1)
         advice = _ADVICE.get(text[mark.index : mark.index + 1], "") if mark else ""
         raise PolicyError([Problem(source, "", f"not YAML: {words}{advice}", *where)]) from error
     except yaml.YAMLError as error:
