@@ -202,6 +202,24 @@ class Store(Protocol):
         """
         ...
 
+    async def is_audited(self) -> bool:
+        """Return whether there is a stream of audit."""
+        ...
+
+    async def add_audit(self, lines: Sequence[bytes], keep: int) -> None:
+        """Add entries of audit; of more than about `keep` the oldest go, of fewer none.
+
+        After `StoreUnavailableError` some may have been added.
+        """
+        ...
+
+    def audit(self, after: str = "") -> AsyncIterator[tuple[str, bytes]]:
+        """Iterate over ids and lines of audit, the oldest first, from the one after an id.
+
+        A line is empty where an entry is not of this program.
+        """
+        ...
+
     async def fleet(self, model: str | None = None) -> list[Instance]:
         """Return the live sidecars, as `Fleet` has it."""
         ...

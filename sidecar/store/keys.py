@@ -51,6 +51,8 @@ class Keys:
         self._kill = f"{prefix}:kill:"
         self._history = f"{prefix}:history:"
         self._contexts = f"{prefix}:contexts:"
+        self.audit = f"{prefix}:audit"
+        """The stream of what was done and decided."""
         self.fleet = f"{prefix}:fleet"
         """The sorted set of workers that tell of themselves."""
         self.probe = f"{prefix}:probe:"

@@ -39,6 +39,7 @@ class MemoryStore:
         self._contents = Contents()
         self._history: dict[str, list[HistoryEntry]] = defaultdict(list)  # oldest first
         self._samples: dict[str, list[Context]] = defaultdict(list)
+        self._audited: list[tuple[str, bytes]] = []
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
         self._beating: list[Pulse] = []
@@ -173,6 +174,23 @@ class MemoryStore:
         self._keys.contexts(model)
         for context in reversed(self._samples[model]):
             yield context
+
+    async def is_audited(self) -> bool:
+        """Return whether anything was audited."""
+        return bool(self._audited)
+
+    async def add_audit(self, lines: Sequence[bytes], keep: int) -> None:
+        """Add entries of audit, of which the newest `keep` stay."""
+        count = int(self._audited[-1][0].partition("-")[0]) if self._audited else 0
+        added = [(f"{count + n}-0", line) for n, line in enumerate(lines, 1)]
+        self._audited = [*self._audited, *added][-keep:]
+
+    async def audit(self, after: str = "") -> AsyncIterator[tuple[str, bytes]]:
+        """Iterate over ids and lines of audit, the oldest first, from the one after an id."""
+        first = int(after.partition("-")[0]) if after else 0
+        for at, line in list(self._audited):
+            if int(at.partition("-")[0]) > first:
+                yield at, line
 
     async def fleet(self, model: str | None = None) -> list[Instance]:
         """Return the live sidecars by name; what they tell is of all models, asked or not."""

@@ -14,6 +14,7 @@ from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store import document, fleet
 from sidecar.store.adoption import MAX_REVISION
+from sidecar.store.audits import AuditStream
 from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
 from sidecar.store.client import bounded
 from sidecar.store.contexts import ContextRing
@@ -68,6 +69,7 @@ class RedisStore:
         self._link = open_link(url)
         self._redis = self._link.redis
         self._contexts = ContextRing(self._redis, self._keys)
+        self._audit = AuditStream(self._redis, self._keys)
         self._clock = clock or SystemClock()
         self._journal = Journal(self._redis, self._keys, self._clock)
         self._timing = timing or WatchTiming()
@@ -231,6 +233,18 @@ class RedisStore:
     def contexts(self, model: str) -> AsyncIterator[Context | None]:
         """Iterate over the contexts that are kept of a model, None for what is no context."""
         return self._contexts.newest(model)
+
+    async def is_audited(self) -> bool:
+        """Return whether there is a stream of audit."""
+        return await self._audit.exists()
+
+    async def add_audit(self, lines: Sequence[bytes], keep: int) -> None:
+        """Add entries of audit; of more than about `keep` the oldest go, of fewer none."""
+        await self._audit.add(lines, keep)
+
+    def audit(self, after: str = "") -> AsyncIterator[tuple[str, bytes]]:
+        """Iterate over ids and lines of audit, the oldest first, from the one after an id."""
+        return self._audit.read(after)
 
     async def fleet(self, model: str | None = None) -> list[Instance]:
         """Return the live sidecars by name, with `model` what they tell of that one alone."""

@@ -247,3 +247,16 @@ async def test_models_are_named_by_documents_pins_and_kills(store: Store) -> Non
 
     assert await store.named_models() == ["fraud", "triage", "tumor"]
     assert await store.models() == ["tumor"]
+
+
+async def test_audit_is_read_back_in_order_and_from_where_one_was(store: Store) -> None:
+    assert not await store.is_audited()
+    await store.add_audit([b"one", b"two"], keep=1000)
+    await store.add_audit([b"three"], keep=1000)
+
+    found = [(at, line) async for at, line in store.audit()]
+    later = [line async for _, line in store.audit(found[1][0])]
+
+    assert await store.is_audited()
+    assert [line for _, line in found] == [b"one", b"two", b"three"]
+    assert later == [b"three"]
