@@ -144,7 +144,7 @@ LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/
 
 
 # The fixtures hold only keys, which no example changes.
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), letter=st.sampled_from(LETTERS), data=st.data())
 def test_no_changed_byte_goes_unnoticed(
     verifier: Verifier, eddsa: Signer, rs256: Signer, where: float, letter: int, data: st.DataObject
@@ -168,7 +168,7 @@ def test_no_changed_last_letter_goes_unnoticed(verifier: Verifier, rs256: Signer
             refusal(verifier, token[:-1] + bytes([letter]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(token=st.binary(max_size=60) | st.lists(st.binary(max_size=9).map(b64)).map(b".".join))
 def test_no_bytes_at_all_raise_anything_else(verifier: Verifier, token: bytes) -> None:
     with pytest.raises(TokenRefused):

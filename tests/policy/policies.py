@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -28,8 +27,6 @@ from tests.policy.examples import make_head
 if TYPE_CHECKING:
     from sidecar.model.request import RequestHead
 
-SLOW = (HealthCheck.too_slow,)
-"""Not to be taken for a failure: whole policies take their time to make on a busy machine."""
 
 VERSIONS = ("v1", "v2", "v3")
 TENANTS = ("", "acme", "globex", "initech")

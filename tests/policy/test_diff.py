@@ -9,7 +9,7 @@ from sidecar.model.policy import Policy, Rule, Split
 from sidecar.policy.codec import encode
 from sidecar.policy.diff import ORDER, Change, content, diff, fingerprint, undone
 from tests.policy.examples import make_policy
-from tests.policy.policies import SLOW, policies
+from tests.policy.policies import policies
 
 CANARY = Rule(id="canary", split=Split(arms={"v1": 90, "v2": 10}))
 GLOBEX = Rule(id="globex", when={"tenant": "globex"}, serve="v2")
@@ -19,7 +19,7 @@ def spelled(changes: tuple[Change, ...]) -> dict[str, tuple[object, object]]:
     return {one.spell(): (one.before, one.after) for one in changes}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25)
 @given(policies(), policies())
 def test_policies_differ_exactly_when_their_documents_do(one: Policy, other: Policy) -> None:
     is_same = encode(content(one)) == encode(content(other))
@@ -29,7 +29,7 @@ def test_policies_differ_exactly_when_their_documents_do(one: Policy, other: Pol
     assert not diff(one, replace(one, revision=9, actor="ann", comment="why", applied="x"))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25)
 @given(policies(), policies(), policies())
 def test_nothing_is_undone_only_where_every_edit_is_wanted(
     base: Policy, stored: Policy, wanted: Policy

@@ -98,7 +98,7 @@ def moved(found: Plan) -> dict[str, tuple[str, str]]:
     return {move.tenant: (move.before, move.after) for move in found.moves}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(policies(), st.dictionaries(st.sampled_from(TENANTS[1:]), st.sampled_from(VERSIONS)),
        REQUESTS, SUBSETS)  # fmt: skip
 def test_a_decision_without_gaps_is_that_of_the_whole_request(
@@ -123,7 +123,7 @@ def test_a_decision_without_gaps_is_that_of_the_whole_request(
                 assert not missing
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(policies(), REQUESTS)
 def test_the_same_policy_moves_nobody(
     policy: Policy, requests: list[tuple[Identity, RequestHead]]
@@ -136,7 +136,7 @@ def test_the_same_policy_moves_nobody(
     assert all(one.before == one.after for one in found.versions)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(policies(), st.sampled_from(TENANTS[1:]), st.sampled_from(VERSIONS), REQUESTS)
 def test_a_pin_moves_its_tenant_alone(
     policy: Policy, tenant: str, pinned: str, requests: list[tuple[Identity, RequestHead]]
@@ -151,7 +151,7 @@ def test_a_pin_moves_its_tenant_alone(
         assert all(move.after in {pinned, ""} for move in found.moves)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(policies(), policies(), REQUESTS, st.lists(st.floats(0.5, 100), min_size=8, max_size=8))
 def test_totals_add_up(
     before: Policy,

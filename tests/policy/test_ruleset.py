@@ -16,7 +16,7 @@ from sidecar.policy.ruleset import MIN_KEYED
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from tests.policy.examples import caller, everything_is_looked_up, make_head, version
 from tests.policy.plain import PlainReading, matches
-from tests.policy.policies import OPTIONS, SCALARS, SLOW, WORDS, callers, heads, matchers, segments
+from tests.policy.policies import OPTIONS, SCALARS, WORDS, callers, heads, matchers, segments
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON, Identity
@@ -242,7 +242,7 @@ LOOKED_UP = st.dictionaries(
 )
 
 
-@settings(max_examples=150, suppress_health_check=SLOW)
+@settings(max_examples=150)
 @given(
     st.lists(LOOKED_UP | LOOKED_UP | matchers(by_segment=True), min_size=10, max_size=30),
     segments(),

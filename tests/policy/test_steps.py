@@ -10,7 +10,7 @@ from unittest.mock import Mock, patch
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.policy import codec, document, match, pieces, shape
@@ -106,14 +106,23 @@ def test_whatever_a_large_document_is_the_loop_comes_round_many_times(raw: bytes
         {"segments": {"s": {"when": MATCHERS}}},
     ],
 )
-def test_the_matchers_of_one_list_are_compiled_in_portions(members: dict[str, JSON]) -> None:
+def test_the_matchers_of_one_list_are_compiled_one_at_a_time(members: dict[str, JSON]) -> None:
     policy = codec.load(large(rules=[], **members), source="doc")
 
     with patch.object(match, "compile_matcher", wraps=match.compile_matcher) as compiled:
         most = most_between_pauses(compiling(policy), compiled)
 
     assert compiled.call_count == MANY
-    assert most <= match.PORTION
+    assert most == 1
+
+
+def test_the_tenants_of_one_segment_are_gathered_in_portions() -> None:
+    tenants = [f"t{n}" for n in range(5 * match.PORTION)]
+
+    pauses = sum(1 for _ in match.gathering((*tenants, "", "t1")))
+
+    assert pauses >= 5
+    assert finish(match.gathering((*tenants, "", "t1"))) == set(tenants)
 
 
 def test_no_step_looks_at_the_references_of_all_segments() -> None:
@@ -140,6 +149,17 @@ def test_a_fault_of_a_large_document_keeps_its_place() -> None:
     assert str(ended) == f'doc:{at}:10: rules[{MANY - 1}].serve: unknown version "v9"'
 
 
+def test_a_long_list_with_one_wrong_item_is_looked_through_in_steps() -> None:
+    tenants: list[JSON] = [*[f"t{n}" for n in range(1_000)], {}]
+    wrong: JSON = [{"id": "r", "when": {"tenant": tenants}, "serve": "v1"}]
+
+    count, ended = steps_of(codec.loading(large(rules=wrong), source="doc"))
+
+    assert count >= 1_000
+    assert isinstance(ended, PolicyError)
+    assert ended.problems[0].path == "rules[0].when.tenant[1000]"
+
+
 def test_a_document_that_is_wrong_everywhere_is_told_as_far_as_anybody_reads() -> None:
     for raw in (large(rules=rules(MANY, servee=1)), large(rules=rules(MANY, serve="v9"))):
         _, ended = steps_of(codec.loading(raw, source="doc"))
@@ -156,7 +176,7 @@ def everything_is_large() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(policies(), st.integers(0, 2**16), st.integers(0, 12), st.text('{}[]:,"1v-', max_size=4))
 def test_a_document_in_steps_is_the_same_as_at_once_good_or_faulty(
     policy: Policy, at: int, gone: int, put: str

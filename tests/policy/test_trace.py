@@ -15,7 +15,7 @@ from sidecar.policy.resolver import resolve
 from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.trace import Asked, Checked, Draw, Outcome, Trace, trace
 from tests.policy.examples import caller, make_head, make_policy
-from tests.policy.policies import LABELS, SLOW, TENANTS, VERSIONS, callers, heads, policies
+from tests.policy.policies import LABELS, TENANTS, VERSIONS, callers, heads, policies
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
@@ -34,7 +34,7 @@ def traced(policy: Policy, identity: Identity, **kills: str) -> Trace:
     return trace(compile_snapshot(policy, {}, kills), identity, make_head())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=200)
 @given(policies(), PINS, KILLS, UNREADY, st.tuples(callers(), heads()))
 def test_a_trace_ends_in_the_decision_of_the_resolver(
     policy: Policy,
@@ -55,7 +55,7 @@ def test_a_trace_ends_in_the_decision_of_the_resolver(
     assert set(told.decision.rejected) <= set(rejected)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=100)
 @given(policies(), st.tuples(callers(), heads()))
 def test_a_rule_matches_when_every_condition_of_it_holds(
     policy: Policy, request: tuple[Identity, RequestHead]

@@ -13,7 +13,7 @@ from sidecar.model.policy import Policy, Rule, Split
 from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.trial import Share, shares
 from tests.policy.examples import caller, make_head, make_policy
-from tests.policy.policies import SLOW, callers, heads, policies
+from tests.policy.policies import callers, heads, policies
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
@@ -74,7 +74,7 @@ def test_an_arm_that_nobody_got_is_told_too() -> None:
     assert found["v2 SPLIT:rare"].requests == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=60)
 @given(policies(), st.lists(st.tuples(callers(), heads()), min_size=1, max_size=8))
 def test_whatever_is_observed_was_to_be_expected(
     policy: Policy, requests: list[tuple[Identity, RequestHead]]

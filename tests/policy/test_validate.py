@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -770,7 +770,7 @@ def test_a_rule_that_some_of_its_callers_reach_is_accepted(before: Matcher, when
     assert found(make_policy(first, second)) == []
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(policies(), callers(), heads())
 def test_a_rule_that_is_never_reached_answers_nobody(
     policy: Policy, identity: Identity, head: RequestHead
@@ -792,7 +792,7 @@ def test_an_endpoint_outside_of_the_allow_list_is_refused() -> None:
     ]
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(policies(), callers(), heads())
 def test_a_version_that_is_told_to_serve_nobody_serves_those_alone_who_ask(
     policy: Policy, identity: Identity, head: RequestHead
@@ -803,7 +803,7 @@ def test_a_version_that_is_told_to_serve_nobody_serves_those_alone_who_ask(
         assert reach.bar(policy, decision.version) == ""
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(policies(), callers(), heads())
 def test_where_rules_answer_everybody_nobody_is_left_to_the_default(
     policy: Policy, identity: Identity, head: RequestHead
@@ -828,7 +828,6 @@ ODD_OPERATORS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(("time", "header.x-a", "claim.a", "tenant", "segment")), ODD_OPERATORS)
 def test_whatever_operators_are_valid_can_be_compiled(attribute: str, condition: Operators) -> None:
     policy = make_policy(Rule(id="r", when={attribute: condition}, serve="v1"))
