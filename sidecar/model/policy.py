@@ -207,6 +207,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     it was changed past them.
 
     `labels` are further names of versions, which can be moved: `canary: v3`.
+
+    `deleted` says that there is no such model any more, as a commit that can be signed; nothing
+    but what commits write stands beside it. `signature` is that of whoever made the commit.
     """
 
     model: Name
@@ -221,3 +224,5 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     actor: str = ""
     comment: str = ""
     applied: str = ""
+    deleted: bool = False
+    signature: Annotated[str, Meta(max_length=256)] = ""

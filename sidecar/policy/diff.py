@@ -42,7 +42,7 @@ class Change(Struct, frozen=True):
 
 def content(policy: Policy) -> Policy:
     """Return a policy without what commits write into it."""
-    return structs.replace(policy, revision=0, actor="", comment="", applied="")
+    return structs.replace(policy, revision=0, actor="", comment="", applied="", signature="")
 
 
 def fingerprint(policy: Policy) -> str:

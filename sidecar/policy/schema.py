@@ -41,6 +41,8 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "actor": "Written by a commit.",
         "comment": "Written by a commit.",
         "applied": "Written by a commit.",
+        "deleted": "The model is deleted; nothing else is said of it.",
+        "signature": "Written by a commit.",
     },
     "Version": {
         "endpoints": "Each `http://host:port`, `https://host:port` or `unix:/path.sock`.",

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
-from sidecar.model.policy import Operators, State
+from sidecar.model.policy import Operators, Policy, State
 from sidecar.policy import reach
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
@@ -23,7 +23,7 @@ from sidecar.policy.steps import Steps, finish
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidecar.model.policy import Policy, Rule, Segment, Split
+    from sidecar.model.policy import Rule, Segment, Split
     from sidecar.policy.address import AllowList
     from sidecar.policy.problem import Finding, Findings, Path, Problem
 
@@ -68,7 +68,9 @@ def warnings(policy: Policy, source: str = "", now_s: float = float("-inf")) -> 
 
 def _findings(policy: Policy, allowed: AllowList) -> Findings:
     yield from _name(policy.model, ("model",))
-    if not policy.versions:
+    if policy.deleted:
+        yield from _deleted(policy)
+    elif not policy.versions:
         yield ("versions",), "a policy needs at least one version"
     for name, version in policy.versions.items():
         at: Path = ("versions", name)
@@ -83,6 +85,21 @@ def _findings(policy: Policy, allowed: AllowList) -> Findings:
     yield from _rules(policy)
     yield from _default(policy)
     yield from _shadows(policy)
+
+
+def _deleted(policy: Policy) -> Iterator[Finding]:
+    heading = Policy(
+        policy.model,
+        versions={},
+        revision=policy.revision,
+        actor=policy.actor,
+        comment=policy.comment,
+        applied=policy.applied,
+        deleted=True,
+        signature=policy.signature,
+    )
+    if policy != heading:
+        yield ("deleted",), "a model that is deleted has no versions, and nothing else"
 
 
 def _name(name: str, at: Path) -> Iterator[Finding]:
@@ -283,7 +300,7 @@ def _key(key: str, at: Path) -> Iterator[Finding]:
 
 
 def _oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
-    if policy.default is None and not reach.answers_everybody(policy):
+    if policy.default is None and not policy.deleted and not reach.answers_everybody(policy):
         yield (
             (),
             "no default, and no rule answers everybody: callers whom no rule serves get 503",

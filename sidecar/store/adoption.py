@@ -56,6 +56,7 @@ def judge(
 def readopted(policy: Policy, *, last: int) -> Policy:
     """Return a directly edited `policy` as the next revision.
 
-    Its comment is dropped: it was that of the commit which the editor started from.
+    Its comment and signature are dropped: they were those of the commit which the editor started
+    from.
     """
-    return structs.replace(policy, revision=last + 1, actor=DIRECT, comment="")
+    return structs.replace(policy, revision=last + 1, actor=DIRECT, comment="", signature="")

@@ -834,3 +834,10 @@ def test_whatever_operators_are_valid_can_be_compiled(attribute: str, condition:
 
     if not validate(policy):
         compile_snapshot(policy, {}, {})
+
+
+def test_a_deleted_model_has_nothing_but_what_commits_write() -> None:
+    gone = Policy("tumor", {}, revision=7, actor="ann", comment="old", deleted=True, signature="x")
+
+    assert validate(gone) == ()
+    assert next(one.path for one in validate(structs.replace(gone, default="v1"))) == "deleted"
