@@ -18,6 +18,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
+from sidecar.identity.places import discovery_url, url_fault
+from sidecar.model.audit import AuditSettings, OnFailure
 from sidecar.model.context import ContextSettings
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Name, Policy
@@ -35,15 +37,33 @@ if TYPE_CHECKING:
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
 
 
-class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose tokens are believed, and which claims say who calls.
+class KeyFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """A public key in PEM, the id that tokens name it by, and what it must be for, if that is said.
 
-    Claim names may be paths: `org.tenant` is member `tenant` of claim `org`.
+    Without `kid` it verifies tokens that name no key.
     """
 
-    jwks_file: str
+    file: str
+    kid: str = ""
+    algorithm: Algorithm | None = None
+
+
+class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """An issuer whose tokens are believed, where its keys are, and which claims say who calls.
+
+    Keys come from one of `jwks_file`, `jwks_url`, `discovery` and `keys`. Claim names may be
+    paths: `org.tenant` is member `tenant` of claim `org`.
+    """
+
     issuer: str
     audience: str
+    jwks_file: str = ""
+    jwks_url: str = ""
+    discovery: bool = False  # by OpenID Connect: `<issuer>/.well-known/openid-configuration`
+    keys: tuple[KeyFile, ...] = ()
+    ca_file: str = ""  # PEM, of who vouches for the URLs; empty: whom the system trusts
+    keys_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0  # between two fetches
+    keys_max_age_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 86_400.0  # without a good one
     algorithms: tuple[Algorithm, ...] = ("RS256", "ES256", "EdDSA")
     tenant_claim: str = "tenant"
     subject_claim: str = "sub"
@@ -64,6 +84,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     model: Name | None = None  # for requests that name no other: the single model it fronts
     routes: tuple[RouteRule, ...] = ()
     identity: IdentitySettings | None = None
+    issuers: tuple[IdentitySettings, ...] = ()  # more of them
     no_auth: bool = False
     tls: TlsSettings | None = None  # of `listen`
     proxy_protocol: bool = False  # every connection to `listen` has to begin with it
@@ -73,8 +94,14 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     upstream: UpstreamSettings = UpstreamSettings()
     upstream_tls: UpstreamTls = UpstreamTls()
     contexts: ContextSettings = ContextSettings()
+    audit: AuditSettings = AuditSettings()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
+
+    @property
+    def believed(self) -> tuple[IdentitySettings, ...]:
+        """Whose tokens are believed: nobody's when auth is off."""
+        return () if self.identity is None else (self.identity, *self.issuers)
 
 
 class ServeSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +134,13 @@ _SERVICE_LINK = re.compile(
 _PATHS = {
     "state_dir",
     "identity.jwks_file",
+    "identity.ca_file",
+    "identity.keys[].file",
+    "issuers[].jwks_file",
+    "issuers[].ca_file",
+    "issuers[].keys[].file",
+    "audit.dir",
+    "audit.key_file",
     "exchange_log",
     "tls.cert_file",
     "tls.key_file",
@@ -187,10 +221,10 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.identity is not None and config.no_auth:
         yield "no_auth", "auth is off, yet [identity] says whose tokens are believed: remove one"
-    if config.identity is not None and not Path(config.identity.jwks_file).is_file():
-        yield "identity.jwks_file", f"no such file: {config.identity.jwks_file}"
+    yield from _identity_faults(config)
     yield from ((f"routes{at}", why) for at, why in route.faults(config.routes))
     yield from _redis_faults(config)
+    yield from _audit_faults(config.audit)
     yield from _tls_faults(config.tls)
     yield from _unix_faults(config)
     is_unix = config.listen.startswith(UNIX)
@@ -206,6 +240,67 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "admin", f"`{config.admin}` is already the address of `listen`"
 
 
+def _identity_faults(config: Config) -> Iterator[tuple[str, str]]:
+    if config.identity is None and config.issuers:
+        yield "issuers", "the first issuer stands in [identity], the others here"
+    seen: set[str] = set()
+    for n, issuer in enumerate(config.believed):
+        path = f"issuers[{n - 1}]" if n else "identity"
+        if issuer.issuer in seen:
+            yield f"{path}.issuer", f"`{issuer.issuer}` is another issuer already"
+        seen.add(issuer.issuer)
+        for setting, why in _issuer_faults(issuer):
+            yield f"{path}.{setting}".removesuffix("."), why
+
+
+def _issuer_faults(settings: IdentitySettings) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with one issuer: setting of it, reason."""
+    for name in ("issuer", "audience"):
+        if not getattr(settings, name):
+            yield name, "must not be empty"
+    sources = {
+        "jwks_file": bool(settings.jwks_file),
+        "jwks_url": bool(settings.jwks_url),
+        "discovery": settings.discovery,
+        "keys": bool(settings.keys),
+    }
+    given = [name for name, is_given in sources.items() if is_given]
+    if len(given) != 1:
+        said = f"{' and '.join(given)} are given" if given else "is not said"
+        why = f"where its keys are: {said}; set one of jwks_file, jwks_url, discovery and keys"
+        yield "", why
+        return
+    yield from _missing_key_files(settings)
+    if sources["jwks_url"] or sources["discovery"]:
+        yield from _fetch_faults(settings)
+    elif settings.ca_file:
+        yield "ca_file", "has no effect: it vouches for URLs, and no key is fetched from one"
+
+
+def _missing_key_files(settings: IdentitySettings) -> Iterator[tuple[str, str]]:
+    named = {"jwks_file": settings.jwks_file, "ca_file": settings.ca_file}
+    named |= {f"keys[{n}].file": key.file for n, key in enumerate(settings.keys)}
+    for path, file in named.items():
+        if file and not Path(file).is_file():
+            yield path, f"no such file: {file}"
+
+
+def _fetch_faults(settings: IdentitySettings) -> Iterator[tuple[str, str]]:
+    if settings.discovery:
+        name, url = "issuer", discovery_url(settings.issuer)
+        if "?" in settings.issuer:  # OpenID Connect Discovery 1.0 section 3
+            yield "issuer", "has a query, which discovery does not allow"
+    else:
+        name, url = "jwks_url", settings.jwks_url
+    if why := url_fault(url):
+        yield name, f"`{settings.issuer if settings.discovery else url}` {why}"
+    if "HS256" in settings.algorithms:
+        yield "algorithms", "HS256 needs a secret, and what a URL gives is none: use jwks_file"
+    if settings.keys_max_age_s <= settings.keys_refresh_s:
+        why = f"must be more than keys_refresh_s ({settings.keys_refresh_s:g})"
+        yield "keys_max_age_s", why
+
+
 def _redis_faults(config: Config) -> Iterator[tuple[str, str]]:
     from sidecar.store.connect import open_store  # noqa: PLC0415 -- who only reads starts sooner
 
@@ -213,6 +308,20 @@ def _redis_faults(config: Config) -> Iterator[tuple[str, str]]:
         open_store(config.redis, config.prefix, config.state_dir)
     except ConfigError as error:
         yield "redis", str(error).removeprefix("redis: ")
+
+
+def _audit_faults(settings: AuditSettings) -> Iterator[tuple[str, str]]:
+    given = {"key_file": settings.key_file, "on_failure": settings.on_failure is OnFailure.CLOSED}
+    if not settings.is_on:
+        for name in (name for name, is_given in given.items() if is_given):
+            yield f"audit.{name}", "has no effect: set audit.dir or audit.stream too"
+    if settings.key_file:
+        from sidecar.runtime.ed25519 import KeyFileError, load_private  # noqa: PLC0415 -- heavy
+
+        try:
+            load_private(settings.key_file)
+        except KeyFileError as error:
+            yield "audit.key_file", str(error)
 
 
 def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:
@@ -316,7 +425,9 @@ class _Settings:
         setting = path if path in self._given else path.partition("[")[0]
         given = self._given.get(setting)
         if self._file is not None and (given is None or given.source == str(self._file)):
-            places = path, path.rpartition(".")[0], path.partition("[")[0]  # its table; its list
+            # Itself; its table; the item that it is in; its list.
+            item = f"{path.partition(']')[0]}]"
+            places = path, path.rpartition(".")[0], item, path.partition("[")[0]
             line = next((self._lines[at] for at in places if at in self._lines), None)
             source = f"{self._file}:{line}: " if line else f"{self._file}: "
         elif given is not None:
@@ -343,9 +454,20 @@ class _Settings:
             raise ConfigError(
                 self.describe(path_inside, self._explain(path, why, _at(value, inside)))
             ) from error
-        if path in _PATHS and isinstance(decoded, str) and decoded not in _WORDS:
-            return str(self._anchor(Path(decoded).expanduser(), given))
-        return msgspec.to_builtins(decoded)
+        return self._anchored(path, msgspec.to_builtins(decoded), given)
+
+    def _anchored(self, path: str, value: object, given: _Given) -> object:
+        """Return a value with the paths in it absolute; `routes[]` is each item of `routes`."""
+        if isinstance(value, str):
+            is_path = path in _PATHS and value not in _WORDS
+            return str(self._anchor(Path(value).expanduser(), given)) if is_path else value
+        if isinstance(value, list | tuple):
+            return [self._anchored(f"{path}[]", item, given) for item in value]
+        if isinstance(value, dict):
+            return {
+                name: self._anchored(f"{path}.{name}", item, given) for name, item in value.items()
+            }
+        return value
 
     def _anchor(self, path: Path, given: _Given) -> Path:
         """Start a relative path at the folder of the file that says it, else at the current one."""

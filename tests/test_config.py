@@ -10,6 +10,7 @@ from sidecar.config import (
     Address,
     Config,
     IdentitySettings,
+    KeyFile,
     ServeSpec,
     allow_list,
     hand_over,
@@ -195,10 +196,7 @@ def test_auth_cannot_be_both_on_and_off(tmp_path: Path) -> None:
 def test_half_an_identity_names_what_is_missing() -> None:
     told = refused(environ={"RMV_IDENTITY__ISSUER": "me"})
 
-    assert told.splitlines() == [
-        "identity.jwks_file: is required here",
-        "identity.audience: is required here",
-    ]
+    assert told.splitlines() == ["identity.audience: is required here"]
 
 
 def test_a_missing_key_set_is_told_with_its_line(tmp_path: Path) -> None:
@@ -208,6 +206,99 @@ def test_a_missing_key_set_is_told_with_its_line(tmp_path: Path) -> None:
     told = refused(file)
 
     assert told.startswith(f"{file}:5: identity.jwks_file: no such file: ")
+
+
+ISSUERS = """\
+[identity]
+issuer = "https://a.example"
+audience = "models"
+{first}
+
+[[issuers]]
+issuer = "https://b.example"
+audience = "models"
+{second}
+"""
+
+
+def issuers(folder: Path, first: str, second: str) -> Path:
+    """Write a file of two issuers."""
+    return written(folder, ISSUERS.format(first=first, second=second))
+
+
+def test_issuers_have_each_their_own_source_of_keys(tmp_path: Path) -> None:
+    for name in ("a.pem", "ca.pem"):
+        (tmp_path / name).touch()
+    file = issuers(
+        tmp_path,
+        'keys = [{file = "a.pem", kid = "1"}, {file = "a.pem", algorithm = "ES256"}]',
+        'jwks_url = "https://b.example/keys"\nca_file = "ca.pem"',
+    )
+
+    first, second = load(file, {}, {}).believed
+
+    pem = str(tmp_path / "a.pem")
+    assert first.keys == (KeyFile(pem, "1"), KeyFile(pem, algorithm="ES256"))
+    assert second.jwks_url == "https://b.example/keys"
+    assert second.ca_file == str(tmp_path / "ca.pem")
+    assert (second.keys_refresh_s, second.keys_max_age_s) == (300, 86_400)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("", "6: issuers[0]: where its keys are: is not said; set one of"),
+        (
+            'jwks_url = "https://b.example"\ndiscovery = true',
+            "6: issuers[0]: where its keys are: jwks_url and discovery are given; set one of",
+        ),
+        ('keys = [{file = "b.pem"}]', "6: issuers[0].keys[0].file: no such file: "),
+        ('[[issuers.keys]]\nfile = "b.pem"', "6: issuers[0].keys[0].file: no such file: "),
+        ('jwks_url = "http://b.example/"', "9: issuers[0].jwks_url: `http://b.example/` must "),
+        ('jwks_url = "https://u:p@b.example"', "9: issuers[0].jwks_url: `https://u:p@b.example`"),
+        ('jwks_url = "file:///keys"', "9: issuers[0].jwks_url: `file:///keys` is not an absol"),
+        (
+            'jwks_url = "https://b.example"\nalgorithms = ["HS256"]',
+            "10: issuers[0].algorithms: HS256 needs a secret",
+        ),
+        (
+            'jwks_url = "https://b.example"\nkeys_max_age_s = 300',
+            "10: issuers[0].keys_max_age_s: must be more than keys_refresh_s (300)",
+        ),
+        (
+            'jwks_file = "keys/jwks.json"\nca_file = "ca.pem"',
+            "10: issuers[0].ca_file: no such file: ",
+        ),
+    ],
+)
+def test_an_issuer_whose_keys_cannot_be_had_is_told(tmp_path: Path, lines: str, told: str) -> None:
+    file = issuers(tmp_path, 'jwks_file = "keys/jwks.json"', lines)
+
+    assert refused(file).startswith(f"{file}:{told}")
+
+
+def test_two_issuers_of_one_name_are_told(tmp_path: Path) -> None:
+    file = issuers(tmp_path, 'jwks_file = "keys/jwks.json"', 'jwks_file = "keys/jwks.json"')
+    file.write_text(file.read_text().replace("b.example", "a.example"))
+
+    told = f"{file}:7: issuers[0].issuer: `https://a.example` is another issuer already"
+    assert refused(file) == told
+
+
+def test_an_issuer_that_discovery_cannot_reach_is_told(tmp_path: Path) -> None:
+    file = issuers(tmp_path, "discovery = true", "discovery = true")
+    assert len(load(file, {}, {}).believed) == 2
+
+    file.write_text(file.read_text().replace("https://b", "http://b"))
+    assert refused(file).startswith(f"{file}:7: issuers[0].issuer: `http://b.example` must begin")
+
+
+def test_more_issuers_need_a_first() -> None:
+    environ = {"RMV_ISSUERS": '[{"issuer": "b", "audience": "m", "discovery": true}]'}
+
+    told = refused(environ=environ, no_auth=True)
+
+    assert told == "RMV_ISSUERS: the first issuer stands in [identity], the others here"
 
 
 def test_a_folder_of_sockets_is_absolute_and_plain() -> None:

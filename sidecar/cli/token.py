@@ -59,7 +59,9 @@ def token(
     options = given(ctx, StoreOptions(state_dir=state_dir, config=config, as_json=as_json))
     settings = options.read()
     folder = keys or _folder(settings)
-    identity = settings.identity or IdentitySettings(str(folder / JWKS_FILE), ISSUER, AUDIENCE)
+    identity = settings.identity or IdentitySettings(
+        ISSUER, AUDIENCE, jwks_file=str(folder / JWKS_FILE)
+    )
     if not (folder / PRIVATE_KEY_FILE).exists():
         create_keys(folder)
         _introduce(folder, identity)
