@@ -6,7 +6,8 @@ The floors, top to bottom; imports only ever point down:
     config                 process configuration: TOML file < environment < flags
     dataplane  admin       bytes in, bytes out; the admin listener
     decide                 head -> identity -> decision
-    store identity upstream    Redis; keys and tokens; connections to model containers
+    store identity         Redis; keys and tokens
+    upstream  audit        connections to model containers; chains of what was done and decided
     telemetry  runtime     metrics and logs; tasks, clock, processes
     policy  wire           PURE: documents to snapshots to decisions; heads and framing
     model  errors          PURE: the structs and codes everything above speaks in

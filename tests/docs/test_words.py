@@ -172,6 +172,7 @@ def test_every_kind_of_key_has_a_row() -> None:
         *spelled,
         keys.history("m"),
         keys.contexts("m"),
+        keys.audit,
         keys.fleet,
         keys.member("<sidecar>:<worker>"),
         keys.probe + "<watcher>",
