@@ -44,6 +44,27 @@ class Kill(Struct, frozen=True):
     fault: str = ""
 
 
+class RevokedToken(Struct, frozen=True):
+    """A token taken back by its `jti`; `ttl_s` and `fault` as of a pin."""
+
+    jti: str
+    reason: str
+    ttl_s: float | None = None
+    fault: str = ""
+
+
+class Cutoff(Struct, frozen=True):
+    """A tenant whose tokens from before a moment (epoch seconds) are taken back.
+
+    `before_s` is None where `fault` says why the moment cannot be read.
+    """
+
+    tenant: str
+    before_s: float | None
+    ttl_s: float | None = None
+    fault: str = ""
+
+
 class HistoryEntry(Struct, frozen=True):
     """One committed revision. `at_s` is epoch seconds, `digest` that of `document`'s bytes."""
 
@@ -183,6 +204,30 @@ class Store(Protocol):
 
     async def kills(self, model: str) -> list[Kill]:
         """Return what is switched off in a model, sorted by version."""
+        ...
+
+    async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:
+        """Take the token of this `jti` back, for `ttl_s` seconds when given."""
+        ...
+
+    async def delete_revoked(self, jti: str) -> bool:
+        """Believe the token of this `jti` again; return whether it was taken back."""
+        ...
+
+    def revoked(self) -> AsyncIterator[RevokedToken]:
+        """Iterate over the tokens that are taken back by their `jti`, in no order."""
+        ...
+
+    async def set_cutoff(self, tenant: str, before_s: float, ttl_s: float | None = None) -> None:
+        """Take back the tokens of a tenant that were made before `before_s`, epoch seconds."""
+        ...
+
+    async def delete_cutoff(self, tenant: str) -> bool:
+        """Believe a tenant's older tokens again; return whether they were taken back."""
+        ...
+
+    async def cutoffs(self) -> list[Cutoff]:
+        """Return the tenants whose older tokens are taken back, sorted."""
         ...
 
     async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:

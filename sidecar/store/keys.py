@@ -8,6 +8,7 @@ from typing import assert_never
 from msgspec import Struct
 
 from sidecar.errors import SidecarError
+from sidecar.model.identity import MAX_JTI_CHARS, is_tenant
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as `model.policy.Name`
 MAX_TENANT = 512  # characters; a tenant comes from a claim, not from a person's typing
@@ -38,8 +39,28 @@ class KillKey(Struct, frozen=True, gc=False):
     version: str
 
 
-Key = PolicyKey | PinKey | KillKey
+class RevokedKey(Struct, frozen=True, gc=False):
+    """That the token of this `jti` is not believed, whatever the value."""
+
+    jti: str
+
+
+class CutoffKey(Struct, frozen=True, gc=False):
+    """That tokens of `tenant` made before a moment, epoch seconds, are not believed."""
+
+    tenant: str
+
+
+Revocation = RevokedKey | CutoffKey
+"""A key that takes tokens back."""
+
+Key = PolicyKey | PinKey | KillKey | Revocation
 """A key that decisions depend on."""
+
+
+def model_of(key: Key) -> str:
+    """Return the model that a key is about; empty for one that is about tokens."""
+    return "" if isinstance(key, Revocation) else key.model
 
 
 class Keys:
@@ -49,6 +70,8 @@ class Keys:
         self._policy = f"{prefix}:policy:"
         self._pin = f"{prefix}:pin:"
         self._kill = f"{prefix}:kill:"
+        self._revoked = f"{prefix}:revoked:"
+        self._cutoff = f"{prefix}:revoked-before:"
         self._history = f"{prefix}:history:"
         self._contexts = f"{prefix}:contexts:"
         self.audit = f"{prefix}:audit"
@@ -57,11 +80,12 @@ class Keys:
         """The sorted set of workers that tell of themselves."""
         self.probe = f"{prefix}:probe:"
         """The prefix of keys that watchers write to see whether changes are reported to them."""
-        self.watched = (self._policy, self._pin, self._kill)
+        self.watched = (self._policy, self._pin, self._kill, self._revoked, self._cutoff)
         """The prefixes of the keys that decisions depend on."""
-        # One SCAN for all three; `parse` drops what the wider pattern lets in besides them.
-        self.watched_pattern = f"{prefix}:[pk]*"
+        # One SCAN for all; `parse` drops what the wider pattern lets in besides them.
+        self.watched_pattern = f"{prefix}:[pkr]*"
         self.policy_pattern = f"{self._policy}*"
+        self.revocations_pattern = f"{prefix}:revoked*"
 
     def policy(self, model: str) -> str:
         """Spell the key of a policy document."""
@@ -77,6 +101,18 @@ class Keys:
         """Spell the key of a kill; an empty `version` is the whole model."""
         whole = self._kill + _checked(model)
         return f"{whole}:{_checked(version)}" if version else whole
+
+    def revoked(self, jti: str) -> str:
+        """Spell the key that takes the token of this `jti` back."""
+        if not 0 < len(jti) <= MAX_JTI_CHARS:
+            raise BadNameError(f"a jti has 1 to {MAX_JTI_CHARS} characters, not {len(jti)}")
+        return self._revoked + jti
+
+    def cutoff(self, tenant: str) -> str:
+        """Spell the key that takes a tenant's older tokens back."""
+        if not is_tenant(tenant):
+            raise BadNameError(f"no token can have the tenant {tenant!r}")
+        return self._cutoff + tenant
 
     def history(self, model: str) -> str:
         """Spell the key of the stream of a model's committed revisions."""
@@ -107,6 +143,10 @@ class Keys:
                 return f"{self._pin}{model}:{tenant}"
             case KillKey(model=model, version=version):
                 return f"{self._kill}{model}:{version}" if version else self._kill + model
+            case RevokedKey(jti=jti):
+                return self._revoked + jti
+            case CutoffKey(tenant=tenant):
+                return self._cutoff + tenant
             case _:
                 assert_never(key)
 
@@ -128,6 +168,15 @@ class Keys:
             model, colon, version = key[len(self._kill) :].partition(":")
             is_whole = not colon
             return KillKey(model, version) if model and (is_whole or version) else None
+        return self._parse_revocation(key)
+
+    def _parse_revocation(self, key: str) -> Revocation | None:
+        if key.startswith(self._revoked):
+            jti = key[len(self._revoked) :]
+            return RevokedKey(jti) if 0 < len(jti) <= MAX_JTI_CHARS else None
+        if key.startswith(self._cutoff):
+            tenant = key[len(self._cutoff) :]
+            return CutoffKey(tenant) if is_tenant(tenant) else None
         return None
 
 

@@ -21,14 +21,25 @@ from sidecar.runtime.slices import lasting
 from sidecar.store import document
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.doubts import NO_MODEL, NO_PINNED, NO_TENANT, NO_VERSION, Doubts
-from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.keys import (
+    CutoffKey,
+    Key,
+    Keys,
+    KillKey,
+    PinKey,
+    PolicyKey,
+    Revocation,
+    RevokedKey,
+)
+from sidecar.store.revocations import Revocations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sidecar.model.policy import Policy
     from sidecar.policy.steps import Steps
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 _log = logging.getLogger("sidecar.store")
 SMALL_BYTES = 4 * 1024  # of a document: a millisecond's work, which is done at once
@@ -41,12 +52,13 @@ class Contents(Struct):
     """All that a store holds and decisions depend on, as read in one go.
 
     Documents by model; pins by model, then tenant; kill reasons by model, then version, where
-    the empty version is the whole model.
+    the empty version is the whole model; what takes tokens back by its key.
     """
 
     policies: dict[str, bytes] = field(default_factory=dict)
     pins: dict[str, dict[str, str]] = field(default_factory=dict)
     kills: dict[str, dict[str, str]] = field(default_factory=dict)
+    revocations: dict[Revocation, str] = field(default_factory=dict)
 
     def put(self, key: Key, value: bytes | None) -> None:
         """Set what `key` means to `value`, or remove it when that is None."""
@@ -57,6 +69,8 @@ class Contents(Struct):
                 _put(self.pins.setdefault(model, {}), tenant, _text(value))
             case KillKey(model=model, version=version):
                 _put(self.kills.setdefault(model, {}), version, _text(value))
+            case RevokedKey() | CutoffKey():
+                _put(self.revocations, key, _text(value))
             case _:
                 assert_never(key)
 
@@ -69,6 +83,8 @@ class Contents(Struct):
                 return tenant in self.pins.get(model, {})
             case KillKey(model=model, version=version):
                 return version in self.kills.get(model, {})
+            case RevokedKey() | CutoffKey():
+                return key in self.revocations
             case _:
                 assert_never(key)
 
@@ -99,6 +115,8 @@ class LivePolicies:
         """Model -> the revision in force, of those whose newest document has an older one."""
         self.lost: frozenset[str] = frozenset()
         """Models in force that the store has lost: gone, but not because anybody deleted them."""
+        self.revocations = Revocations()
+        """The tokens that are taken back."""
         self.is_loaded = False
         """Whether everything has been read at least once: before that a model may just be late."""
         self._keys = keys or Keys()
@@ -122,6 +140,8 @@ class LivePolicies:
                 self.put_pin(model, tenant, _text(value))
             case KillKey(model=model, version=version):
                 self.put_kill(model, version, _text(value))
+            case RevokedKey() | CutoffKey():
+                self.put_revocation(key, _text(value))
             case _:
                 assert_never(key)
 
@@ -254,6 +274,14 @@ class LivePolicies:
         if self._revise(model):
             self._changed(model)
 
+    def put_revocation(self, key: Revocation, value: str | None) -> None:
+        """Take tokens back, or believe them again when `value` is None."""
+        reason = self.revocations.put(key, value)
+        if reason:
+            self._doubts.tell(self._keys.spell(key), "", reason)
+        else:
+            self._doubts.forget(self._keys.spell(key))
+
     def set_unready(self, model: str, versions: frozenset[str]) -> None:
         """Let `versions` of a model serve nobody: none of their endpoints is healthy.
 
@@ -303,6 +331,7 @@ class LivePolicies:
             for version in {*held, *now}:
                 self.put_kill(model, version, now.get(version))
             yield
+        yield from self._replace_revocations(contents.revocations)
         known = self._documents.keys() | self._taking.keys() | contents.policies.keys()
         for model in known - self.lost:
             raw = contents.policies.get(model)
@@ -313,6 +342,20 @@ class LivePolicies:
             yield
         self.is_loaded = True
         yield from self._judge_all()
+
+    def _replace_revocations(self, now: Mapping[Revocation, str]) -> Iterator[None]:
+        keys = list(now)
+        for start in range(0, len(keys), _STRIDE):
+            for key in keys[start : start + _STRIDE]:
+                self.put_revocation(key, now.get(key))
+            yield
+        if self.lost:  # with the policies; nobody has believed the tokens again
+            return
+        for held in self.revocations.portions(_STRIDE):
+            for key in held:
+                if key not in now:
+                    self.put_revocation(key, None)
+            yield
 
     def _judge_all(self) -> Iterator[None]:
         """Look for pins and kills that a change of policy may have made wrong."""
@@ -339,7 +382,7 @@ class LivePolicies:
                     is_set = version in self._kills.get(model, {})
                     self._judge(key, version, is_set=is_set)
                 case _:
-                    pass  # only pins and kills are told of here
+                    pass  # what is wrong with a cut-off is so whatever the policies
 
     def _judge_kills(self, model: str) -> None:
         for version in self._kills.get(model, ()):
@@ -427,7 +470,7 @@ class LivePolicies:
             self._on_change(model)
 
 
-def _put(into: dict[str, _T], name: str, value: _T | None) -> None:
+def _put(into: dict[_K, _T], name: _K, value: _T | None) -> None:
     if value is None:
         into.pop(name, None)
     else:

@@ -14,10 +14,11 @@ from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store import document
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
-from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
+from sidecar.store.base import Cutoff, HistoryEntry, Kill, Pin, RevokedToken, StoredPolicy
 from sidecar.store.fleet import merged, told_of
-from sidecar.store.keys import Key, Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.keys import CutoffKey, Key, Keys, KillKey, PinKey, PolicyKey, RevokedKey
 from sidecar.store.live import Contents
+from sidecar.store.revocations import cutoff_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -156,6 +157,42 @@ class MemoryStore:
             Kill(version, reason, self._ttl_s(KillKey(model, version)))
             for version, reason in sorted(self._contents.kills.get(model, {}).items())
         ]
+
+    async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:
+        """Take the token of this `jti` back, for `ttl_s` seconds when given."""
+        self._keys.revoked(jti)
+        self._put(RevokedKey(jti), reason.encode(), ttl_s)
+
+    async def delete_revoked(self, jti: str) -> bool:
+        """Believe the token of this `jti` again; return whether it was taken back."""
+        self._keys.revoked(jti)
+        return self._put(RevokedKey(jti), None)
+
+    async def revoked(self) -> AsyncIterator[RevokedToken]:
+        """Iterate over the tokens that are taken back by their `jti`, in no order."""
+        for key, reason in list(self._contents.revocations.items()):
+            if isinstance(key, RevokedKey):
+                yield RevokedToken(key.jti, reason, self._ttl_s(key))
+
+    async def set_cutoff(self, tenant: str, before_s: float, ttl_s: float | None = None) -> None:
+        """Take back the tokens of a tenant that were made before `before_s`, epoch seconds."""
+        self._keys.cutoff(tenant)
+        self._put(CutoffKey(tenant), repr(before_s).encode(), ttl_s)
+
+    async def delete_cutoff(self, tenant: str) -> bool:
+        """Believe a tenant's older tokens again; return whether they were taken back."""
+        self._keys.cutoff(tenant)
+        return self._put(CutoffKey(tenant), None)
+
+    async def cutoffs(self) -> list[Cutoff]:
+        """Return the tenants whose older tokens are taken back, sorted."""
+        held = self._contents.revocations.items()
+        found = [
+            cutoff_of(key.tenant, value, self._ttl_s(key))
+            for key, value in held
+            if isinstance(key, CutoffKey)
+        ]
+        return sorted(found, key=lambda one: one.tenant)
 
     async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
         """Return the newest committed revisions of a model, newest first."""

@@ -15,13 +15,23 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.store import document, fleet
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.audits import AuditStream
-from sidecar.store.base import HistoryEntry, Kill, Pin, StoredPolicy
+from sidecar.store.base import Cutoff, HistoryEntry, Kill, Pin, RevokedToken, StoredPolicy
 from sidecar.store.client import bounded
 from sidecar.store.contexts import ContextRing
 from sidecar.store.doubts import NO_TEXT
 from sidecar.store.journal import Journal
-from sidecar.store.keys import MAX_TENANT, Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.keys import (
+    MAX_TENANT,
+    CutoffKey,
+    Keys,
+    KillKey,
+    PinKey,
+    PolicyKey,
+    RevokedKey,
+    model_of,
+)
 from sidecar.store.link import open_link
+from sidecar.store.revocations import cutoff_of
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
@@ -116,12 +126,12 @@ class RedisStore:
     async def named_models(self) -> list[str]:
         """Return the models that any document, pin or kill names, sorted."""
         found = {
-            key.model
+            model_of(key)
             async for page in self._pages(self._keys.watched_pattern)
             for key in map(self._keys.parse, page)
             if key is not None
         }
-        return sorted(found)
+        return sorted(found - {""})
 
     async def commit(
         self, policy: Policy, *, expected: bytes | None, actor: str, comment: str
@@ -219,6 +229,43 @@ class RedisStore:
             if isinstance(key := self._keys.parse(raw), KillKey)
         ]
         return sorted(kills, key=lambda kill: kill.version)
+
+    async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:
+        """Take the token of this `jti` back, for `ttl_s` seconds when given."""
+        await self._set(self._keys.revoked(jti), reason, ttl_s)
+
+    async def delete_revoked(self, jti: str) -> bool:
+        """Believe the token of this `jti` again; return whether it was taken back."""
+        return await self._delete(self._keys.revoked(jti))
+
+    async def revoked(self) -> AsyncIterator[RevokedToken]:
+        """Iterate over the tokens that are taken back by their `jti`, in no order."""
+        seen: set[str] = set()  # SCAN may return a key twice
+        async for page in self._pages(self._keys.revocations_pattern):
+            for raw, value, ttl_s in await self._values(page):
+                key = self._keys.parse(raw)
+                if isinstance(key, RevokedKey) and key.jti not in seen:
+                    seen.add(key.jti)
+                    fault = NO_TEXT if value is None else ""
+                    yield RevokedToken(key.jti, value or "", ttl_s, fault)
+
+    async def set_cutoff(self, tenant: str, before_s: float, ttl_s: float | None = None) -> None:
+        """Take back the tokens of a tenant that were made before `before_s`, epoch seconds."""
+        await self._set(self._keys.cutoff(tenant), repr(before_s), ttl_s)
+
+    async def delete_cutoff(self, tenant: str) -> bool:
+        """Believe a tenant's older tokens again; return whether they were taken back."""
+        return await self._delete(self._keys.cutoff(tenant))
+
+    async def cutoffs(self) -> list[Cutoff]:
+        """Return the tenants whose older tokens are taken back, sorted."""
+        found: dict[str, Cutoff] = {}
+        async for page in self._pages(self._keys.revocations_pattern):
+            for raw, value, ttl_s in await self._values(page):
+                key = self._keys.parse(raw)
+                if isinstance(key, CutoffKey):
+                    found[key.tenant] = cutoff_of(key.tenant, value, ttl_s)
+        return [found[tenant] for tenant in sorted(found)]
 
     async def history(self, model: str, limit: int = 100) -> list[HistoryEntry]:
         """Return the newest committed revisions of a model, newest first."""

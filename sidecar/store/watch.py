@@ -16,7 +16,7 @@ from sidecar.runtime import tasks
 from sidecar.runtime.slices import Slice, lasting
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
-from sidecar.store.keys import MAX_KEY_BYTES, PinKey, PolicyKey
+from sidecar.store.keys import MAX_KEY_BYTES, PinKey, PolicyKey, model_of
 from sidecar.store.live import Contents
 from sidecar.store.loader import Loader
 
@@ -291,7 +291,7 @@ class Watcher:
             if raw not in wrong:
                 self._doubts.forget(_text(raw))
             elif key is not None:
-                self._doubts.tell(_text(raw), key.model, NO_TEXT)
+                self._doubts.tell(_text(raw), model_of(key), NO_TEXT)
 
     def _put(self, key: Key, value: bytes | None) -> None:
         if not isinstance(key, PolicyKey):

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.store.keys import BadNameError, Key, Keys, KillKey, PinKey, PolicyKey
+from sidecar.store.keys import (
+    BadNameError,
+    CutoffKey,
+    Key,
+    Keys,
+    KillKey,
+    PinKey,
+    PolicyKey,
+    RevokedKey,
+)
 
 KEYS = Keys("rmv")
 
@@ -18,10 +27,13 @@ KEYS = Keys("rmv")
         (KEYS.pin("fraud", "späť *?"), PinKey("fraud", "späť *?")),
         (KEYS.kill("fraud"), KillKey("fraud", "")),
         (KEYS.kill("fraud", "v1.2"), KillKey("fraud", "v1.2")),
+        (KEYS.revoked("a:b *?"), RevokedKey("a:b *?")),
+        (KEYS.cutoff("a:b"), CutoffKey("a:b")),
     ],
 )
 def test_a_key_parses_to_what_it_was_spelled_from(spelled: str, meaning: Key) -> None:
     assert KEYS.parse(spelled.encode()) == meaning
+    assert KEYS.spell(meaning) == spelled
 
 
 @pytest.mark.parametrize(
@@ -37,6 +49,12 @@ def test_a_key_parses_to_what_it_was_spelled_from(spelled: str, meaning: Key) ->
         b"rmv:kill:",
         b"rmv:kill:fraud:",
         b"rmv:history:fraud",
+        b"rmv:revoked",
+        b"rmv:revoked:",
+        b"rmv:revoked:" + b"x" * 513,
+        b"rmv:revoked-before:",
+        b"rmv:revoked-before: acme",
+        b"rmv:revoked-after:acme",
         b"rmv:policy:\xff",
         b"other:policy:fraud",
         b"rmv2:policy:fraud",
