@@ -71,10 +71,10 @@ class BigBody:
                 await self.stalled()
 
     async def stalled(self) -> None:
-        """Wait until the sender has begun and cannot go on."""
+        """Wait until the sender is ahead and cannot go on."""
         async with asyncio.timeout(PATIENCE_S):
             seen = -1
-            while seen != self.sent or not seen:
+            while seen != self.sent or self.sent <= self.taken:
                 seen = self.sent
                 await asyncio.sleep(_STILL_S)
         self.most_held = max(self.most_held, self.sent - self.taken)
