@@ -51,13 +51,12 @@ def reading(text: str, source: str) -> Steps[JSON]:
     try:
         loader = _LOADER(text)
         try:
-            return (yield from _Builder(loader, source).build())
+            return (yield from _Builder(loader, text, source).build())
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
-        # To YAML, U+0085 and two more end a line; to whoever opens the file at it they do not.
         where = places.place(text, mark.index) if mark else (1, 1)
         advice = _ADVICE.get(text[mark.index : mark.index + 1], "") if mark else ""
         raise PolicyError([Problem(source, "", f"not YAML: {words}{advice}", *where)]) from error
@@ -81,9 +80,10 @@ def finding(text: str, paths: Iterable[str]) -> Steps[dict[str, Place]]:
     """Find what `in_yaml` returns, in steps."""
     loader = _LOADER(text)
     try:
-        return (yield from _Finder(loader, places.Wanted(paths)).find())
+        offsets = yield from _Finder(loader, places.Wanted(paths)).find()
     finally:
         loader.dispose()
+    return places.placed(text, offsets)
 
 
 class _Frame:
@@ -103,8 +103,9 @@ class _Frame:
 class _Builder:
     """Builds the value of one document from its events, with a stack of its own."""
 
-    def __init__(self, loader: yaml.SafeLoader, source: str) -> None:
+    def __init__(self, loader: yaml.SafeLoader, text: str, source: str) -> None:
         self._loader = loader
+        self._text = text
         self._source = source
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[JSON, int]] = {}
@@ -212,7 +213,8 @@ class _Builder:
             self._refuse(event, f"more than {MAX_NODES} values, aliases counted in full")
 
     def _refuse(self, event: yaml.NodeEvent, reason: str) -> NoReturn:
-        raise PolicyError([Problem(self._source, render(self._path()), reason, *_place(event))])
+        where = places.place(self._text, _offset(event))
+        raise PolicyError([Problem(self._source, render(self._path()), reason, *where)])
 
     def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> NoReturn:
         self._refuse(event, f"tags such as {_short(event.tag)} are not supported")
@@ -247,9 +249,9 @@ class _Finder:
         self._loader = loader
         self._wanted = wanted
         self._stack: list[_Spot] = []
-        self._found: dict[str, Place] = {}
+        self._found: dict[str, int] = {}
 
-    def find(self) -> Steps[dict[str, Place]]:
+    def find(self) -> Steps[dict[str, int]]:
         while self._wanted.left and self._loader.check_event():
             yield
             event: yaml.Event = self._loader.get_event()  # type: ignore[no-untyped-call]  # untyped stub
@@ -267,7 +269,7 @@ class _Finder:
                 return
             path = None if spot.path is None else below(spot.path, spot.step)
         if path is not None and self._wanted.leads(path):
-            self._found[path] = _place(event)
+            self._found[path] = _offset(event)
             self._wanted.left.discard(path)
         if isinstance(event, yaml.CollectionStartEvent):
             goes_on = path is not None and self._wanted.goes_on(path)
@@ -279,6 +281,11 @@ def _short(name: str | None) -> str:
     return (name or "")[:_MAX_SHOWN]
 
 
-def _place(event: yaml.NodeEvent) -> Place:
+def _offset(event: yaml.NodeEvent) -> int:
+    """Return where a node starts.
+
+    The lines of the parser are others: to YAML, U+0085 and two more end one, to whoever opens the
+    file at a place they do not.
+    """
     mark = event.start_mark
-    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+    return mark.index if mark is not None else 0

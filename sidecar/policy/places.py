@@ -47,12 +47,18 @@ def finding(text: str, paths: Iterable[str], ends: Mapping[int, int]) -> Steps[d
     """Find what `in_json` returns; `ends` are known ends of values, by their starts."""
     search = _Search(text, paths, ends)
     yield from search.visit("", skip_blanks(text, 0))
+    return placed(text, search.found)
+
+
+def placed(text: str, offsets: Mapping[str, int]) -> dict[str, Place]:
+    """Return the places of offsets by path: the text is looked through once, however many."""
     found: dict[str, Place] = {}
-    line, line_at = 1, 0  # each stretch of the text is looked through once, however many are asked
-    for path, at in sorted(search.found.items(), key=lambda one: one[1]):
-        line += text.count("\n", line_at, at)
-        line_at = at
-        found[path] = line, at - text.rfind("\n", 0, at)
+    line, end, seen = 1, -1, 0  # `end` is that of the line before
+    for path, at in sorted(offsets.items(), key=lambda one: one[1]):
+        line += text.count("\n", seen, at)
+        end = max(end, text.rfind("\n", seen, at))
+        seen = at
+        found[path] = line, at - end
     return found
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.policy import document, places
-from sidecar.policy.problem import below
+from sidecar.policy.problem import PolicyError, below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,3 +96,24 @@ def test_what_is_not_there_has_the_place_of_what_is_around_it() -> None:
 )
 def test_the_bracket_that_is_too_deep_is_found(text: str, place: places.Place) -> None:
     assert places.too_deep(text, 3) == place
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029", "\r"])
+def test_only_a_line_feed_ends_a_line_of_the_file(end: str) -> None:
+    text = f"a: 1{end}b:\n  - x\n  - 'y{end}z'\n  - 2\n"
+    found = document.in_yaml(text, ["a", "b[0]", "b[2]"])
+
+    assert {path: found[path] for path in ("a", "b[0]", "b[2]")} == {
+        "a": (1, 4),
+        "b[0]": (2, 5),
+        "b[2]": (4, 5),
+    }
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_what_yaml_must_not_hold_is_told_by_the_lines_of_the_file(end: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        document.read(f"a: 1{end}b: 2\nc: !!python/name:os.system x\n", "")
+
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.column) == (2, 4)
