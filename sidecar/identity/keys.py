@@ -6,17 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt import PyJWK
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.exceptions import PyJWTError
 from msgspec import Struct
 
 from sidecar.errors import SidecarError
 from sidecar.identity.compact import decode_object
+from sidecar.identity.jwk import Verifying, of_public, read_jwk
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -29,7 +24,6 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: no shorter than the hash
 # One algorithm per kind of key: a token's own word never chooses how a key is used.
 _ALGORITHM = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA", "oct": "HS256"}
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
-_MATERIAL = ("kty", "crv", "n", "e", "x", "y", "k")  # RFC 7518 section 6, RFC 8037 section 2
 
 
 class KeySetError(SidecarError):
@@ -41,17 +35,15 @@ class Key(Struct, frozen=True):
 
     kid: str
     algorithm: str
-    jwk: PyJWK
+    verifying: Verifying
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Return whether `signature` is this key's over `message`."""
-        return self.jwk.Algorithm.verify(message, self.jwk.key, signature)
+        return self.verifying.verify(message, signature)
 
     def members(self) -> dict[str, JSON]:
         """Return the members of a JWK that is this key, and none besides."""
-        jwk: dict[str, JSON] = self.jwk.Algorithm.to_jwk(self.jwk.key, as_dict=True)
-        material = {name: jwk[name] for name in _MATERIAL if name in jwk}
-        return {**material, "kid": self.kid, "alg": self.algorithm}
+        return {**self.verifying.members(), "kid": self.kid, "alg": self.algorithm}
 
 
 class KeySet:
@@ -147,19 +139,9 @@ def load_pem(raw: bytes, kid: str, algorithms: Collection[str]) -> Key:
     except (ValueError, UnsupportedAlgorithm):
         raise KeySetError("it is no public key in PEM") from None
     try:
-        return _read_key({**_public_jwk(key), "kid": kid}, algorithms)
-    except _UnsuitableError as error:
+        return _read_key({**of_public(key).members(), "kid": kid}, algorithms)
+    except (_UnsuitableError, ValueError) as error:
         raise KeySetError(str(error)) from error
-
-
-def _public_jwk(key: object) -> dict[str, JSON]:
-    if isinstance(key, RSAPublicKey):
-        return RSAAlgorithm.to_jwk(key, as_dict=True)
-    if isinstance(key, EllipticCurvePublicKey):
-        return ECAlgorithm.to_jwk(key, as_dict=True)
-    if isinstance(key, Ed25519PublicKey):
-        return OKPAlgorithm.to_jwk(key, as_dict=True)
-    raise KeySetError("it is neither an RSA, nor an EC, nor an Ed25519 key")
 
 
 def _members(raw: bytes) -> list[dict[str, JSON]]:
@@ -189,12 +171,12 @@ def _read_key(members: dict[str, JSON], algorithms: Collection[str]) -> Key:
         raise KeySetError("it is a private key, which has no place in a file of public keys")
     algorithm = _algorithm(members, algorithms)
     try:
-        jwk = PyJWK(members, algorithm=algorithm)
-    except (PyJWTError, ValueError, TypeError, KeyError):
+        verifying = read_jwk(members)
+    except ValueError:
         # Without the cause's text, which may hold the key.
         raise KeySetError(f"it is no well-formed {algorithm} key") from None
-    _check_strength(jwk.key)
-    return Key(kid, algorithm, jwk)
+    _check_strength(algorithm, verifying.bits)
+    return Key(kid, algorithm, verifying)
 
 
 def _algorithm(members: dict[str, JSON], algorithms: Collection[str]) -> str:
@@ -216,8 +198,8 @@ def _algorithm(members: dict[str, JSON], algorithms: Collection[str]) -> str:
     return algorithm
 
 
-def _check_strength(key: object) -> None:
-    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
-        raise KeySetError(f"RSA of {key.key_size} bits is weak; {MIN_RSA_BITS} is the least")
-    if isinstance(key, bytes) and len(key) < MIN_SECRET_BYTES:
-        raise KeySetError(f"a secret of {len(key)} bytes is weak; {MIN_SECRET_BYTES} is the least")
+def _check_strength(algorithm: str, bits: int) -> None:
+    if algorithm == "RS256" and bits < MIN_RSA_BITS:
+        raise KeySetError(f"RSA of {bits} bits is weak; {MIN_RSA_BITS} is the least")
+    if algorithm == "HS256" and bits < 8 * MIN_SECRET_BYTES:
+        raise KeySetError(f"a secret of {bits // 8} bytes is weak; {MIN_SECRET_BYTES} is the least")
