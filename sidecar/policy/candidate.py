@@ -25,12 +25,19 @@ _NOT_SERVING = {
 class Access:
     """Who may use a version (`entitled`), and for what (`accepts`): its document, compiled.
 
-    `needs` says what must be known to decide both.
+    `needs` says what must be known to decide both, `tests` are those that they are made of.
     """
 
-    __slots__ = ("accepts", "entitled", "is_open", "is_variable", "needs")
+    __slots__ = ("accepts", "entitled", "is_open", "is_variable", "needs", "tests")
 
-    def __init__(self, entitled: Test | None, accepts: Test | None, needed: Needs) -> None:
+    def __init__(
+        self,
+        entitled: Test | None,
+        accepts: Test | None,
+        needed: Needs,
+        tests: tuple[Test, ...],
+    ) -> None:
+        self.tests = tests
         self.entitled = entitled
         self.accepts = accepts
         self.is_open = entitled is None and accepts is None
@@ -53,7 +60,7 @@ def compiling_access(version: Version, segments: Memberships) -> Steps[Access]:
         entitled = _kept(_entitlement(allows, any_of(deny)), of_caller)
     if version.accepts is not None:
         accepts = _kept(any_of(accept), of_accept)
-    return Access(entitled, accepts, max(of_caller, of_accept))
+    return Access(entitled, accepts, max(of_caller, of_accept), (*allow, *deny, *accept))
 
 
 class Candidate:

@@ -10,6 +10,7 @@ import msgspec
 
 from sidecar.policy import pieces, places
 from sidecar.policy.address import ANYWHERE, AllowList
+from sidecar.policy.attributes import matchers_of
 from sidecar.policy.problem import PolicyError, Problem, gather, render
 from sidecar.policy.shape import MisfitsError, shaping
 from sidecar.policy.steps import finish, letting_go
@@ -62,9 +63,13 @@ def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[
     policy = yield from _shaping(read, source)
     problems = yield from validating(policy, source, allowed)
     if problems:
-        rules = {"rules": list(policy.rules)}
+        parts = {
+            "rules": list(policy.rules),
+            "matchers": list(matchers_of(policy)),
+            "segments": list(policy.segments.values()),
+        }
         del policy
-        yield from letting_go(rules)
+        yield from letting_go(parts)
         raise PolicyError((yield from _placing(read, problems)))
     return policy
 

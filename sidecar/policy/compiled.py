@@ -11,7 +11,7 @@ from sidecar.policy.attributes import matchers_of
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access, compiling_access
 from sidecar.policy.regex import pattern
-from sidecar.policy.ruleset import PORTION, CompiledRule, RuleIndex
+from sidecar.policy.ruleset import CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
 from sidecar.policy.steps import finish
 from sidecar.policy.sticky import compile_unit
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Policy, Shadow
     from sidecar.model.request import RequestHead
-    from sidecar.policy.match import Test
+    from sidecar.policy.match import Memberships, Test
     from sidecar.policy.regex import Pattern
     from sidecar.policy.steps import Steps
 
@@ -69,6 +69,7 @@ class CompiledPolicy:
     """
 
     __slots__ = (
+        "_segments",
         "accesses",
         "chains",
         "default",
@@ -85,7 +86,9 @@ class CompiledPolicy:
         names: Mapping[str, str],
         accesses: Mapping[str, Access],
         rules: RuleIndex,
+        segments: Memberships,
     ) -> None:
+        self._segments = segments
         self.policy = policy
         self.names = names
         self.accesses = accesses
@@ -94,6 +97,22 @@ class CompiledPolicy:
         self.default = None if policy.default is None else names[policy.default]
         self.pins_fall_back = policy.on_unavailable is OnUnavailable.FALLBACK
         self.shadows = self._shadows()
+
+    def parts(self) -> dict[str, list[object]]:
+        """Return what it is made of, for whoever lets go of it little by little."""
+        policy, tests = self.policy, list[object]()
+        for access in self.accesses.values():
+            tests += access.tests
+        for segment in self._segments.values():
+            tests += segment.tests
+        return {
+            "rules": list(policy.rules),
+            "index": self.rules.parts(),
+            "matchers": list(matchers_of(policy)),
+            "tests": tests,
+            "segments": list(policy.segments.values()),
+            "memberships": list(self._segments.values()),
+        }
 
     def _shadows(self) -> tuple[CompiledShadow, ...]:
         """Compile the shadows that can get copies: none of a version that is retired."""
@@ -122,18 +141,16 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     segments = yield from compiling_segments(policy.segments)
     names = _names(policy)
     accesses: dict[str, Access] = {}
-    for n, (name, version) in enumerate(policy.versions.items()):
+    for name, version in policy.versions.items():
         accesses[name] = yield from compiling_access(version, segments)
-        if n % PORTION == 0:
-            yield
+        yield
     rules = RuleIndex()
     for n, rule in enumerate(policy.rules):
         rules.add(CompiledRule(rule, n, policy.model, names, accesses, segments))
-        if n % PORTION == 0:
-            yield
+        yield
     yield from rules.finishing(segments)
     patterns.clear()
-    return CompiledPolicy(policy, names, accesses, rules)
+    return CompiledPolicy(policy, names, accesses, rules, segments)
 
 
 def _names(policy: Policy) -> dict[str, str]:
@@ -147,13 +164,12 @@ def _names(policy: Policy) -> dict[str, str]:
 def _patterns(policy: Policy) -> Steps[list[Pattern]]:
     """Compile the regular expressions, each a step: whoever holds them need not wait for one."""
     found: list[Pattern] = []
-    for n, matcher in enumerate(matchers_of(policy)):
+    for matcher in matchers_of(policy):
         for condition in matcher.values():
             if isinstance(condition, Operators) and condition.regex is not None:
                 found.append(pattern(condition.regex))
                 yield
-        if n % PORTION == 0:
-            yield
+        yield
     return found
 
 

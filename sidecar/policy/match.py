@@ -29,7 +29,7 @@ from sidecar.policy import moment, target
 from sidecar.policy.check import as_text, one_of, positive_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
     from sidecar.model.identity import JSON, Identity
     from sidecar.model.policy import Condition, Matcher, Scalar
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Memberships = Mapping[str, "Membership"]
 
 MAX_REMEMBERED = 4096  # callers, by each test that remembers
-PORTION = 50  # matchers between two pauses
+PORTION = 2_000  # tenants between two pauses
 
 
 class Needs(IntEnum):
@@ -55,11 +55,21 @@ class Needs(IntEnum):
 
 
 class Membership:
-    """A segment, compiled. `tenants` are all who are in it, where only lists decide."""
+    """A segment, compiled. `tenants` are all who are in it, where only lists decide.
 
-    __slots__ = ("needs", "tenants", "test")
+    `tests` are those that `test` is made of.
+    """
 
-    def __init__(self, test: Test, needed: Needs, tenants: frozenset[str] | None) -> None:
+    __slots__ = ("needs", "tenants", "test", "tests")
+
+    def __init__(
+        self,
+        test: Test,
+        needed: Needs,
+        tenants: Set[str] | None,
+        tests: tuple[Test, ...] = (),
+    ) -> None:
+        self.tests = tests
         self.test = test
         self.needs = needed
         self.tenants = tenants
@@ -103,11 +113,10 @@ def compiling_matchers(
     """Compile matchers in steps, for a list may have tens of thousands; tell what they need."""
     tests: list[Test] = []
     needed = Needs.NOTHING
-    for n, matcher in enumerate(matchers):
+    for matcher in matchers:
         tests.append(compile_matcher(matcher, segments))
         needed = max(needed, needs((matcher,), segments))
-        if n % PORTION == PORTION - 1:
-            yield
+        yield
     return tuple(tests), needed
 
 
@@ -126,6 +135,8 @@ def needs_of(attribute: str, condition: Condition, segments: Memberships = NO_SE
     """Return what must be known to decide one condition."""
     if attribute != "segment":
         return needs_of_attribute(attribute)
+    if isinstance(condition, Operators) and condition.exists is not None:
+        return max((one.needs for one in segments.values()), default=Needs.NOTHING)
     named = segments_named(condition, segments)
     return max((segments[name].needs for name in named), default=Needs.NOTHING)
 
@@ -171,6 +182,16 @@ def tenants_of(options: tuple[Scalar, ...]) -> frozenset[str]:
     # No call for each: there may be tens of thousands.
     texts = [one if isinstance(one, str) else as_text(one) for one in options if one != ""]
     return frozenset(texts)
+
+
+def gathering(tenants: tuple[str, ...]) -> Steps[set[str]]:
+    """Return the tenants of a segment's list as a set, in steps; the empty text is none."""
+    texts: set[str] = set()
+    for start in range(0, len(tenants), PORTION):
+        texts.update(tenants[start : start + PORTION])
+        yield
+    texts.discard("")
+    return texts
 
 
 def remembering(test: Test) -> Test:
@@ -268,12 +289,14 @@ def _in_segments(condition: Condition, segments: Memberships) -> Test:
         raise ValueError("a segment takes in, not_in and exists alone")
     wanted = None if condition.in_ is None else _in_any(condition.in_, segments)
     barred = None if condition.not_in is None else _in_any(condition.not_in, segments)
-    must_exist, in_some = condition.exists, None
-    if must_exist is not None:
-        in_some = _in_any(tuple(segments), segments)
+    must_exist = condition.exists
+
+    def in_some(identity: Identity, head: RequestHead) -> bool:
+        # Not by their names, as many as there are segments, for each such condition.
+        return any(one.test(identity, head) for one in segments.values())
 
     def holds(identity: Identity, head: RequestHead) -> bool:
-        if in_some is not None and in_some(identity, head) is not must_exist:
+        if must_exist is not None and must_exist is not in_some(identity, head):
             return False
         if barred is not None and barred(identity, head):
             return False

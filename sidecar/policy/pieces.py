@@ -7,6 +7,7 @@ it, is a collection whose members are read one by one, until what is odd stands 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.policy.problem import MAX_STEP_CHARS
@@ -20,7 +21,7 @@ WINDOW: Final = 2048  # characters: some tens of microseconds to read
 SMALL: Final = 64  # characters: to skip over so many again costs less than to keep where they end
 MAX_DEPTH: Final = 32  # of values in values; a policy needs 7
 MAX_DIGITS: Final = 308  # of a whole number: with more of them it may be no double
-_BLANKS: Final = " \t\n\r"
+_BLANKS: Final = re.compile("[ \\t\\n\\r]*")
 
 
 class Pieces(NamedTuple):
@@ -54,9 +55,8 @@ def read(text: str) -> Steps[Pieces]:
 
 def skip_blanks(text: str, at: int) -> int:
     """Return the first offset from `at` on where there is no blank."""
-    while text[at : at + 1] in _BLANKS and at < len(text):
-        at += 1
-    return at
+    found = _BLANKS.match(text, at)
+    return at if found is None else found.end()
 
 
 class _Reader:

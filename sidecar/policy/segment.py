@@ -9,14 +9,14 @@ from sidecar.policy.match import (
     Needs,
     asking_once,
     compiling_matchers,
+    gathering,
     remembering,
     segments_named,
-    tenants_of,
 )
 from sidecar.policy.steps import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from sidecar.model.identity import Identity
     from sidecar.model.policy import Segment
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sidecar.policy.match import Memberships, Test
     from sidecar.policy.steps import Steps
 
-PORTION = 50  # segments between two pauses
 MAX_DEPTH = 16  # segments that name segments; each costs a call, and the stack has an end
 
 
@@ -41,21 +40,22 @@ def compile_segments(segments: Mapping[str, Segment]) -> dict[str, Membership]:
 def compiling_segments(segments: Mapping[str, Segment]) -> Steps[dict[str, Membership]]:
     """Do what `compile_segments` does, in steps."""
     left: dict[str, frozenset[str]] = {}
-    for n, (name, segment) in enumerate(segments.items()):
+    for name, segment in segments.items():
         left[name] = references(segment, segments)
-        if not left[name] <= segments.keys():
+        if not all(one in segments for one in left[name]):
             raise KeyError(f'segment "{name}" names one that is not there')
-        if n % PORTION == 0:
-            yield
+        yield
     compiled: dict[str, Membership] = {}
     for _ in range(MAX_DEPTH):
-        known = frozenset(compiled)
-        ready = [name for name, named in left.items() if named <= known]
-        for n, name in enumerate(ready):
+        ready = []
+        for name, named in left.items():
+            if all(one in compiled for one in named):
+                ready.append(name)
+            yield
+        for name in ready:
             compiled[name] = yield from _compiling(segments[name], compiled)
             del left[name]
-            if n % PORTION == 0:
-                yield
+            yield
     if left:
         some = ", ".join(list(left)[:8])
         raise ValueError(f"segments that name others in a circle, or over {MAX_DEPTH} deep: {some}")
@@ -73,7 +73,8 @@ def references(segment: Segment, known: Mapping[str, object]) -> frozenset[str]:
 
 
 def _compiling(segment: Segment, known: Memberships) -> Steps[Membership]:
-    include, exclude = tenants_of(segment.include), tenants_of(segment.exclude)
+    include = yield from gathering(segment.include)
+    exclude = yield from gathering(segment.exclude)
     whens, needed = yield from compiling_matchers(segment.when, known)
     if include or exclude:
         needed = max(needed, Needs.TENANT)
@@ -82,10 +83,10 @@ def _compiling(segment: Segment, known: Memberships) -> Steps[Membership]:
         test = remembering(test)
     elif whens:
         test = asking_once(test)
-    return Membership(test, needed, None if whens else include)
+    return Membership(test, needed, None if whens else include, whens)
 
 
-def _member(include: frozenset[str], exclude: frozenset[str], whens: tuple[Test, ...]) -> Test:
+def _member(include: Set[str], exclude: Set[str], whens: tuple[Test, ...]) -> Test:
     def is_member(identity: Identity, head: RequestHead) -> bool:
         tenant = identity.tenant
         if tenant in include:

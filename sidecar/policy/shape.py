@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sidecar.model.identity import JSON
-    from sidecar.policy.problem import Finding, Path
+    from sidecar.policy.problem import Finding, Findings, Path
     from sidecar.policy.steps import Steps
 
     _Fields = dict[str, msgspec.structs.FieldInfo]
@@ -83,14 +83,14 @@ def _shape(value: JSON, expected: object, path: Path, findings: list[Finding]) -
     branch = _branch(value, expected) if _is_long(value) else None
     if isinstance(value, list) and get_origin(branch) is tuple and _is_coarse(branch):
         return (yield from _shape_items(value, branch, path, findings))
-    if isinstance(value, dict) and get_origin(branch) is dict and _is_coarse(branch):
+    if isinstance(value, dict) and get_origin(branch) is dict:
         return (yield from _shape_entries(value, branch, path, findings))
     if isinstance(value, dict) and isinstance(branch, type) and _is_struct(branch):
         return (yield from _shape_members(value, branch, path, findings))
     try:
         return msgspec.convert(value, expected)
     except msgspec.ValidationError:
-        _note(_walk(value, expected, path), findings)
+        yield from _noting(_walk(value, expected, path), findings)
         return None
 
 
@@ -110,7 +110,7 @@ def _shape_entries(
     entries: dict[str, object] = {}
     of_key, of_item = get_args(expected)
     for key, item in value.items():
-        _note(_walk(key, of_key, (*path, key)), findings)
+        yield from _noting(_walk(key, of_key, (*path, key)), findings)
         entries[key] = yield from _shape(item, of_item, (*path, key), findings)
         yield
     return entries
@@ -125,40 +125,52 @@ def _shape_members(
             field = fields[key]
             members[field.name] = yield from _shape(item, field.type, (*path, key), findings)
         else:
-            _note((_unknown(key, fields, path),), findings)
+            yield from _noting(iter((_unknown(key, fields, path),)), findings)
         yield
-    _note(_missing(value, fields, path), findings)
+    yield from _noting(_missing(value, fields, path), findings)
     return None if findings else expected(**members)
 
 
-def _note(found: Iterable[Finding], findings: list[Finding]) -> None:
-    findings.extend(islice(found, MAX_PROBLEMS + 1 - len(findings)))
+def _noting(found: Findings, findings: list[Finding]) -> Steps[None]:
+    """Note what was found, no more than will be told."""
+    for one in found:
+        if one is None:
+            yield
+        elif len(findings) <= MAX_PROBLEMS:
+            findings.append(one)
+        if len(findings) > MAX_PROBLEMS:
+            return
 
 
-def _walk(value: JSON, expected: object, path: Path) -> Iterator[Finding]:
+def _walk(value: JSON, expected: object, path: Path) -> Findings:
     try:
         msgspec.convert(value, expected)
     except msgspec.ValidationError as error:
-        # No more than will be told: a large document may be wrong in every line.
-        inside = list(islice(_inside(value, _branch(value, expected), path), MAX_PROBLEMS + 1))
-        yield from inside or [(path, _reason(str(error), value, expected))]
+        is_inside = False
+        for one in _inside(value, _branch(value, expected), path):
+            is_inside = is_inside or one is not None
+            yield one
+        if not is_inside:
+            yield path, _reason(str(error), value, expected)
 
 
-def _inside(value: JSON, expected: object, path: Path) -> Iterator[Finding]:
+def _inside(value: JSON, expected: object, path: Path) -> Findings:
     """Yield what is wrong below a collection of the right kind; nothing if `value` is."""
     origin, arguments = get_origin(expected), get_args(expected)
     if isinstance(value, list) and origin is tuple:
         for n, item in enumerate(value):
             yield from _walk(item, arguments[0], (*path, n))
+            yield None
     elif isinstance(value, dict) and origin is dict:
         for key, item in value.items():
             yield from _walk(key, arguments[0], (*path, key))
             yield from _walk(item, arguments[1], (*path, key))
+            yield None
     elif isinstance(value, dict) and isinstance(expected, type):
         yield from _members(value, expected, path)
 
 
-def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Finding]:
+def _members(value: dict[str, JSON], expected: type, path: Path) -> Findings:
     if not issubclass(expected, msgspec.Struct):
         return
     fields = _fields(expected)
@@ -167,6 +179,7 @@ def _members(value: dict[str, JSON], expected: type, path: Path) -> Iterator[Fin
             yield from _walk(item, fields[key].type, (*path, key))
         else:
             yield _unknown(key, fields, path)
+        yield None
     yield from _missing(value, fields, path)
 
 
@@ -191,8 +204,8 @@ def _is_long(value: JSON) -> bool:
 
 
 def _is_coarse(expected: object) -> bool:
-    """Return whether a collection is one of collections: of texts a hundred thousand are quick."""
-    item = get_args(expected)[-1 if get_origin(expected) is dict else 0]
+    """Return whether a list is one of collections: of texts a hundred thousand are quick."""
+    item = get_args(expected)[0]
     return get_origin(item) is dict or _is_struct(item)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
 from sidecar.model.policy import Operators, Policy, State
-from sidecar.policy import reach
+from sidecar.policy import reach, size
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
 from sidecar.policy.compiled import MAX_FALLBACKS
@@ -67,6 +67,12 @@ def warnings(policy: Policy, source: str = "", now_s: float = float("-inf")) -> 
 
 
 def _findings(policy: Policy, allowed: AllowList) -> Findings:
+    is_over = False
+    for excess in size.excesses(policy):
+        is_over = is_over or excess is not None
+        yield excess
+    if is_over:
+        return  # to look through all that is too much may take long
     yield from _name(policy.model, ("model",))
     if policy.deleted:
         yield from _deleted(policy)
@@ -200,11 +206,16 @@ def _too_deep(after: dict[str, list[str]]) -> Findings:
     for _ in range(MAX_DEPTH):
         if len(known) == len(after):
             return
-        known.update([name for name, named in after.items() if known.issuperset(named)])
-        yield None
+        ready = []
+        for name, named in after.items():
+            if known.issuperset(named):
+                ready.append(name)
+            yield None
+        known.update(ready)
     for name, named in after.items():
         if name not in known and known.issuperset(named):  # those above it are as wrong, and by it
             yield ("segments", name), f"names segments that name others, over {MAX_DEPTH} deep"
+        yield None
 
 
 def _named_in(name: str, segment: Segment, policy: Policy) -> list[str]:
@@ -227,6 +238,7 @@ def _rules(policy: Policy) -> Findings:
         seen.add(rule.id)
         if unreached:
             yield at, unreached
+        yield None
         yield from matcher_faults(rule.when, (*at, "when"), policy.segments)
         yield from _outcome(rule, policy, at)
         yield None

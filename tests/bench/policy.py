@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from sidecar import __version__, is_compiled
-from tests.bench import decisions, loading, propagation
+from tests.bench import decisions, loading, propagation, shapes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,6 +35,7 @@ async def decision_rows() -> AsyncIterator[Row]:
 PARTS = {
     "decisions": decision_rows,
     "swaps": loading.swap_rows,
+    "shapes": shapes.rows,
     "pins": loading.pin_rows,
     "models": loading.model_rows,
     "propagation": propagation.rows,
