@@ -9,8 +9,6 @@ import pytest
 from sidecar.config import (
     Address,
     Config,
-    IdentitySettings,
-    KeyFile,
     ServeSpec,
     allow_list,
     hand_over,
@@ -20,6 +18,7 @@ from sidecar.config import (
     take_over,
 )
 from sidecar.errors import ConfigError
+from sidecar.model.issuer import IdentitySettings, KeyFile
 from sidecar.model.limits import Limits
 from sidecar.model.policy import Operators, Policy, Rule, Split, Version
 from sidecar.model.route import RouteRule

@@ -55,8 +55,9 @@ from sidecar.upstream.pool import PoolSettings, Upstreams
 if TYPE_CHECKING:
     import socket
 
-    from sidecar.config import Config, IdentitySettings
+    from sidecar.config import Config
     from sidecar.identity.cache import IdentityCache
+    from sidecar.model.issuer import IdentitySettings
     from sidecar.store.base import Store
 
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
@@ -79,7 +80,10 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     beating = spawn(store.beat(worker.pulse), name="heartbeat")
     await worker.wait_for_policies()
     await worker.listener.start(listening)
-    answers = await serve_questions(answering, {READY: worker.unready, METRICS: worker.exposition})
+    answers = await serve_questions(
+        answering, {READY: lambda _: worker.unready(), METRICS: lambda _: worker.exposition()}
+    )
+    answers.begin()
     watchdog = Watchdog(worker.note_stall)
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again

@@ -22,8 +22,9 @@ from sidecar.cli.options import (
     commands,
     given,
 )
-from sidecar.config import Config, IdentitySettings
+from sidecar.config import Config
 from sidecar.identity.issuer import JWKS_FILE, PRIVATE_KEY_FILE, create_keys, issue
+from sidecar.model.issuer import IdentitySettings
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.embedded import default_state_dir
 

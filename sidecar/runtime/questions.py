@@ -1,9 +1,12 @@
 """Questions to a process that was started here, over a pair of sockets that both keep.
 
 The pair is older than the process: a question needs no file descriptor, of which whoever is asked
-may have none left. A question is a line; what comes back are lines, too, each a JSON array of a
-kind and a text: that it has begun, an answer for each question in its turn, and when the process
-ends a last word, or an excuse if it could not begin.
+may have none left.
+
+A question is a line: a name, and after a blank what it is about, if anything. What comes back are
+lines, too, each a JSON array of a kind and a text: that the process has begun, an answer for each
+question in its turn, notices unasked, and in the end a last word, or an excuse if it could not
+begin.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ if TYPE_CHECKING:
 
 ASK_TIMEOUT_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+MAX_QUESTION_BYTES: Final = 64 * 1024 * 1024
 MAX_WAITING: Final = 1_000  # questions to a process that hangs: more would only pile up
-_BEGUN, _ANSWER, _LAST_WORD, _EXCUSE = "begun", "answer", "last word", "excuse"
+_BEGUN, _ANSWER, _NOTICE = "begun", "answer", "notice"
+_LAST_WORD, _EXCUSE = "last word", "excuse"
 
 
 class Line:
-    """The asking end, one for each process."""
+    """The asking end, one for each process. `on_notice` takes what it says unasked."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.on_notice: Callable[[str], None] | None = None
         self.has_begun = False
         self.last_word = ""
         self.excuse = ""
@@ -48,6 +54,11 @@ class Line:
 
     async def ask(self, question: str) -> str:
         """Return the answer; raises OSError, also when it is late."""
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            return await self.ask_patiently(question)
+
+    async def ask_patiently(self, question: str) -> str:
+        """Return the answer, whenever it comes; raises OSError when the process ends instead."""
         if self._writer is None or self._writer.is_closing():
             raise ConnectionError("it has ended")
         if len(self._waiting) >= MAX_WAITING:
@@ -55,8 +66,7 @@ class Line:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         self._writer.write(f"{question}\n".encode())
-        async with asyncio.timeout(ASK_TIMEOUT_S):
-            return await answer
+        return await answer
 
     async def ended(self) -> None:
         """Wait until the process has closed its end: all that it has said is known then."""
@@ -80,6 +90,9 @@ class Line:
             answer = self._waiting.popleft()
             if not answer.done():  # else it is late, and nobody waits for it any more
                 answer.set_result(text)
+        elif kind == _NOTICE:
+            if self.on_notice is not None:
+                self.on_notice(text)
         elif kind == _LAST_WORD:
             self.last_word = text
         elif kind == _EXCUSE:
@@ -89,11 +102,23 @@ class Line:
 
 
 class Answers:
-    """The answering end of a process that has begun."""
+    """The answering end."""
 
     def __init__(self, writer: asyncio.StreamWriter, serving: asyncio.Task[None]) -> None:
         self._writer = writer
         self._serving = serving
+
+    def begin(self) -> None:
+        """Say that this process has begun."""
+        self._say(_BEGUN)
+
+    def notice(self, text: str) -> None:
+        """Say something unasked; whoever does it often has to bound it."""
+        self._say(_NOTICE, text)
+
+    def _say(self, kind: str, text: str = "") -> None:
+        if not self._writer.is_closing():  # else nobody listens any more
+            self._writer.write(_spelled(kind, text))
 
     async def end(self, last_word: str) -> None:
         """Answer no more, and say a last word to whoever has asked."""
@@ -105,12 +130,12 @@ class Answers:
 
 
 async def serve_questions(
-    inherited: socket.socket, answers: Mapping[str, Callable[[], str]]
+    inherited: socket.socket, answers: Mapping[str, Callable[[str], str]]
 ) -> Answers:
-    """Say that this process has begun, and answer questions of these names."""
+    """Answer questions of these names from now on, each by what the question is about."""
     inherited.set_inheritable(False)
-    reader, writer = await asyncio.open_unix_connection(sock=inherited)
-    writer.write(_spelled(_BEGUN, ""))
+    limit = MAX_QUESTION_BYTES
+    reader, writer = await asyncio.open_unix_connection(sock=inherited, limit=limit)
     return Answers(writer, spawn(_serve(reader, writer, answers), name="answers"))
 
 
@@ -123,11 +148,12 @@ def excuse(inherited: socket.socket, why: str) -> None:
 async def _serve(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    answers: Mapping[str, Callable[[], str]],
+    answers: Mapping[str, Callable[[str], str]],
 ) -> None:
     with suppress(OSError):  # whoever asked is gone
         while question := (await reader.readline()).decode().strip():
-            writer.write(_spelled(_ANSWER, answers[question]()))
+            name, _, about = question.partition(" ")
+            writer.write(_spelled(_ANSWER, answers[name](about)))
             await writer.drain()
 
 

@@ -40,7 +40,8 @@ class Team:
     async def worker(self, name: str) -> AsyncIterator[None]:
         line = Line(name)
         self._running.append(line)
-        answers = await serve_questions(await line.open(), {"metrics": self._expose})
+        answers = await serve_questions(await line.open(), {"metrics": lambda _: self._expose()})
+        answers.begin()
         await eventually(lambda: line.has_begun)
         try:
             yield

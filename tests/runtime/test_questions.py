@@ -14,12 +14,14 @@ from sidecar.runtime.questions import Line, excuse, serve_questions
 async def test_answers_come_in_turn_and_a_last_word_at_the_end() -> None:
     line, numbers = Line("one"), iter(range(100))
     answers = await serve_questions(
-        await line.open(), {"next": lambda: str(next(numbers)), "long": lambda: "\n\x00ü" * 100_000}
+        await line.open(),
+        {"next": lambda _: str(next(numbers)), "long": lambda _: "\n\x00ü" * 100_000},
     )
+    answers.begin()
 
     asked = [line.ask("next"), line.ask("long"), line.ask("next")]
     assert await asyncio.gather(*asked) == ["0", "\n\x00ü" * 100_000, "1"]
-    assert line.has_begun
+    assert line.has_begun  # said before
     await answers.end("so long\n")
     await line.ended()
 
@@ -36,10 +38,48 @@ async def test_an_answer_that_is_late_is_nobody_elses(monkeypatch: pytest.Monkey
         await line.ask("first")
     monkeypatch.undo()
 
-    answers = await serve_questions(inherited, {"first": lambda: "1", "second": lambda: "2"})
+    answers = await serve_questions(inherited, {"first": lambda _: "1", "second": lambda _: "2"})
 
     assert await line.ask("second") == "2"
     await answers.end("")
+    await line.ended()
+
+
+async def test_a_question_says_what_it_is_about_at_any_length() -> None:
+    line = Line("one")
+    answers = await serve_questions(await line.open(), {"echo": lambda about: about})
+
+    about = '{"a": "' + "ü " * 500_000 + '"}'
+    assert await line.ask_patiently(f"echo {about}") == about
+    assert await line.ask("echo") == ""
+    await answers.end("")
+    await line.ended()
+
+
+async def test_a_process_may_speak_unasked_before_it_has_begun() -> None:
+    line, heard = Line("one"), asyncio.Queue[str]()
+    line.on_notice = heard.put_nowait
+    answers = await serve_questions(await line.open(), {"ready": lambda _: "yes"})
+
+    answers.notice("first\n")
+    assert await line.ask("ready") == "yes"
+    assert not line.has_begun
+    answers.notice("second")
+
+    assert [await heard.get(), await heard.get()] == ["first\n", "second"]
+    await answers.end("")
+    await line.ended()
+    answers.notice("to nobody")
+
+
+async def test_who_waits_without_end_is_told_when_the_process_ends() -> None:
+    line = Line("one")
+    with await line.open():
+        asking = asyncio.ensure_future(line.ask_patiently("anything"))
+        await asyncio.sleep(0)
+
+    with pytest.raises(ConnectionError):
+        await asking
     await line.ended()
 
 
