@@ -24,6 +24,15 @@ Seconds = Annotated[float, Meta(ge=0.05, le=3600)]
 
 Scalar = str | int | float | bool
 
+Words = Annotated[str, Meta(min_length=1, max_length=256)]
+"""What a registry calls something: printable text."""
+
+Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""A SHA-256, as container registries spell it."""
+
+DataDigest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|mlflow:[!-~]{1,36})$")]
+"""A SHA-256, or what MLflow has in its place: mostly 8 digits, made of a sample of the data."""
+
 
 class State(Enum):
     """Where a version is in its life: only ACTIVE and DRAINING serve.
@@ -140,6 +149,56 @@ class Deprecation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     link: str | None = None
 
 
+class DataSet(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a version was trained on."""
+
+    name: Words
+    digest: DataDigest
+
+
+class FeatureSet(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the features come from that a version was trained on, and which they were."""
+
+    service: Words
+    digest: Digest
+
+
+class Column(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One input, output or parameter. `shape` makes it a tensor; -1 is a size that is left open."""
+
+    type: Words
+    name: Annotated[str, Meta(max_length=256)] = ""
+    shape: Annotated[tuple[Annotated[int, Meta(ge=-1)], ...], Meta(max_length=64)] | None = None
+    optional: bool = False
+
+
+class Signature(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a version takes and gives."""
+
+    inputs: tuple[Column, ...] = ()
+    outputs: tuple[Column, ...] = ()
+    params: tuple[Column, ...] = ()
+
+
+class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a version was made from: it changes no decision, and audit keeps its digest.
+
+    `registry` is the URI of its registered form, `run` the id of the run that made it, `git` the
+    commit of the source. `config` and `image` are digests of its configuration and container.
+    """
+
+    registry: Annotated[str, Meta(max_length=2000)] = ""
+    run: Annotated[str, Meta(max_length=256)] = ""
+    git: Annotated[str, Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")] = ""
+    training_data: Annotated[tuple[DataSet, ...], Meta(max_length=100)] = ()
+    feature_set: FeatureSet | None = None
+    config: Digest | None = None
+    image: Digest | None = None
+    signature: Signature | None = None
+    owner: Annotated[str, Meta(max_length=256)] = ""
+    created: Moment | None = None
+
+
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One deployed variant. `deny` wins over `allow`; without `allow` all may use it.
 
@@ -165,6 +224,7 @@ class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     idempotent: bool = False
     timeouts: VersionTimeouts | None = None
     deprecation: Deprecation | None = None
+    lineage: Lineage | None = None
 
 
 class Split(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

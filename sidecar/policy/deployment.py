@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sidecar.model.policy import Deprecation
-from sidecar.policy import address
+from sidecar.policy import address, lineage
 from sidecar.policy.condition import RESERVED_HEADERS, TOKEN, matcher_faults, period_faults
 from sidecar.policy.rewrite import PLACEHOLDERS
 
@@ -47,6 +47,7 @@ def version_faults(
         yield from _health(version.health, (*at, "health"))
     if version.deprecation is not None:
         yield from _deprecation(version.deprecation, (*at, "deprecation"))
+    yield from lineage.faults(version.lineage, (*at, "lineage"))
 
 
 def _endpoints(endpoints: tuple[str, ...], at: Path, allowed: AllowList) -> Iterator[Finding]:

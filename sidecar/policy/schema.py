@@ -59,6 +59,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "idempotent": "Whether doing a request twice does no harm, whatever its method.",
         "timeouts": "Bounds of waiting in the place of those of the sidecar's settings.",
         "deprecation": "What answers tell while it is draining.",
+        "lineage": "What it was made from; changes no decision.",
     },
     "Segment": {
         "include": "Tenants that are in, whatever else is said.",
@@ -116,6 +117,37 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "since": "When it is deprecated: `2026-11-23T13:00:00Z`.",
         "sunset": "When it will be gone.",
         "link": "What to read about it.",
+    },
+    "Lineage": {
+        "registry": "The URI of its registered form.",
+        "run": "The id of the run that made it.",
+        "git": "The commit of its source, all 40 or 64 digits.",
+        "training_data": "What it was trained on.",
+        "feature_set": "Where its features come from.",
+        "config": "The digest of its configuration: `sha256:` and 64 digits.",
+        "image": "The digest of its container.",
+        "signature": "What it takes and gives.",
+        "owner": "Who answers for it.",
+        "created": "When it was made: `2026-11-23T13:00:00Z`.",
+    },
+    "DataSet": {
+        "name": "What it is called.",
+        "digest": "Which it was: `sha256:` and 64 digits, or `mlflow:` and what MLflow tells.",
+    },
+    "FeatureSet": {
+        "service": "The feature service or view.",
+        "digest": "Which features they were: `sha256:` and 64 digits.",
+    },
+    "Signature": {
+        "inputs": "What a request holds.",
+        "outputs": "What an answer holds.",
+        "params": "What a request may set.",
+    },
+    "Column": {
+        "type": "Such as `double`, `array<string>`, or of a tensor what it holds: `float32`.",
+        "name": "Left out where there is but one.",
+        "shape": "Of a tensor; -1 is a size that is left open.",
+        "optional": "Whether it may be missing.",
     },
 }
 """What editors show of each field."""

@@ -15,14 +15,19 @@ from sidecar.config import Config
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.policy import (
+    Column,
+    DataSet,
     Deprecation,
+    FeatureSet,
     Health,
+    Lineage,
     Operators,
     Policy,
     Rewrite,
     Rule,
     Segment,
     Shadow,
+    Signature,
     Split,
     Version,
     VersionTimeouts,
@@ -150,6 +155,22 @@ def test_every_message_that_asks_for_attention_has_a_row() -> None:
 )
 def test_every_field_of_a_policy_has_a_row(title: str, struct: type[msgspec.Struct]) -> None:
     named = first_column(section(page("policy.md"), title), "field")
+
+    assert set(named) == {field.encode_name for field in msgspec.structs.fields(struct)}
+
+
+@pytest.mark.parametrize(
+    ("title", "struct"),
+    [
+        ("A lineage", Lineage),
+        ("A data set", DataSet),
+        ("A feature set", FeatureSet),
+        ("A signature", Signature),
+        ("A column", Column),
+    ],
+)
+def test_every_field_of_a_lineage_has_a_row(title: str, struct: type[msgspec.Struct]) -> None:
+    named = first_column(section(page("lineage.md"), title), "field")
 
     assert set(named) == {field.encode_name for field in msgspec.structs.fields(struct)}
 

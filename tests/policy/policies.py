@@ -9,7 +9,11 @@ from msgspec.structs import replace
 
 from sidecar.model.identity import JSON, Identity
 from sidecar.model.policy import (
+    Column,
     Condition,
+    DataSet,
+    FeatureSet,
+    Lineage,
     Matcher,
     OnUnavailable,
     Operators,
@@ -18,6 +22,7 @@ from sidecar.model.policy import (
     Scalar,
     Segment,
     Shadow,
+    Signature,
     Split,
     State,
     Version,
@@ -40,6 +45,35 @@ SEGMENTS = ("inner", "outer", "listed")
 MOMENTS = ("1970-01-01T00:16:40Z", "1970-01-01T01:33:20+01:00")  # 1000 and 2000
 INSTANTS = (0.0, 999.9, 1000.0, 1999.0, 2000.0)
 ENDPOINTS = ("http://127.0.0.1:9001",)
+DIGESTS = st.sampled_from([f"sha256:{digit * 64}" for digit in "09f"])
+COLUMNS = st.lists(
+    st.builds(
+        Column,
+        type=st.sampled_from(("double", "array<string>")),
+        name=st.sampled_from(("a", "b")),
+        shape=st.none() | st.just((-1, 3)),
+        optional=st.booleans(),
+    ),
+    max_size=2,
+    unique_by=lambda one: one.name,
+).map(tuple)
+LINEAGES = st.builds(
+    Lineage,
+    registry=st.sampled_from(("", "models:/tumor/3")),
+    run=st.sampled_from(("0a1b", "2c3d")),
+    git=st.sampled_from(("", "0" * 40, "f" * 64)),
+    training_data=st.lists(
+        st.builds(DataSet, st.sampled_from(("scans", "labels")), DIGESTS | st.just("mlflow:1f")),
+        max_size=2,
+        unique=True,
+    ).map(tuple),
+    feature_set=st.none() | st.builds(FeatureSet, st.just("vitals"), DIGESTS),
+    config=st.none() | DIGESTS,
+    image=st.none() | DIGESTS,
+    signature=st.none() | st.builds(Signature, COLUMNS, COLUMNS, COLUMNS),
+    owner=st.sampled_from(("", "Zoë")),
+    created=st.none() | st.sampled_from(MOMENTS),
+)
 
 _OPERANDS: dict[str, st.SearchStrategy[object]] = {
     "in_": OPTIONS,
@@ -152,6 +186,7 @@ def versions(draw: st.DrawFn) -> dict[str, Version]:
             deny=deny,
             accepts=(draw(lists) or None) if draw(st.integers(0, 3)) == 0 else None,
             fallback=draw(st.none() | NAMES),
+            lineage=draw(LINEAGES) if draw(st.integers(0, 3)) == 0 else None,
         )
     return made
 
