@@ -193,14 +193,14 @@ def _missing(value: dict[str, JSON], fields: _Fields, path: Path) -> Iterator[Fi
             yield path, f'the field "{name}" is missing'
 
 
-def _is_long(value: JSON) -> bool:
+def _is_long(value: JSON, levels: int = 3) -> bool:
     """Return whether a collection, or one in it, has more members than are taken in one go."""
-    if isinstance(value, list):
-        return len(value) > FEW
-    if not isinstance(value, dict):
+    if not isinstance(value, (list, dict)):
         return False
-    inner = (len(one) for one in value.values() if isinstance(one, (list, dict)))
-    return len(value) > FEW or max(inner, default=0) > FEW
+    if len(value) > FEW:
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and any(_is_long(one, levels - 1) for one in inner)
 
 
 def _is_coarse(expected: object) -> bool:

@@ -51,13 +51,15 @@ def unless(steps: Steps[T], is_void: Callable[[], bool]) -> Steps[T | None]:
     return None
 
 
-def letting_go(value: object) -> Steps[None]:
-    """Empty a value, two levels deep: to free one of ten thousand parts at once takes as long."""
+def letting_go(value: object, *, is_inner: bool = False) -> Steps[None]:
+    """Empty a value, a few levels deep: to free one of ten thousand parts at once takes as long."""
     inner = value.values() if isinstance(value, dict) else ()
     for part in inner:
         while isinstance(part, (list, dict)) and part:
             if isinstance(part, list):
                 del part[-PORTION:]
             else:
-                part.popitem()
+                one = part.popitem()[1]
+                if not is_inner:
+                    yield from letting_go(one, is_inner=True)
             yield
