@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sidecar.store")
 
-# KEYS: the document. ARGV: whether one is expected, the expected bytes, the new bytes.
-# A document that already is the new one was written by this very call before a retry.
+# KEYS: the document. ARGV: whether one is expected, the expected bytes, the new bytes, whether the
+# key keeps its TTL. A document that already is the new one was written by this very call before a
+# retry.
 _COMPARE_AND_SET = """
 local current = redis.call('GET', KEYS[1])
 if current == ARGV[3] then return 1 end
 if current ~= (ARGV[1] == '1' and ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[3])
+if ARGV[4] == '1' then
+  redis.call('SET', KEYS[1], ARGV[3], 'KEEPTTL')
+else
+  redis.call('SET', KEYS[1], ARGV[3])
+end
 return 1
 """
 # KEYS: the document. ARGV: a digest of it, for a document may be large.
@@ -71,8 +76,12 @@ class Journal:
         self._keys = keys
         self._clock = clock
 
-    async def compare_and_set(self, model: str, expected: bytes | None, raw: bytes) -> bool:
+    async def compare_and_set(
+        self, model: str, expected: bytes | None, raw: bytes, *, keeps_ttl: bool = False
+    ) -> bool:
         """Store `raw` if the stored bytes are `expected`; return whether they were.
+
+        It stays until somebody changes it, or with `keeps_ttl` as long as what was there.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
@@ -81,7 +90,7 @@ class Journal:
         is_expected = "0" if expected is None else "1"
         async with bounded():
             reply = await self._redis.eval(
-                _COMPARE_AND_SET, 1, key, is_expected, expected or b"", raw
+                _COMPARE_AND_SET, 1, key, is_expected, expected or b"", raw, str(int(keeps_ttl))
             )
         return int(reply) == 1
 
@@ -140,12 +149,14 @@ class Journal:
             )
         return last
 
-    async def adopt(self, model: str, raw: bytes, reached: int = 0) -> bool:
+    async def adopt(
+        self, model: str, raw: bytes, reached: int = 0, *, is_signed: bool = False
+    ) -> bool:
         """Bring a valid document that was seen in the store into the history, if it is not there.
 
         `reached` is the newest revision of the model that was seen in force. Any number of
         processes may do so at once: they end with one entry. Returns False for a document that
-        is not to be served: the store went back.
+        is not to be served: the store went back. One that `is_signed` is never committed anew.
 
         Raises:
             HistoryError: the history does not take it, for now or until it is mended.
@@ -168,10 +179,16 @@ class Journal:
                 if not await self._stands(model, raw):
                     return True  # it is gone by now: an entry would claim that the store has it
                 await self._expect_recorded(policy, raw)
+            case Adoption.COMMIT if is_signed:
+                raise HistoryError(
+                    f"{self._keys.history(model)}: revision {policy.revision} is another one "
+                    "there, and a sidecar cannot sign the next"
+                )
             case Adoption.COMMIT:
                 policy = readopted(policy, last=max(last, reached))
                 committed = await self._as_committed(raw, policy)
-                if not await self.compare_and_set(model, raw, committed):
+                # Whoever wrote it said when it ends: it is still their document.
+                if not await self.compare_and_set(model, raw, committed, keeps_ttl=True):
                     return True  # somebody was faster; what they wrote is judged in its turn
                 await self._expect_recorded(policy, committed)
         _log.info("policy adopted", extra={"model": model, "revision": policy.revision})

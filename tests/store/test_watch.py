@@ -67,6 +67,34 @@ async def test_a_direct_edit_is_adopted_once_by_two_watches(valkey: Valkey) -> N
     await two.close()
 
 
+async def test_a_direct_edit_that_ends_by_itself_does_so_although_it_is_adopted(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    await redis_store.commit(policy(), expected=None, actor="ann", comment="first")
+    async with watching(redis_store) as live:
+        edited = json.loads(await redis_store.get_document("fraud") or b"")
+        await valkey.client.set("rmv:policy:fraud", json.dumps(edited | {"default": "v2"}), ex=60)
+        await eventually(lambda: live.snapshots["fraud"].revision == 2)
+        await _until_recorded(redis_store, 2)
+        left_s = await valkey.client.ttl("rmv:policy:fraud")
+
+        await valkey.client.pexpire("rmv:policy:fraud", 1)
+        await eventually(lambda: "fraud" not in live.snapshots)
+
+    assert 0 < left_s <= 60
+
+
+async def test_what_is_committed_over_a_document_that_ends_stays(
+    valkey: Valkey, redis_store: RedisStore
+) -> None:
+    stored = document()
+    await valkey.client.set("rmv:policy:fraud", stored, ex=60)
+
+    await redis_store.commit(policy(), expected=stored, actor="ann", comment="")
+
+    assert await valkey.client.ttl("rmv:policy:fraud") == -1
+
+
 async def _until_recorded(store: RedisStore, revision: int) -> None:
     async with asyncio.timeout(20):
         while (await _revisions(store))[:1] != [revision]:  # noqa: ASYNC110 -- in another process
