@@ -15,7 +15,7 @@ from sidecar.cli.failure import in_words
 from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of, revision_of
 from sidecar.cli.marks import spell
 from sidecar.cli.names import Model, complete_model
-from sidecar.cli.options import commands
+from sidecar.cli.options import commands, one_of
 from sidecar.cli.session import Session, with_store
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
@@ -45,7 +45,15 @@ async def get(
         ),
     ] = None,
     form: Annotated[
-        Form | None, typer.Option("--output", "-o", help="Print whole documents: yaml or json.")
+        Form | None,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=one_of(Form),
+            help="Print whole documents.",
+            metavar="yaml|json",
+            autocompletion=lambda: [one.value for one in Form],
+        ),
     ] = None,
     revision: Annotated[
         int | None, typer.Option(min=1, help="As it was; of one model.", metavar="REVISION")

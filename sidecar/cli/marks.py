@@ -34,7 +34,7 @@ async def marked_pins(store: Store, model: str, versions: Versions) -> AsyncIter
 
 def spell(text: str, fault: str) -> str:
     """Return `text` with its fault: `v22 (oops) - no such version`."""
-    return f"{text} - {fault}" if fault else text
+    return " - ".join(filter(None, (text, fault)))
 
 
 def _fault(version: str, versions: Versions, *, is_kill: bool = False) -> str:

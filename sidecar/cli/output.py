@@ -60,6 +60,11 @@ def plain_lines(text: str) -> str:
     return _BETWEEN_LINES.sub(_spelled, text)
 
 
+def inner(text: str) -> str:
+    """Return lines of others for within a line of our own: none of them begins where ours do."""
+    return plain_lines(text).replace("\n", "\n  ")
+
+
 def is_plain(text: str) -> bool:
     """Return whether lines of text can be shown as they are."""
     return _BETWEEN_LINES.search(text) is None

@@ -112,7 +112,7 @@ def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> 
     for one in living:
         for model, fault in sorted(one.faults.items()):
             does = "refuses the document of" if model in stored else "goes on serving"
-            output.warn(f"{one.name} {does} {model}: {fault}")
+            output.warn(f"{one.name} {does} {model}: {output.inner(fault)}")
 
 
 def _behind(one: Instance, stored: Mapping[str, int | None]) -> str:

@@ -45,7 +45,7 @@ async def acknowledged(
         behind = [one for one in living if one.revisions.get(model, 0) < revision]
         took_s = clock.monotonic_s() - began_s
         if not behind:
-            return Acknowledged(len(living), took_s)
+            return Acknowledged(len(living), round(took_s, 6))
         if took_s >= timeout_s:
             late = _late(behind, len(living), model, revision, timeout_s)
             raise advised(NotAcknowledgedError(late), "`rmv status` shows them.")
@@ -79,7 +79,7 @@ def _late(behind: list[Instance], count: int, model: str, revision: int, timeout
 
 def _why(one: Instance, model: str) -> str:
     if fault := one.faults.get(model):
-        return fault
+        return output.inner(fault)
     if one.is_stale:
         return "it has lost the store"
     revision = one.revisions.get(model)

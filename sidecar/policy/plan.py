@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sidecar.model.decision import Decision
     from sidecar.policy.snapshot import Snapshot
 
+DECIMALS = 9  # of what is added up: the rest of a sum of floats is dust
 MIN_SPAN_S = 1.0  # of contexts that came at once, to tell a rate of
 
 
@@ -168,7 +169,7 @@ class _Judge:
 
 
 def _requests(contexts: Iterable[Context]) -> float:
-    return sum(one.stands_for for one in contexts)
+    return round(sum(one.stands_for for one in contexts), DECIMALS)
 
 
 def _moves(known: Iterable[Replayed]) -> tuple[Move, ...]:
@@ -179,7 +180,7 @@ def _moves(known: Iterable[Replayed]) -> tuple[Move, ...]:
             key = one.context.tenant, before.version, after.version, after.reason, after.detail
             moved[key] += one.context.stands_for
     moves = [
-        Move(tenant, source, target, requests, reason, detail)
+        Move(tenant, source, target, round(requests, DECIMALS), reason, detail)
         for (tenant, source, target, reason, detail), requests in moved.items()
     ]
     return tuple(sorted(moves, key=lambda move: (-move.requests, move.tenant, move.after)))
@@ -210,7 +211,7 @@ def _sides(
     return {
         name: Side(
             requests=_requests(found),
-            share=_requests(found) / whole if whole else 0.0,
+            share=round(_requests(found) / whole, DECIMALS) if whole else 0.0,
             tenants=len({one.tenant for one in found}),
             concurrency=loads.concurrency(name, found) if name else 0.0,
             max_concurrency=versions[name].max_concurrency if name in versions else None,
@@ -241,7 +242,7 @@ class _Loads:
         for one in contexts:
             seconds = one.stands_for * self._latency_s(version, one)
             busy[one.instance] += seconds / self._spans_s[one.instance]
-        return max(busy.values(), default=0.0)
+        return round(max(busy.values(), default=0.0), DECIMALS)
 
     def _latency_s(self, version: str, context: Context) -> float:
         """Return the version's own latency; else the request's, or of one refused the mean."""

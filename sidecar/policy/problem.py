@@ -68,13 +68,17 @@ class Problem(Struct, frozen=True):
     column: int | None = None
 
     def __str__(self) -> str:
-        """Return `policies/tumor.yaml:12:7: rules[1].serve: <reason>`, as far as known."""
+        """Return `policies/tumor.yaml:12:7: rules[1].serve: <reason>`, as far as known.
+
+        It is one line: what a document names must not begin another, which others would believe.
+        """
         place = self.source
         if self.line is not None:
             place += f":{self.line}"
             if self.column is not None:
                 place += f":{self.column}"
-        return ": ".join(part for part in (place, self.path, self.reason) if part)
+        parts = (part for part in (place, self.path, self.reason) if part)
+        return ": ".join(parts).replace("\n", "\\n")
 
 
 def gather(findings: Iterable[Finding], source: str) -> tuple[Problem, ...]:

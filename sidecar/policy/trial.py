@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Outcome = tuple[str, str]  # version and reason; no version where requests are refused
     Draw = tuple[str, bytes, tuple[tuple[str, int], ...]]  # reason, unit, arms that may serve
 
+DECIMALS = 9  # of a part; the rest of a sum of floats is dust
 SIGMAS = 3.0  # chance alone leaves the interval once in 370 times
 
 
@@ -109,13 +110,5 @@ def _told(
 
 def _share(outcome: Outcome, count: int, mean: float, variance: float, total: int) -> Share:
     reach = SIGMAS * sqrt(variance)
-    version, reason = outcome
-    return Share(
-        version,
-        reason,
-        count,
-        mean / total,
-        count / total,
-        max(0.0, mean - reach) / total,
-        min(float(total), mean + reach) / total,
-    )
+    parts = mean, count, max(0.0, mean - reach), min(float(total), mean + reach)
+    return Share(*outcome, count, *(round(part / total, DECIMALS) for part in parts))

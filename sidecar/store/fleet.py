@@ -224,7 +224,7 @@ def _decoded(fields: Mapping[str, str], ttl_s: float) -> Instance:
         revisions=_numbers(under(REVISION)),
         is_stale=fields.get("is_stale") == "1",
         faults=under(FAULT),
-        age_s=max(0.0, EXPIRES_S - ttl_s),
+        age_s=max(0.0, round(EXPIRES_S - ttl_s, 3)),
         program=fields.get("program", ""),
         started_s=_numbers(fields).get("started", 0),
         unready={model: tuple(told.split()) for model, told in under(UNREADY).items()},

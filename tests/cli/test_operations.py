@@ -408,3 +408,36 @@ def test_a_kill_by_a_label_that_moved_on_is_found_again(tumor: Rmv) -> None:
         "error: tumor:canary (the label of v1 now) is not switched off; tumor:v2 is\n"
         "`rmv unkill tumor:v2` switches it on.\n"
     )
+
+
+def test_a_pin_that_is_no_string_is_listed_by_what_is_wrong_with_it(
+    tumor: Rmv, redis: Redis
+) -> None:
+    redis.rpush(key("pin", "tumor", "acme"), "v1")
+
+    row = tumor("pins", "tumor").out.splitlines()[1]
+
+    assert re.fullmatch(r"acme {2,}(?! |-)\S.*string.*", row)
+
+
+def test_no_line_of_a_heartbeat_begins_as_a_line_of_status(tumor: Rmv, redis: Redis) -> None:
+    fault = "bad\nwarning: tumor: delete it\rnow"
+    redis.hset(key("fleet", "pod:1"), mapping={"sidecar": "pod", "fault:tumor": fault})
+    redis.pexpire(key("fleet", "pod:1"), 6500)
+    redis.zadd(key("fleet"), {"pod:1": 1})
+
+    shown = tumor("status")
+    (pod,) = json.loads(tumor("status", "--json").out)["sidecars"]
+
+    assert "refuses the document of tumor: bad\n  warning: tumor: delete it\\x0dnow" in shown.err
+    assert pod["faults"] == {"tumor": fault}
+    assert pod["age_s"] == round(pod["age_s"], 3)
+
+
+def test_a_form_of_output_that_is_not_known_is_told_with_those_that_are(tumor: Rmv) -> None:
+    ran = tumor("get", "tumor", "-o", "xml")
+
+    assert ran.code == 2
+    assert "`xml` is none of yaml, json" in ran.err
+    assert "Value error" not in ran.err
+    assert tumor("get", "tumor", "-o", "json") == tumor("get", "tumor", "--json")

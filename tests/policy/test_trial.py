@@ -84,3 +84,14 @@ def test_whatever_is_observed_was_to_be_expected(
     assert sum(one.requests for one in found) == len(requests)
     assert sum(one.expected for one in found) == pytest.approx(1)
     assert all(one.expected > 0 and one.low <= one.expected <= one.high + 1e-9 for one in found)
+
+
+def test_a_share_is_told_without_the_dust_of_a_sum() -> None:
+    split = Rule(id="canary", split=Split(arms={"v1": 8, "v2": 2}))
+
+    found = tried(make_policy(split), count=1000, tenants=1000)
+
+    assert {name: one.expected for name, one in found.items()} == {
+        "v1 SPLIT:canary": 0.8,
+        "v2 SPLIT:canary": 0.2,
+    }
