@@ -27,7 +27,7 @@ def main() -> None:
     except asyncio.CancelledError:
         return
     except (SidecarError, OSError) as error:
-        sys.stderr.write(f"rmv serve: {error}\n")
+        sys.stderr.write(f"error: {_in_words(error)}\n")
         raise SystemExit(1) from error
 
 
@@ -41,12 +41,19 @@ def _serve() -> None:
         try:
             uvloop.run(run_worker(spec.config, listening, answering))
         except (SidecarError, OSError) as error:
-            excuse(answering, str(error))
+            excuse(answering, _in_words(error))
             raise
     else:
         from sidecar.app.control import run_control  # noqa: PLC0415
 
         uvloop.run(run_control(spec))
+
+
+def _in_words(error: SidecarError | OSError) -> str:
+    """Return what people read of an error: of the system's, not its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 if __name__ == "__main__":

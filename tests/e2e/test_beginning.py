@@ -42,8 +42,7 @@ async def test_an_address_that_is_taken_is_named(flag: str) -> None:
         server.close()
 
     assert status == 1
-    assert why.startswith("rmv serve: ")
-    assert f"cannot listen on {taken}: Address already in use" in why
+    assert why == f"error: cannot listen on {taken}: Address already in use"
 
 
 async def test_a_second_sidecar_does_not_take_every_other_connection_of_the_first() -> None:
@@ -102,7 +101,7 @@ async def test_flags_that_cannot_be_stored_end_it(late: Valkey) -> None:
         status, why = await refusal(running)
 
     assert status == 1
-    assert why.startswith("rmv serve: the policy of the flags cannot be stored: ")
+    assert why.startswith("error: the policy of the flags cannot be stored: ")
 
 
 async def test_a_setting_that_is_unknown_is_named_with_its_line() -> None:
@@ -129,7 +128,7 @@ async def test_a_key_set_that_cannot_be_used_ends_it(tmp_path: Path) -> None:
         said = running.said()
 
     assert status == 1
-    assert f"rmv serve: identity.jwks_file: {tmp_path / 'jwks.json'}: no usable key" in said
+    assert f"error: identity.jwks_file: {tmp_path / 'jwks.json'}: no usable key" in said
     assert "Traceback" not in said
 
 
@@ -140,7 +139,7 @@ async def test_an_exchange_log_that_cannot_be_opened_ends_it(tmp_path: Path) -> 
         said = running.said()
 
     assert status == 1
-    assert f"rmv serve: exchange_log: {log}: No such file or directory" in said
+    assert f"error: exchange_log: {log}: No such file or directory" in said
     assert "Traceback" not in said
 
 
@@ -152,7 +151,7 @@ async def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> No
         status, why = await refusal(running)
 
     assert status == 1
-    assert why.startswith("rmv serve: state_dir: ")
+    assert why.startswith("error: state_dir: ")
     assert "Not a directory" in why
 
 
@@ -165,5 +164,5 @@ async def test_a_state_folder_that_others_can_write_is_refused(tmp_path: Path) -
 
     assert status == 1
     assert why == (
-        f"rmv serve: state_dir: {folder} must belong to this user and be writable by none else"
+        f"error: state_dir: {folder} must belong to this user and be writable by none else"
     )
