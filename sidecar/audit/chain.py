@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from hashlib import _Hash as Hash
 
 GENESIS: Final = "0" * 64  # `prev` of a chain's first entry
 CONTEXT: Final = b"rmv audit checkpoint\n"  # no other kind of message that is signed begins so
 HASH_TAIL: Final = len(',"hash":""}') + 64
-SIGNATURE_TAIL: Final = len(',"signature":"",') + 88 - 1  # Base64 of 64 bytes
+SIGNATURE_TAIL: Final = len(',"signature":""}') + 88  # Base64 of 64 bytes
 
 
 class Chain:
@@ -49,8 +50,14 @@ class Chain:
             line = _with(line, b"last", b"true")
         if sign is not None:
             line = _with(line, b"signature", b'"%b"' % base64.b64encode(sign(CONTEXT + line)))
-        self.head = hashlib.sha256(line).hexdigest()
-        return _with(line, b"hash", b'"%b"' % self.head.encode())
+        digest = hashlib.sha256(line)
+        self.head = digest.hexdigest()
+        return line[:-1] + hash_member(digest)
+
+
+def hash_member(digest: Hash) -> bytes:
+    """Return how a line of this digest ends."""
+    return b',"hash":"%b"}' % digest.hexdigest().encode()
 
 
 def _with(line: bytes, name: bytes, value: bytes) -> bytes:

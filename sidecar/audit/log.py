@@ -57,10 +57,12 @@ class AuditLog:
         self._clock = clock
         self._events: list[Event] = []
         self._is_closed_on_failure = settings.on_failure is OnFailure.CLOSED
-        self._role = role
         sign = None if key is None else key.sign
         self._outlets = [
-            Outlet(sink, Chain(writer_name(role)), settings, clock, metrics, sign) for sink in sinks
+            Outlet(
+                sink, Chain(writer_name(role)), settings, clock=clock, metrics=metrics, sign=sign
+            )
+            for sink in sinks
         ]
 
     def note(self, kind: str, **facts: JSON) -> None:
@@ -80,17 +82,13 @@ class AuditLog:
 
     async def run(self) -> None:
         """Write what comes until cancelled."""
-        if not self.is_on:
-            return
-        self.note(Kind.BEGIN.value, role=self._role, host=platform.node())
         await asyncio.gather(*(self._keep_writing(outlet) for outlet in self._outlets))
 
     async def close(self) -> None:
         """End the chains, once `run` has ended; what cannot be written now is lost."""
         self._hand_on()
-        last = encode(event(Kind.END, self._clock.now_s(), {}))
         for outlet in self._outlets:
-            await outlet.end(last)
+            await outlet.end()
 
     async def _keep_writing(self, outlet: Outlet) -> None:
         while True:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sidecar.audit.chain import Chain
     from sidecar.model.audit import AuditSettings
+    from sidecar.model.identity import JSON
     from sidecar.runtime.clock import Clock
     from sidecar.telemetry.metrics import Metrics
 
@@ -59,6 +60,7 @@ class Outlet:
         sink: Sink,
         chain: Chain,
         settings: AuditSettings,
+        *,
         clock: Clock,
         metrics: Metrics,
         sign: Callable[[bytes], bytes] | None = None,
@@ -72,7 +74,7 @@ class Outlet:
         self._clock = clock
         self._metrics = metrics
         self._sign = sign
-        self._waiting: deque[bytes] = deque()
+        self._waiting = deque([self._tell(Kind.BEGIN)])
         self._unwritten: list[bytes] = []  # linked already: these and no others come next
         self._lost = 0
         self._lost_since_s = 0.0
@@ -106,9 +108,10 @@ class Outlet:
             return False
         return True
 
-    async def end(self, last: bytes) -> None:
-        """Write what waits, then the event `last`, and let go; what cannot be written is lost."""
+    async def end(self) -> None:
+        """Write what waits, end the chain, and let go; what cannot be written is lost."""
         if await self.flush():
+            last = self._tell(Kind.END)
             self._unwritten = [self._chain.link(last, self._sign, is_last=True)]
             await self.flush()
         if left := len(self._waiting) + len(self._unwritten):
@@ -128,17 +131,30 @@ class Outlet:
         waiting, chain = self._waiting, self._chain
         if not waiting and self._lost:
             waiting.append(self._tell_lost())
-        lines = [chain.link(waiting.popleft()) for _ in range(min(len(waiting), BATCH - 1))]
-        is_full = chain.seq - self._signed_seq >= self._settings.checkpoint_entries
-        if self._sign is not None and (is_full or self._is_checkpoint_late()):
-            lines.append(self._checkpoint())
+        if not chain.seq:
+            return [self._sign_next(waiting.popleft())]
+        room = BATCH - 1 if self._sign is None else min(BATCH - 1, self._left_to_checkpoint())
+        lines = [chain.link(waiting.popleft()) for _ in range(min(len(waiting), room))]
+        if self._is_checkpoint_late() or (self._sign and not self._left_to_checkpoint()):
+            lines.append(self._sign_next(self._tell(Kind.CHECKPOINT)))
         return lines
 
-    def _checkpoint(self) -> bytes:
-        body = encode(event(Kind.CHECKPOINT, self._clock.now_s(), {}))
-        line = self._chain.link(body, self._sign)
+    def _left_to_checkpoint(self) -> int:
+        """Return how many entries there may be until the next has to be a checkpoint."""
+        return self._settings.checkpoint_entries - 1 - (self._chain.seq - self._signed_seq)
+
+    def _sign_next(self, event: bytes) -> bytes:
+        line = self._chain.link(event, self._sign)
         self._signed_seq, self._signed_s = self._chain.seq, self._clock.monotonic_s()
         return line
+
+    def _tell(self, kind: Kind) -> bytes:
+        """Return the event of one's own, with what is promised of checkpoints."""
+        facts: dict[str, JSON] = {}
+        if self._sign is not None:
+            facts["every_entries"] = self._settings.checkpoint_entries
+            facts["every_s"] = self._settings.checkpoint_s
+        return encode(event(kind, self._clock.now_s(), facts))
 
     def _lose(self, number: int) -> None:
         self._lost_since_s = self._lost_since_s if self._lost else self._clock.now_s()
@@ -147,7 +163,7 @@ class Outlet:
         self._count("rmv_audit_lost_total", number, "cause", cause)
 
     def _tell_lost(self) -> bytes:
-        facts = {"entries": self._lost, "since_s": self._lost_since_s}
+        facts: dict[str, JSON] = {"entries": self._lost, "since_s": self._lost_since_s}
         self._lost = 0
         return encode(event(Kind.LOST, self._clock.now_s(), facts))
 

@@ -56,7 +56,7 @@ class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
     buffer_entries: Annotated[int, Meta(ge=256, le=10_000_000)] = 20_000
     on_failure: OnFailure = OnFailure.OPEN
     key_file: str = ""
-    checkpoint_entries: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    checkpoint_entries: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000
     checkpoint_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 60.0
 
     @property

@@ -33,9 +33,10 @@ async def test_what_is_noted_stands_in_a_chain_of_hashes(tmp_path: Path) -> None
 
     lines = _lines(tmp_path)
     entries = [decode(line) for line in lines]
-    assert [(one.seq, one.kind) for one in entries] == [(1, "kill"), (2, "pin"), (3, "end")]
-    assert entries[0].model == "fraud"
-    assert entries[0].facts == {"ttl_s": 60}
+    assert [one.seq for one in entries] == [1, 2, 3, 4]
+    assert [one.kind for one in entries] == ["begin", "kill", "pin", "end"]
+    assert entries[1].model == "fraud"
+    assert entries[1].facts == {"ttl_s": 60}
     assert entries[-1].last
     for before, after in zip(lines, entries[1:], strict=False):
         canonical, _, digest = before.rpartition(b',"hash":"')
