@@ -193,7 +193,7 @@ def _missing(value: dict[str, JSON], fields: _Fields, path: Path) -> Iterator[Fi
             yield path, f'the field "{name}" is missing'
 
 
-def _is_long(value: JSON, levels: int = 3) -> bool:
+def _is_long(value: JSON, levels: int = 4) -> bool:
     """Return whether a collection, or one in it, has more members than are taken in one go."""
     if not isinstance(value, (list, dict)):
         return False
