@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
     from sidecar.model.context import Context, ContextSettings
+    from sidecar.store.keys import KillKey, PinKey
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
+    from sidecar.store.seal import Signer
 
 
 class StoredPolicy(Struct, frozen=True):
@@ -119,7 +121,12 @@ class Store(Protocol):
     Every method may raise `StoreUnavailableError`, after seconds at most, and `BadNameError` for
     a model, version or tenant that cannot stand in a key. Only `watch`, `beat` and `close` never
     raise either.
+
+    With a `signer` whatever commits, pins and kills write is signed, and their end, too, which then
+    is written instead of a deletion.
     """
+
+    signer: Signer | None
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not; None when there is none.
@@ -181,7 +188,10 @@ class Store(Protocol):
         ...
 
     async def delete_pin(self, model: str, tenant: str) -> bool:
-        """Let a tenant go; return whether it was pinned."""
+        """Let a tenant go; return whether it was pinned.
+
+        It may have been, if that is signed: sidecars hold on to a pin that the store has lost.
+        """
         ...
 
     def pins(self, model: str) -> AsyncIterator[Pin]:
@@ -199,11 +209,15 @@ class Store(Protocol):
         ...
 
     async def delete_kill(self, model: str, version: str = "") -> bool:
-        """Switch it on again; return whether it was off."""
+        """Switch it on again; return whether it was off, as `delete_pin` has it."""
         ...
 
     async def kills(self, model: str) -> list[Kill]:
         """Return what is switched off in a model, sorted by version."""
+        ...
+
+    def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str]]:
+        """Iterate over the kills and pins of a model with their texts, seals and all."""
         ...
 
     async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:

@@ -32,12 +32,14 @@ from sidecar.store.keys import (
     RevokedKey,
 )
 from sidecar.store.revocations import Revocations
+from sidecar.store.seal import bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sidecar.model.policy import Policy
     from sidecar.policy.steps import Steps
+    from sidecar.store.trust import Trust
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
@@ -52,7 +54,8 @@ class Contents(Struct):
     """All that a store holds and decisions depend on, as read in one go.
 
     Documents by model; pins by model, then tenant; kill reasons by model, then version, where
-    the empty version is the whole model; what takes tokens back by its key.
+    the empty version is the whole model, both as they are stored; what takes tokens back by its
+    key.
     """
 
     policies: dict[str, bytes] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class LivePolicies:
     A document with faults never replaces a good one, and never touches another model.
     `on_change` is called with the model after its snapshot or its fault changed; not for pins,
     which need no more than their one dict item. A document whose endpoints are not in `allowed` has
-    a fault, whoever wrote it.
+    a fault, whoever wrote it. With `trust` nothing comes into force, or goes, that is not signed.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class LivePolicies:
         keys: Keys | None = None,
         on_change: Callable[[str], None] | None = None,
         allowed: AllowList = ANYWHERE,
+        trust: Trust | None = None,
     ) -> None:
         self.snapshots: dict[str, Snapshot] = {}
         """By model. A snapshot is replaced as a whole; its pins change in place."""
@@ -122,6 +126,8 @@ class LivePolicies:
         self._keys = keys or Keys()
         self._on_change = on_change
         self._allowed = allowed
+        self.trust = trust
+        """Who judges what is signed; None: everything is believed."""
         self._documents: dict[str, bytes] = {}  # the newest of each model, refused ones included
         self._taking: dict[str, bytes] = {}  # those that are on their way there
         self._policies: dict[str, Policy] = {}  # those in force
@@ -155,7 +161,7 @@ class LivePolicies:
         """
         self.give_up(model)
         if raw is None:
-            self._remove(model)
+            self._lose(model)
             return False
         return finish(self.taking(model, raw))
 
@@ -181,6 +187,8 @@ class LivePolicies:
                 self.give_up(model)
         kept = self._parts(model)
         is_in_force = self._bring_into_force(model, made)
+        if is_in_force and self.trust is not None and not isinstance(made, str):
+            self.trust.took(made.policy, raw)
         yield from letting_go(kept)
         return is_in_force
 
@@ -200,11 +208,15 @@ class LivePolicies:
     def _making(self, model: str, raw: bytes) -> Steps[CompiledPolicy | str]:
         """Compile a document, or return why it cannot be."""
         source = self._keys.policy(model)
+        if self.trust is not None:
+            self.trust.forget(model)
         try:
             with lasting() if len(raw) > LARGE_BYTES else nullcontext():
                 policy = yield from document.loading(
                     raw, model=model, source=source, allowed=self._allowed
                 )
+                if self.trust is not None and (fault := self.trust.fault_of(policy)):
+                    return f"{source}: {fault}"
                 return (yield from compiling(policy))
         except PolicyError as e:
             return str(e)
@@ -220,10 +232,14 @@ class LivePolicies:
         if 0 < policy.revision < self._reached.get(model, 0):
             self._hold_back(policy)
             return False
-        # What was switched off while it was compiled is off.
-        kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
-        self.snapshots[model] = Snapshot(made, self._pins_of(model), kills, unready)
-        self._policies[model] = policy
+        if policy.deleted:
+            self.snapshots.pop(model, None)
+            self._policies.pop(model, None)
+        else:
+            # What was switched off while it was compiled is off.
+            kills, unready = self._kills.get(model, {}), self._unready.get(model, frozenset())
+            self.snapshots[model] = Snapshot(made, self._pins_of(model), kills, unready)
+            self._policies[model] = policy
         if self._reached.get(model, 0) < policy.revision <= MAX_REVISION:
             self._reached[model] = policy.revision
         self.behind.pop(model, None)
@@ -234,6 +250,13 @@ class LivePolicies:
 
     def put_pin(self, model: str, tenant: str, version: str | None) -> None:
         """Hold `tenant` to `version`, or let it go. O(1); a pin may come before its policy."""
+        if self.trust is None:
+            version = bare(version)
+        else:
+            version = self.trust.admit(PinKey(model, tenant), version)
+        self._hold(model, tenant, version)
+
+    def _hold(self, model: str, tenant: str, version: str | None) -> None:
         # One text for all tenants of a version: there may be a million of them.
         self._pins_of(model).put(tenant, None if version is None else sys.intern(version))
         self._judge_pin(model, tenant, version)
@@ -264,6 +287,13 @@ class LivePolicies:
 
     def put_kill(self, model: str, version: str, reason: str | None) -> None:
         """Switch a version off, or on again when `reason` is None; "" is the whole model."""
+        if self.trust is None:
+            reason = bare(reason)
+        else:
+            reason = self.trust.admit(KillKey(model, version), reason)
+        self._switch(model, version, reason)
+
+    def _switch(self, model: str, version: str, reason: str | None) -> None:
         kills = self._kills.setdefault(model, {})
         if kills.get(version) == reason:
             return
@@ -297,6 +327,18 @@ class LivePolicies:
         self.lost = models
         for model in sorted(changed):
             self._changed(model)
+
+    def end_expired(self) -> None:
+        """Let go of pins and kills that were signed until now, if the store has not done so."""
+        for key in () if self.trust is None else self.trust.ended():
+            if isinstance(key, PinKey):
+                self._hold(key.model, key.tenant, None)
+            else:
+                self._switch(key.model, key.version, None)
+
+    def holds_on_to(self, model: str) -> bool:
+        """Return whether a model in force stays so without its document: nobody signed its end."""
+        return self.trust is not None and model in self.snapshots
 
     def absent(self, contents: Contents) -> set[str]:
         """Return the models that serve and have no document in `contents`."""
@@ -452,6 +494,16 @@ class LivePolicies:
             extra={"model": model, "reason": reason, "serving": model in self.snapshots},
         )
         self._changed(model)
+
+    def _lose(self, model: str) -> None:
+        """Remove a model whose document is gone, unless nobody had the right to remove it."""
+        if self.trust is not None and self.holds_on_to(model):
+            self._documents.pop(model, None)
+            self.trust.miss(model)
+            return
+        if self.trust is not None:
+            self.trust.forget(model)
+        self._remove(model)
 
     def _remove(self, model: str) -> None:
         is_known = self._documents.pop(model, None) is not None

@@ -19,6 +19,7 @@ from sidecar.store.fleet import merged, told_of
 from sidecar.store.keys import CutoffKey, Key, Keys, KillKey, PinKey, PolicyKey, RevokedKey
 from sidecar.store.live import Contents
 from sidecar.store.revocations import cutoff_of
+from sidecar.store.seal import bare, renewed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
+    from sidecar.store.seal import Signer
 
 
 class MemoryStore:
@@ -41,6 +43,8 @@ class MemoryStore:
         self._history: dict[str, list[HistoryEntry]] = defaultdict(list)  # oldest first
         self._samples: dict[str, list[Context]] = defaultdict(list)
         self._audited: list[tuple[str, bytes]] = []
+        self.signer: Signer | None = None
+        """Who signs what is written."""
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
         self._beating: list[Pulse] = []
@@ -77,11 +81,15 @@ class MemoryStore:
     ) -> Policy:
         """Store `policy` as the next revision if the stored bytes still are `expected`."""
         source = self._keys.policy(policy.model)
-        codec.load(codec.encode(policy), source=source)
+        policy = codec.load(codec.encode(policy), source=source)
         if self._contents.policies.get(policy.model) != expected:
             raise StoreConflictError(f"{source} changed since it was read")
         revision = self._last_revision(policy.model) + 1
-        committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
+        committed = structs.replace(
+            policy, revision=revision, actor=actor, comment=comment, signature=""
+        )
+        if self.signer is not None:
+            committed = self.signer.policy(committed)
         self._store(committed)
         return committed
 
@@ -119,44 +127,55 @@ class MemoryStore:
     ) -> None:
         """Hold `tenant` to `version`, for `ttl_s` seconds when given."""
         self._keys.pin(model, tenant)
-        self._put(PinKey(model, tenant), version.encode(), ttl_s)
+        self._write(PinKey(model, tenant), version, ttl_s)
 
     async def delete_pin(self, model: str, tenant: str) -> bool:
         """Let a tenant go; return whether it was pinned."""
         self._keys.pin(model, tenant)
-        return self._put(PinKey(model, tenant), None)
+        return self._end(PinKey(model, tenant))
 
     async def pins(self, model: str) -> AsyncIterator[Pin]:
         """Iterate over the pins of a model, in no order."""
         self._keys.pins_pattern(model)
-        for tenant, version in list(self._contents.pins.get(model, {}).items()):
-            yield Pin(tenant, version, self._ttl_s(PinKey(model, tenant)))
+        for tenant, text in list(self._contents.pins.get(model, {}).items()):
+            if (version := bare(text)) is not None:
+                yield Pin(tenant, version, self._ttl_s(PinKey(model, tenant)))
 
     async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
         """Return the version that each of these tenants is pinned to, of those who are."""
         self._keys.pins_pattern(model)
         pins = self._contents.pins.get(model, {})
-        return {tenant: pins[tenant] for tenant in tenants if tenant in pins}
+        versions = {tenant: bare(pins[tenant]) for tenant in tenants if tenant in pins}
+        return {tenant: version for tenant, version in versions.items() if version is not None}
 
     async def set_kill(
         self, model: str, version: str, reason: str, ttl_s: float | None = None
     ) -> None:
         """Switch a version off, or the whole model when `version` is empty."""
         self._keys.kill(model, version)
-        self._put(KillKey(model, version), reason.encode(), ttl_s)
+        self._write(KillKey(model, version), reason, ttl_s)
 
     async def delete_kill(self, model: str, version: str = "") -> bool:
         """Switch it on again; return whether it was off."""
         self._keys.kill(model, version)
-        return self._put(KillKey(model, version), None)
+        return self._end(KillKey(model, version))
 
     async def kills(self, model: str) -> list[Kill]:
         """Return what is switched off in a model, sorted by version."""
         self._keys.kill(model)
         return [
             Kill(version, reason, self._ttl_s(KillKey(model, version)))
-            for version, reason in sorted(self._contents.kills.get(model, {}).items())
+            for version, text in sorted(self._contents.kills.get(model, {}).items())
+            if (reason := bare(text)) is not None
         ]
+
+    async def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str]]:
+        """Iterate over the kills, then the pins of a model, with what their keys hold."""
+        self._keys.kill(model)
+        for version, text in list(self._contents.kills.get(model, {}).items()):
+            yield KillKey(model, version), text
+        for tenant, text in list(self._contents.pins.get(model, {}).items()):
+            yield PinKey(model, tenant), text
 
     async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:
         """Take the token of this `jti` back, for `ttl_s` seconds when given."""
@@ -260,6 +279,20 @@ class MemoryStore:
         for end in self._ends.values():
             end.cancel()
         self._ends.clear()
+
+    def _write(self, key: PinKey | KillKey, value: str, ttl_s: float | None) -> None:
+        if self.signer is not None:
+            kind = self._contents.pins if isinstance(key, PinKey) else self._contents.kills
+            name = key.tenant if isinstance(key, PinKey) else key.version
+            before, now_s = kind.get(key.model, {}).get(name), self._clock.now_s()
+            value = renewed(self.signer, key, value, ttl_s=ttl_s, before=before, now_s=now_s)
+        self._put(key, value.encode(), ttl_s)
+
+    def _end(self, key: PinKey | KillKey) -> bool:
+        if self.signer is None:
+            return self._put(key, None)
+        self._write(key, "", None)
+        return True
 
     def _store(self, policy: Policy) -> None:
         raw = codec.encode(policy)

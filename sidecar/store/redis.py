@@ -32,6 +32,7 @@ from sidecar.store.keys import (
 )
 from sidecar.store.link import open_link
 from sidecar.store.revocations import cutoff_of
+from sidecar.store.seal import bare, renewed
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
+    from sidecar.store.seal import Signer
     from sidecar.store.tracking import Tracking
 
 # KEYS: the document. ARGV: the expected bytes, none for a value of another type than string.
@@ -83,6 +85,8 @@ class RedisStore:
         self._clock = clock or SystemClock()
         self._journal = Journal(self._redis, self._keys, self._clock)
         self._timing = timing or WatchTiming()
+        self.signer: Signer | None = None
+        """Who signs what is written."""
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""
@@ -139,14 +143,19 @@ class RedisStore:
         """Store `policy` as the next revision if the stored bytes still are `expected`."""
         model = policy.model
         source = self._keys.policy(model)
-        codec.load(codec.encode(policy), source=source)
+        # As every reader will have it: a signature is over that.
+        policy = codec.load(codec.encode(policy), source=source)
         if await self.get_document(model) != expected:
             raise StoreConflictError(f"{source} changed since it was read")
         if expected is not None:
             await self._settle(model, expected)
         for _ in range(_ATTEMPTS):
             revision = await self._next_revision(model)
-            committed = structs.replace(policy, revision=revision, actor=actor, comment=comment)
+            committed = structs.replace(
+                policy, revision=revision, actor=actor, comment=comment, signature=""
+            )
+            if self.signer is not None:
+                committed = self.signer.policy(committed)
             raw = codec.encode(committed)
             if not await self._journal.compare_and_set(model, expected, raw):
                 raise StoreConflictError(f"{source} changed since it was read")
@@ -174,21 +183,23 @@ class RedisStore:
         self, model: str, tenant: str, version: str, ttl_s: float | None = None
     ) -> None:
         """Hold `tenant` to `version`, for `ttl_s` seconds when given."""
-        await self._set(self._keys.pin(model, tenant), version, ttl_s)
+        await self._write(PinKey(model, tenant), self._keys.pin(model, tenant), version, ttl_s)
 
     async def delete_pin(self, model: str, tenant: str) -> bool:
         """Let a tenant go; return whether it was pinned."""
-        return await self._delete(self._keys.pin(model, tenant))
+        return await self._end(PinKey(model, tenant), self._keys.pin(model, tenant))
 
     async def pins(self, model: str) -> AsyncIterator[Pin]:
         """Iterate over the pins of a model, in no order."""
         seen: set[str] = set()  # SCAN may return a key twice
         async for page in self._pages(self._keys.pins_pattern(model)):
-            for raw, value, ttl_s in await self._values(page):
-                key = self._keys.parse(raw)
-                if isinstance(key, PinKey) and key.tenant not in seen:
-                    seen.add(key.tenant)
-                    yield Pin(key.tenant, value or "", ttl_s, NO_TEXT if value is None else "")
+            for raw, text, ttl_s in await self._values(page):
+                key, value = self._keys.parse(raw), bare(text)
+                if not isinstance(key, PinKey) or key.tenant in seen:
+                    continue
+                seen.add(key.tenant)
+                if text is None or value is not None:
+                    yield Pin(key.tenant, value or "", ttl_s, NO_TEXT if text is None else "")
 
     async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
         """Return the version that each of these tenants is pinned to, of those who are."""
@@ -203,7 +214,8 @@ class RedisStore:
                 values = await pipeline.execute(raise_on_error=False)
                 for tenant, value in zip(page, values, strict=True):
                     if isinstance(value, bytes):
-                        found[tenant] = value.decode("utf-8", "replace").strip()
+                        version = bare(value.decode("utf-8", "replace").strip())
+                        found |= {} if version is None else {tenant: version}
                     elif isinstance(value, RedisError) and not _is_of_another_type(value):
                         raise value
         return found
@@ -212,23 +224,40 @@ class RedisStore:
         self, model: str, version: str, reason: str, ttl_s: float | None = None
     ) -> None:
         """Switch a version off, or the whole model when `version` is empty."""
-        await self._set(self._keys.kill(model, version), reason, ttl_s)
+        await self._write(KillKey(model, version), self._keys.kill(model, version), reason, ttl_s)
 
     async def delete_kill(self, model: str, version: str = "") -> bool:
         """Switch it on again; return whether it was off."""
-        return await self._delete(self._keys.kill(model, version))
+        return await self._end(KillKey(model, version), self._keys.kill(model, version))
 
     async def kills(self, model: str) -> list[Kill]:
         """Return what is switched off in a model, sorted by version."""
+        kills = [
+            Kill(key.version, bare(text) or "", ttl_s, NO_TEXT if text is None else "")
+            for raw, text, ttl_s in await self._kill_values(model)
+            if isinstance(key := self._keys.parse(raw), KillKey)
+            and (text is None or bare(text) is not None)
+        ]
+        return sorted(kills, key=lambda kill: kill.version)
+
+    async def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str]]:
+        """Iterate over the kills, then the pins of a model, with what their keys hold."""
+        for raw, text, _ in await self._kill_values(model):
+            if text is not None and isinstance(key := self._keys.parse(raw), KillKey):
+                yield key, text
+        seen: set[str] = set()  # SCAN may return a key twice
+        async for page in self._pages(self._keys.pins_pattern(model)):
+            for raw, text, _ in await self._values(page):
+                pin = self._keys.parse(raw)
+                if text is not None and isinstance(pin, PinKey) and pin.tenant not in seen:
+                    seen.add(pin.tenant)
+                    yield pin, text
+
+    async def _kill_values(self, model: str) -> list[tuple[bytes, str | None, float | None]]:
         found = {self._keys.kill(model).encode()}
         async for page in self._pages(self._keys.kills_pattern(model)):
             found.update(page)
-        kills = [
-            Kill(key.version, value or "", ttl_s, NO_TEXT if value is None else "")
-            for raw, value, ttl_s in await self._values(sorted(found))
-            if isinstance(key := self._keys.parse(raw), KillKey)
-        ]
-        return sorted(kills, key=lambda kill: kill.version)
+        return await self._values(sorted(found))
 
     async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:
         """Take the token of this `jti` back, for `ttl_s` seconds when given."""
@@ -326,6 +355,22 @@ class RedisStore:
             policy = codec.load(current, source=self._keys.policy(model))
             if 0 < policy.revision <= MAX_REVISION:
                 await self._journal.record(policy, current)
+
+    async def _write(
+        self, key: PinKey | KillKey, spelled: str, value: str, ttl_s: float | None
+    ) -> None:
+        if self.signer is not None:
+            found = await self._values([spelled.encode()])
+            before = found[0][1] if found else None
+            now_s = self._clock.now_s()
+            value = renewed(self.signer, key, value, ttl_s=ttl_s, before=before, now_s=now_s)
+        await self._set(spelled, value, ttl_s)
+
+    async def _end(self, key: PinKey | KillKey, spelled: str) -> bool:
+        if self.signer is None:
+            return await self._delete(spelled)
+        await self._write(key, spelled, "", None)
+        return True
 
     async def _set(self, key: str, value: str, ttl_s: float | None) -> None:
         ttl_ms = None if ttl_s is None else max(1, round(ttl_s * 1000))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sidecar.store.tracking import Tracking
 
 _log = logging.getLogger("sidecar.store")
+_END_EVERY_S = 1.0  # by when a pin ends that was signed until then, and that nobody deletes
 _COMMIT_S = 0.1, 0.5  # a commit writes its history entry within milliseconds, if it does not die
 _MAX_NAMED = 10  # models in one line of the log
 _BATCH = 100  # keys of one SCAN or MGET: a millisecond of the loop's time
@@ -63,7 +64,7 @@ class Watcher:
         self._watched = tuple(prefix.encode() for prefix in keys.watched)
         self._live = live
         self._timing = timing
-        self._adopter = _Adopter(journal)
+        self._adopter = _Adopter(journal, is_signed=live.trust is not None)
         self._loader = Loader(live, self._taken)
         self._backoff_s = timing.first_backoff_s
         self._doubts = Doubts()
@@ -75,6 +76,7 @@ class Watcher:
         """Watch for ever: an error is logged, marks the policies stale, and starts over."""
         adopting = tasks.spawn(self._adopter.run(), name="policy-adoption")
         loading = tasks.spawn(self._loader.run(), name="policy-loading")
+        ending = tasks.spawn(self._end_expired(), name="signed-until")
         try:
             while True:
                 await self._try_session()
@@ -84,7 +86,13 @@ class Watcher:
                 await asyncio.sleep(self._backoff_s * jitter)
                 self._backoff_s = min(self._backoff_s * 2, self._timing.max_backoff_s)
         finally:
-            await tasks.stop(adopting, loading)
+            await tasks.stop(adopting, loading, ending)
+
+    async def _end_expired(self) -> None:
+        """End what is signed until a moment, for whom the store may be deaf or told otherwise."""
+        while self._live.trust is not None:
+            self._live.end_expired()
+            await asyncio.sleep(_END_EVERY_S)
 
     async def _try_session(self) -> None:
         try:
@@ -193,13 +201,15 @@ class Watcher:
         lost = []
         present = [self._keys.policy(model) for model in image.policies]
         for model in sorted(self._live.absent(image)):
-            is_known = self._is_flushed or model in self._live.lost
+            is_known = self._is_flushed or model in self._live.lost or self._live.holds_on_to(model)
             if (
                 is_known
                 or tracking.is_alone(self._keys.policy(model), present)
                 or not await tracking.has(self._keys.history(model))
             ):
                 lost.append(model)
+            if self._live.holds_on_to(model):
+                self._live.put_policy(model, None)
         self._is_flushed = False
         return lost
 
@@ -222,6 +232,7 @@ class Watcher:
         Returns False when the store was flushed meanwhile.
         """
         cursor = 0
+        turn = Slice()
         while True:
             cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
             keys = {raw: key for raw in found if (key := self._parse(raw)) is not None}
@@ -231,6 +242,8 @@ class Watcher:
                 key = keys[raw]
                 if isinstance(key, PinKey):
                     self._live.put(key, value)
+                    if turn.is_over():  # a signature takes as long as ten requests
+                        await turn.rest()
                 else:
                     image.put(key, value)
             await self._tell_wrong_types(tracking, wanted, values)
@@ -298,6 +311,10 @@ class Watcher:
             self._live.put(key, value)
             return
         model = key.model
+        if value is None and self._live.holds_on_to(model):
+            self._live.put_policy(model, None)
+            self._note_lost(self._live.lost | {model})
+            return
         if model in self._live.lost:  # somebody wrote it again
             self._returned.add(model)
             self._note_lost(self._live.lost - {model})
@@ -314,10 +331,14 @@ def _text(raw: bytes) -> str:
 
 
 class _Adopter:
-    """Brings documents into the history beside the watch, which must not wait for it."""
+    """Brings documents into the history beside the watch, which must not wait for it.
 
-    def __init__(self, journal: Journal) -> None:
+    Of those that have to be signed none is committed anew, under a revision that nobody signed.
+    """
+
+    def __init__(self, journal: Journal, *, is_signed: bool) -> None:
         self._journal = journal
+        self._is_signed = is_signed
         # Documents by model, and the revision that was reached by then; newest wins.
         self._noticed: dict[str, tuple[bytes, int]] = {}
         self._done: dict[str, tuple[bytes, int]] = {}
@@ -349,7 +370,9 @@ class _Adopter:
             while self._noticed:
                 model, (raw, reached) = self._noticed.popitem()
                 try:
-                    is_settled = await self._journal.adopt(model, raw, reached)
+                    is_settled = await self._journal.adopt(
+                        model, raw, reached, is_signed=self._is_signed
+                    )
                 except (StoreUnavailableError, PolicyError, HistoryError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
                 except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
