@@ -11,10 +11,11 @@ import msgspec
 from sidecar.policy import pieces, places
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.attributes import matchers_of
-from sidecar.policy.problem import PolicyError, Problem, gather, render
-from sidecar.policy.shape import MisfitsError, shaping
+from sidecar.policy.partial import dividing
+from sidecar.policy.problem import MAX_PROBLEMS, PolicyError, Problem, gather, render
+from sidecar.policy.shape import shaping
 from sidecar.policy.steps import finish, letting_go
-from sidecar.policy.validate import validating
+from sidecar.policy.validate import judging, validating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,13 +44,21 @@ def decode(raw: bytes, *, source: str) -> Policy:
 def decoding(raw: bytes, *, source: str) -> Steps[Policy]:
     """Do what `decode` does, in steps."""
     read = yield from _reading(_text(raw, source), source)
-    return (yield from _shaping(read, source))
+    made, misfits, _ = yield from shaping(read.value)
+    yield from letting_go(read.value)
+    if made is not None and not misfits:
+        return made
+    parts = _parts(made)
+    del made
+    yield from letting_go(parts)
+    raise (yield from _refusal(read, gather(misfits, source)))
 
 
 def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
-    """Decode and validate at once; every problem carries its place in the text.
+    """Decode and validate at once; every problem carries its place in the text, and they its order.
 
-    `allowed` is where endpoints may be.
+    `allowed` is where endpoints may be. Of a document that is not shaped like a policy is judged
+    what is.
 
     Raises:
         PolicyError: as `decode`, or the policy is not valid.
@@ -60,18 +69,23 @@ def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
 def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[Policy]:
     """Do what `load` does, in steps."""
     read = yield from _reading(_text(raw, source), source)
-    policy = yield from _shaping(read, source)
-    problems = yield from validating(policy, source, allowed)
-    if problems:
-        parts = {
-            "rules": list(policy.rules),
-            "matchers": list(matchers_of(policy)),
-            "segments": list(policy.segments.values()),
-        }
-        del policy
-        yield from letting_go(parts)
-        raise PolicyError((yield from _placing(read, problems)))
-    return policy
+    made, misfits, holes = yield from shaping(read.value)
+    yield from letting_go(read.value)
+    if made is None:
+        problems = gather(misfits, source)
+    elif not misfits:
+        problems = yield from validating(made, source, allowed)
+        if not problems:
+            return made
+    else:
+        partial = yield from dividing(made, holes)
+        found = yield from judging(partial, allowed, MAX_PROBLEMS + 1 - len(misfits))
+        problems = gather((*misfits, *found), source)
+        del partial
+    parts = _parts(made)
+    del made
+    yield from letting_go(parts)
+    raise (yield from _refusal(read, problems))
 
 
 def locate(raw: bytes, problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -163,15 +177,22 @@ def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[_Read]
     return _Read(value, text)
 
 
-def _shaping(read: _Read, source: str) -> Steps[Policy]:
-    try:
-        policy = yield from shaping(read.value)
-    except MisfitsError as misfits:
-        yield from letting_go(read.value)
-        problems = gather(misfits.findings, source)
-        raise PolicyError((yield from _placing(read, problems))) from misfits
-    yield from letting_go(read.value)
-    return policy
+def _parts(policy: Policy | None) -> dict[str, list[object]]:
+    """Return what a policy is made of, for whoever lets go of it little by little."""
+    if policy is None:
+        return {}
+    return {
+        "rules": list(policy.rules),
+        "matchers": list(matchers_of(policy)),
+        "segments": list(policy.segments.values()),
+    }
+
+
+def _refusal(read: _Read, problems: tuple[Problem, ...]) -> Steps[PolicyError]:
+    """Return why a document is refused, sorted by place."""
+    placed = yield from _placing(read, problems)
+    first = sorted(placed[:MAX_PROBLEMS], key=lambda one: (one.line or 0, one.column or 0))
+    return PolicyError((*first, *placed[MAX_PROBLEMS:]))
 
 
 def _placing(read: _Read, problems: Iterable[Problem]) -> Steps[tuple[Problem, ...]]:

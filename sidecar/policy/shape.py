@@ -1,7 +1,7 @@
 """Where plain values do not fit a struct: every place at once, each with its path.
 
 msgspec decodes fast but stops at the first misfit and does not name keys of mappings; this walks
-the types again, for documents that it refused.
+the types again, for documents that it refused, and makes what it can of what does fit.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ from functools import cache, lru_cache
 from heapq import nsmallest
 from itertools import islice, pairwise
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-from sidecar.model.policy import Name, Policy
+from sidecar.model.policy import Health, Name, Policy, Rule, Shadow, Split, Version
 from sidecar.policy import words
 from sidecar.policy.problem import MAX_PROBLEMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Mapping
 
     from sidecar.model.identity import JSON
-    from sidecar.policy.problem import Finding, Findings, Path
+    from sidecar.policy.problem import Finding, Path
     from sidecar.policy.steps import Steps
-
-    _Fields = dict[str, msgspec.structs.FieldInfo]
 
 FEW = 64  # members of a collection: fewer are taken in one go
 MAX_KNOWN = 500  # words that are looked at, roughly
@@ -55,142 +53,132 @@ def _pairs(word: str) -> frozenset[str]:
     return frozenset(map("".join, pairwise(padded)))
 
 
-class MisfitsError(ValueError):
-    """Plain values are not shaped like a policy; `findings` has every place, or enough of them."""
+class Shaped(NamedTuple):
+    """What plain values make, and `misfits`: where they are not shaped like a policy.
 
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__("not shaped like a policy")
-        self.findings = findings
-
-
-def shaping(value: JSON) -> Steps[Policy]:
-    """Make a policy of plain values.
-
-    Raises:
-        MisfitsError: it is not shaped like one.
+    With any, `made` lacks what is at the paths of `holes`, or has something of no meaning there,
+    so that parts keep their numbers. It is None where nothing is left to judge, or where there are
+    more misfits than are told.
     """
-    findings: list[Finding] = []
-    made = yield from _shape(value, Policy, (), findings)
-    if findings or not isinstance(made, Policy):
-        raise MisfitsError(findings)
-    return made
+
+    made: Policy | None
+    misfits: list[Finding]
+    holes: list[Path]
 
 
-def _shape(value: JSON, expected: object, path: Path, findings: list[Finding]) -> Steps[object]:
-    """Return what `expected` makes of a value, or note in `findings` why it makes nothing of it."""
-    if len(findings) > MAX_PROBLEMS:  # no more than will be told
-        raise MisfitsError(findings)
-    branch = _branch(value, expected) if _is_long(value) else None
-    if isinstance(value, list) and get_origin(branch) is tuple and _is_coarse(branch):
-        return (yield from _shape_items(value, branch, path, findings))
-    if isinstance(value, dict) and get_origin(branch) is dict:
-        return (yield from _shape_entries(value, branch, path, findings))
-    if isinstance(value, dict) and isinstance(branch, type) and _is_struct(branch):
-        return (yield from _shape_members(value, branch, path, findings))
+def shaping(value: JSON) -> Steps[Shaped]:
+    """Make a policy of plain values, as far as they are shaped like one."""
+    shaper = _Shaper()
     try:
-        return msgspec.convert(value, expected)
-    except msgspec.ValidationError:
-        yield from _noting(_walk(value, expected, path), findings)
-        return None
+        made = yield from shaper.shape(value, Policy, ())
+    except _EnoughError:
+        made = None
+    return Shaped(made if isinstance(made, Policy) else None, shaper.misfits, shaper.holes)
 
 
-def _shape_items(
-    value: list[JSON], expected: object, path: Path, findings: list[Finding]
-) -> Steps[object]:
-    items: list[object] = []
-    for n, item in enumerate(value):
-        items.append((yield from _shape(item, get_args(expected)[0], (*path, n), findings)))
-        yield
-    return tuple(items)
+class _EnoughError(ValueError):
+    """There are more misfits than will be told."""
 
 
-def _shape_entries(
-    value: dict[str, JSON], expected: object, path: Path, findings: list[Finding]
-) -> Steps[object]:
-    entries: dict[str, object] = {}
-    of_key, of_item = get_args(expected)
-    for key, item in value.items():
-        yield from _noting(_walk(key, of_key, (*path, key)), findings)
-        entries[key] = yield from _shape(item, of_item, (*path, key), findings)
-        yield
-    return entries
+_NOTHING: Final = object()
+"""What is made of a value that does not fit."""
+
+_STAND_INS: Final[dict[object, dict[str, object]]] = {
+    Policy: {"model": "x", "versions": {}},
+    Version: {"endpoints": ("http://127.0.0.1:1",)},
+    Rule: {"id": "x"},
+    Split: {"arms": {}},
+    Shadow: {"version": "x"},
+    Health: {"path": "/"},
+}
+"""What stands for a field that a struct cannot do without; nobody judges it."""
 
 
-def _shape_members(
-    value: dict[str, JSON], expected: type, path: Path, findings: list[Finding]
-) -> Steps[object]:
-    fields, members = _fields(expected), dict[str, object]()
-    for key, item in value.items():
-        if key in fields:
-            field = fields[key]
-            members[field.name] = yield from _shape(item, field.type, (*path, key), findings)
-        else:
-            yield from _noting(iter((_unknown(key, fields, path),)), findings)
-        yield
-    yield from _noting(_missing(value, fields, path), findings)
-    return None if findings else expected(**members)
+class _Shaper:
+    """Makes what it can of plain values, and notes what does not fit."""
 
+    def __init__(self) -> None:
+        self.misfits: list[Finding] = []
+        self.holes: list[Path] = []
 
-def _noting(found: Findings, findings: list[Finding]) -> Steps[None]:
-    """Note what was found, no more than will be told."""
-    for one in found:
-        if one is None:
-            yield
-        elif len(findings) <= MAX_PROBLEMS:
-            findings.append(one)
-        if len(findings) > MAX_PROBLEMS:
-            return
+    def shape(self, value: JSON, expected: object, path: Path) -> Steps[object]:
+        """Return what `expected` makes of a value, of one that does not fit what is left of it."""
+        if _is_long(value) and _is_coarse(value, branch := _branch(value, expected)):
+            return (yield from self._inside(value, branch, path))
+        try:
+            return msgspec.convert(value, expected)
+        except msgspec.ValidationError as error:
+            before = len(self.misfits)
+            made = yield from self._inside(value, _branch(value, expected), path)
+            if len(self.misfits) == before:
+                self._note(path, _reason(str(error), value, expected))
+                return _NOTHING
+            return made
 
+    def _inside(self, value: JSON, expected: object, path: Path) -> Steps[object]:
+        """Shape what is in a collection of the right kind; nothing is, if `value` is none."""
+        if isinstance(value, list) and get_origin(expected) is tuple:
+            return (yield from self._items(value, expected, path))
+        if isinstance(value, dict) and get_origin(expected) is dict:
+            return (yield from self._entries(value, expected, path))
+        if isinstance(value, dict) and _is_struct(expected):
+            return (yield from self._members(value, expected, path))
+        return _NOTHING
 
-def _walk(value: JSON, expected: object, path: Path) -> Findings:
-    try:
-        msgspec.convert(value, expected)
-    except msgspec.ValidationError as error:
-        is_inside = False
-        for one in _inside(value, _branch(value, expected), path):
-            is_inside = is_inside or one is not None
-            yield one
-        if not is_inside:
-            yield path, _reason(str(error), value, expected)
-
-
-def _inside(value: JSON, expected: object, path: Path) -> Findings:
-    """Yield what is wrong below a collection of the right kind; nothing if `value` is."""
-    origin, arguments = get_origin(expected), get_args(expected)
-    if isinstance(value, list) and origin is tuple:
+    def _items(self, value: list[JSON], expected: object, path: Path) -> Steps[object]:
+        of_item = get_args(expected)[0]
+        items: list[object] = []
         for n, item in enumerate(value):
-            yield from _walk(item, arguments[0], (*path, n))
-            yield None
-    elif isinstance(value, dict) and origin is dict:
+            made = yield from self.shape(item, of_item, (*path, n))
+            items.append(_stand_in(of_item) if made is _NOTHING else made)
+            yield
+        return _NOTHING if any(one is _NOTHING for one in items) else tuple(items)
+
+    def _entries(self, value: dict[str, JSON], expected: object, path: Path) -> Steps[object]:
+        of_key, of_item = get_args(expected)
+        entries: dict[str, object] = {}
         for key, item in value.items():
-            yield from _walk(key, arguments[0], (*path, key))
-            yield from _walk(item, arguments[1], (*path, key))
-            yield None
-    elif isinstance(value, dict) and isinstance(expected, type):
-        yield from _members(value, expected, path)
+            named = yield from self.shape(key, of_key, (*path, key))
+            made = yield from self.shape(item, of_item, (*path, key))
+            if named is not _NOTHING and made is not _NOTHING:
+                entries[key] = made
+            yield
+        return entries
+
+    def _members(self, value: dict[str, JSON], expected: object, path: Path) -> Steps[object]:
+        fields, members = _fields(expected), dict(_STAND_INS.get(expected, {}))
+        for key, item in value.items():
+            if key in fields:
+                made = yield from self.shape(item, fields[key].type, (*path, key))
+                if made is not _NOTHING:
+                    members[fields[key].name] = made
+            else:
+                reason = f'unknown field "{key[:80]}"' + suggestion(key, fields)
+                self._note((*path, key), reason)
+            yield
+        for name, field in fields.items():
+            if field.required and name not in value:
+                self._note(path, f'the field "{name}" is missing', hole=(*path, name))
+        required = (field.name for field in fields.values() if field.required)
+        return _built(expected, members) if members.keys() >= set(required) else _NOTHING
+
+    def _note(self, path: Path, reason: str, hole: Path | None = None) -> None:
+        self.misfits.append((path, reason))
+        self.holes.append(path if hole is None else hole)
+        if len(self.misfits) > MAX_PROBLEMS:
+            raise _EnoughError
 
 
-def _members(value: dict[str, JSON], expected: type, path: Path) -> Findings:
-    if not issubclass(expected, msgspec.Struct):
-        return
-    fields = _fields(expected)
-    for key, item in value.items():
-        if key in fields:
-            yield from _walk(item, fields[key].type, (*path, key))
-        else:
-            yield _unknown(key, fields, path)
-        yield None
-    yield from _missing(value, fields, path)
+def _stand_in(expected: object) -> object:
+    """Return what keeps the place of an item that does not fit, if anything can."""
+    if get_origin(expected) is dict:
+        return {}
+    members = _STAND_INS.get(expected)
+    return _NOTHING if members is None else _built(expected, members)
 
 
-def _unknown(key: str, fields: Iterable[str], path: Path) -> Finding:
-    return (*path, key), f'unknown field "{key[:80]}"' + suggestion(key, fields)
-
-
-def _missing(value: dict[str, JSON], fields: _Fields, path: Path) -> Iterator[Finding]:
-    for name, field in fields.items():
-        if field.required and name not in value:
-            yield path, f'the field "{name}" is missing'
+def _built(struct: object, members: Mapping[str, object]) -> object:
+    return struct(**members) if isinstance(struct, type) else _NOTHING
 
 
 def _is_long(value: JSON, levels: int = 4) -> bool:
@@ -203,15 +191,19 @@ def _is_long(value: JSON, levels: int = 4) -> bool:
     return levels > 0 and any(_is_long(one, levels - 1) for one in inner)
 
 
-def _is_coarse(expected: object) -> bool:
-    """Return whether a list is one of collections: of texts a hundred thousand are quick."""
-    item = get_args(expected)[0]
-    return get_origin(item) is dict or _is_struct(item)
+def _is_coarse(value: JSON, expected: object) -> bool:
+    """Return whether a long value is one to take apart: of texts a hundred thousand are quick."""
+    if isinstance(value, list) and get_origin(expected) is tuple:
+        item = get_args(expected)[0]
+        return get_origin(item) is dict or _is_struct(item)
+    return isinstance(value, dict) and (get_origin(expected) is dict or _is_struct(expected))
 
 
 @cache
-def _fields(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+def _fields(struct: object) -> dict[str, msgspec.structs.FieldInfo]:
     """Return a struct's fields by the names that documents use; finding them out is slow."""
+    if not isinstance(struct, type):
+        return {}
     return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 

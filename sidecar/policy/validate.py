@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import chain, islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model.identity import MAX_TENANT_CHARS, is_tenant
 from sidecar.model.policy import Operators, Policy, State
@@ -15,17 +15,21 @@ from sidecar.policy.compiled import MAX_FALLBACKS
 from sidecar.policy.condition import header_faults, matcher_faults
 from sidecar.policy.deployment import version_faults
 from sidecar.policy.oddity import oddities
+from sidecar.policy.partial import Names, Unread
 from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
 from sidecar.policy.shape import NAME_RULE, suggestion
 from sidecar.policy.steps import Steps, finish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-    from sidecar.model.policy import Rule, Segment, Split
+    from sidecar.model.policy import Rule, Segment, Shadow, Split, Version
     from sidecar.policy.address import AllowList
+    from sidecar.policy.partial import Partial
     from sidecar.policy.problem import Finding, Findings, Path, Problem
+
+_NONE = Unread()
 
 KEYS = ("tenant", "subject", "app", "request")
 
@@ -50,15 +54,30 @@ def validate(
 
 def validating(policy: Policy, source: str, allowed: AllowList) -> Steps[tuple[Problem, ...]]:
     """Do what `validate` does, in steps."""
+    found = yield from _first(_findings(_Scope(policy, allowed)), MAX_PROBLEMS + 1)
+    return gather(found, source)
+
+
+def judging(partial: Partial, allowed: AllowList, most: int) -> Steps[list[Finding]]:
+    """Return what keeps the part of a document from being used that decodes, `most` of it."""
+    scope = _Scope(partial.sound.policy, allowed, partial.unread)
+    found = chain(
+        partial.sound.placed(_findings(scope)),
+        partial.mended.placed(_by_themselves(partial.mended.policy, scope)),
+    )
+    return (yield from _first(partial.without_follow_ups(found), most))
+
+
+def _first(findings: Findings, most: int) -> Steps[list[Finding]]:
     found: list[Finding] = []
-    for one in _findings(policy, allowed):
+    for one in findings if most > 0 else ():
         if one is None:
             yield
             continue
         found.append(one)
-        if len(found) > MAX_PROBLEMS:
+        if len(found) >= most:
             break
-    return gather(found, source)
+    return found
 
 
 def warnings(policy: Policy, source: str = "", now_s: float = float("-inf")) -> tuple[Problem, ...]:
@@ -66,8 +85,22 @@ def warnings(policy: Policy, source: str = "", now_s: float = float("-inf")) -> 
     return gather(_oddities(policy, now_s), source)
 
 
-def _findings(policy: Policy, allowed: AllowList) -> Findings:
-    is_over = False
+class _Scope(NamedTuple):
+    """What the names in a part mean; those that are `unread` nobody knows."""
+
+    policy: Policy
+    allowed: AllowList = ANYWHERE
+    unread: Unread = _NONE
+
+    @property
+    def segments(self) -> Collection[str]:
+        """The segments that there are, or may be."""
+        known = self.policy.segments
+        return known if self.unread is _NONE else Names(known, self.unread.segments)
+
+
+def _findings(scope: _Scope) -> Findings:
+    policy, is_over = scope.policy, False
     for excess in size.excesses(policy):
         is_over = is_over or excess is not None
         yield excess
@@ -79,18 +112,42 @@ def _findings(policy: Policy, allowed: AllowList) -> Findings:
     elif not policy.versions:
         yield ("versions",), "a policy needs at least one version"
     for name, version in policy.versions.items():
-        at: Path = ("versions", name)
-        yield from _name(name, at)
-        yield from version_faults(version, at, policy.segments, allowed)
-        if version.fallback is not None:
-            yield from _ref(version.fallback, policy, (*at, "fallback"))
-        yield None
+        yield from _version(name, version, scope)
     yield from _fallbacks(policy)
-    yield from _labels(policy)
-    yield from _segments(policy)
-    yield from _rules(policy)
-    yield from _default(policy)
-    yield from _shadows(policy)
+    yield from _labels(scope)
+    for name, segment in policy.segments.items():
+        yield from _segment(name, segment, scope)
+    yield from _segment_references(policy)
+    yield from _rules(scope)
+    yield from _default(scope)
+    yield from _shadows(scope)
+
+
+def _by_themselves(parts: Policy, scope: _Scope) -> Findings:
+    """Judge parts that are not in the scope, without what they have to do with others."""
+    is_over = False
+    for excess in size.excesses(parts):
+        is_over = is_over or excess is not None
+        yield excess
+    if is_over:
+        return
+    for name, version in parts.versions.items():
+        yield from _version(name, version, scope)
+    for name, segment in parts.segments.items():
+        yield from _segment(name, segment, scope)
+    for n, rule in enumerate(parts.rules):
+        yield from _rule(rule, scope, ("rules", n))
+    for n, shadow in enumerate(parts.shadows):
+        yield from _shadow(shadow, scope, ("shadows", n))
+
+
+def _version(name: str, version: Version, scope: _Scope) -> Findings:
+    at: Path = ("versions", name)
+    yield from _name(name, at)
+    yield from version_faults(version, at, scope.segments, scope.allowed)
+    if version.fallback is not None:
+        yield from _ref(version.fallback, scope, (*at, "fallback"))
+    yield None
 
 
 def _deleted(policy: Policy) -> Iterator[Finding]:
@@ -113,13 +170,14 @@ def _name(name: str, at: Path) -> Iterator[Finding]:
         yield at, f'"{name[:80]}" is not a name: {NAME_RULE}'
 
 
-def _ref(ref: str, policy: Policy, at: Path) -> Iterator[Finding]:
+def _ref(ref: str, scope: _Scope, at: Path) -> Iterator[Finding]:
     """Judge a place that names a version, by its own name or by a label."""
+    policy = scope.policy
     name = reach.named(policy, ref)
     if name is not None and policy.versions[name].state is State.RETIRED:
         meant = f'"{ref}"' if ref == name else f'"{ref}" ({name})'
         yield at, f"{meant} is retired: name another version here, or none"
-    elif name is None and ref not in policy.labels:
+    elif name is None and ref not in policy.labels and ref not in scope.unread.versions:
         known = (*policy.versions, *policy.labels)
         yield at, f'unknown version "{ref[:80]}"' + suggestion(ref, known)
 
@@ -154,7 +212,8 @@ def _arrows(circle: list[str]) -> str:
     return " -> ".join(circle)
 
 
-def _labels(policy: Policy) -> Iterator[Finding]:
+def _labels(scope: _Scope) -> Iterator[Finding]:
+    policy = scope.policy
     for label, name in policy.labels.items():
         at: Path = ("labels", label)
         yield from _name(label, at)
@@ -162,26 +221,24 @@ def _labels(policy: Policy) -> Iterator[Finding]:
             yield at, f'"{label}" is a version; a label needs a name of its own'
         if name in policy.labels and name not in policy.versions:
             yield at, f'a label names a version, and "{name}" is a label'
-        elif name not in policy.versions:
+        elif name not in policy.versions and name not in scope.unread.versions:
             yield at, f'unknown version "{name[:80]}"' + suggestion(name, policy.versions)
 
 
-def _segments(policy: Policy) -> Findings:
-    for name, segment in policy.segments.items():
-        at: Path = ("segments", name)
-        yield from _name(name, at)
-        if not segment.include and not segment.when:
-            yield at, "nobody is in it: give include, when or both"
-        for member, tenants in (("include", segment.include), ("exclude", segment.exclude)):
-            for n, tenant in enumerate(tenants):
-                if not is_tenant(tenant):
-                    yield (*at, member, n), _NO_TENANT
-                yield None
-        for n, matcher in enumerate(segment.when):
-            yield from matcher_faults(matcher, (*at, "when", n), policy.segments)
+def _segment(name: str, segment: Segment, scope: _Scope) -> Findings:
+    at: Path = ("segments", name)
+    yield from _name(name, at)
+    if not segment.include and not segment.when:
+        yield at, "nobody is in it: give include, when or both"
+    for member, tenants in (("include", segment.include), ("exclude", segment.exclude)):
+        for n, tenant in enumerate(tenants):
+            if not is_tenant(tenant):
+                yield (*at, member, n), _NO_TENANT
             yield None
+    for n, matcher in enumerate(segment.when):
+        yield from matcher_faults(matcher, (*at, "when", n), scope.segments)
         yield None
-    yield from _segment_references(policy)
+    yield None
 
 
 def _segment_references(policy: Policy) -> Findings:
@@ -226,39 +283,44 @@ def _named_in(name: str, segment: Segment, policy: Policy) -> list[str]:
     return sorted(references(segment, policy.segments) & policy.segments.keys())
 
 
-def _rules(policy: Policy) -> Findings:
-    seen: set[str] = set()
+def _rules(scope: _Scope) -> Findings:
+    policy, seen = scope.policy, set[str]()
     answered = reach.Answered()
     reached = reach.judged(policy, answered)
     for n, (rule, unreached) in enumerate(zip(policy.rules, reached, strict=True)):
         at: Path = ("rules", n)
-        yield from _name(rule.id, (*at, "id"))
         if rule.id in seen:
             yield (*at, "id"), f'the rule id "{rule.id}" is given twice'
         seen.add(rule.id)
         if unreached:
             yield at, unreached
         yield None
-        yield from matcher_faults(rule.when, (*at, "when"), policy.segments)
-        yield from _outcome(rule, policy, at)
-        yield None
+        yield from _rule(rule, scope, at)
     yield from answered.forgetting()
 
 
-def _outcome(rule: Rule, policy: Policy, at: Path) -> Iterator[Finding]:
+def _rule(rule: Rule, scope: _Scope, at: Path) -> Findings:
+    yield from _name(rule.id, (*at, "id"))
+    yield from matcher_faults(rule.when, (*at, "when"), scope.segments)
+    yield from _outcome(rule, scope, at)
+    yield None
+
+
+def _outcome(rule: Rule, scope: _Scope, at: Path) -> Iterator[Finding]:
     given = [name for name in ("serve", "split", "deny") if getattr(rule, name) is not None]
     if len(given) != 1:
         count = f"has {' and '.join(given)}" if given else "has none of them"
         yield at, f"a rule has exactly one of serve, split and deny; this one {count}"
     if rule.serve is not None:
-        yield from _ref(rule.serve, policy, (*at, "serve"))
+        yield from _ref(rule.serve, scope, (*at, "serve"))
     if rule.deny is not None and not rule.deny.strip():
         yield (*at, "deny"), "deny needs words: they are what the caller reads"
     if rule.split is not None:
-        yield from _split(rule.split, policy, (*at, "split"))
+        yield from _split(rule.split, scope, (*at, "split"))
 
 
-def _split(split: Split, policy: Policy, at: Path) -> Iterator[Finding]:
+def _split(split: Split, scope: _Scope, at: Path) -> Iterator[Finding]:
+    policy = scope.policy
     if not split.arms:
         yield (*at, "arms"), "a split needs at least one arm"
     elif not any(split.arms.values()):
@@ -269,38 +331,46 @@ def _split(split: Split, policy: Policy, at: Path) -> Iterator[Finding]:
             yield (*at, "arms"), f"no arm can serve anybody: {', '.join(bars[:MAX_SHOWN])}"
     first: dict[str, str] = {}
     for ref in split.arms:
-        yield from _ref(ref, policy, (*at, "arms", ref))
+        yield from _ref(ref, scope, (*at, "arms", ref))
         name = reach.named(policy, ref)
         if name is not None and first.setdefault(name, ref) != ref:
             yield (*at, "arms", ref), f'is {name}, and so is the arm "{first[name]}"'
     yield from _key(split.key, (*at, "key"))
     if split.otherwise is not None:
-        yield from _ref(split.otherwise, policy, (*at, "otherwise"))
+        yield from _ref(split.otherwise, scope, (*at, "otherwise"))
 
 
-def _default(policy: Policy) -> Iterator[Finding]:
+def _default(scope: _Scope) -> Iterator[Finding]:
+    policy = scope.policy
     if policy.default is None:
         return
     at: Path = ("default",)
-    refused = list(_ref(policy.default, policy, at))
+    refused = list(_ref(policy.default, scope, at))
     yield from refused
-    bars = [reach.bar(policy, name) for name in reach.fallbacks(policy, policy.default)]
-    if bars and all(bars) and not refused:
+    way = list(reach.fallbacks(policy, policy.default))
+    ahead = policy.versions[way[-1]].fallback if way else None
+    leads_on = ahead is not None and ahead in scope.unread.versions
+    bars = [reach.bar(policy, name) for name in way]
+    if bars and all(bars) and not refused and not leads_on:
         yield at, f"no caller may use it: {', '.join(bars[:MAX_SHOWN])}"
 
 
-def _shadows(policy: Policy) -> Iterator[Finding]:
-    seen: set[str] = set()
+def _shadows(scope: _Scope) -> Iterator[Finding]:
+    policy, seen = scope.policy, set[str]()
     for n, shadow in enumerate(policy.shadows):
         at: Path = ("shadows", n)
-        yield from _ref(shadow.version, policy, (*at, "version"))
         name = reach.named(policy, shadow.version) or shadow.version
         if name in seen:
             yield (*at, "version"), f'"{name}" is shadowed twice'
         seen.add(name)
-        if not 0 <= shadow.percent <= 100:  # noqa: PLR2004  # percent
-            yield (*at, "percent"), "a percentage is from 0 to 100"
-        yield from _key(shadow.key, (*at, "key"))
+        yield from _shadow(shadow, scope, at)
+
+
+def _shadow(shadow: Shadow, scope: _Scope, at: Path) -> Iterator[Finding]:
+    yield from _ref(shadow.version, scope, (*at, "version"))
+    if not 0 <= shadow.percent <= 100:  # noqa: PLR2004  # percent
+        yield (*at, "percent"), "a percentage is from 0 to 100"
+    yield from _key(shadow.key, (*at, "key"))
 
 
 def _key(key: str, at: Path) -> Iterator[Finding]:
@@ -319,7 +389,7 @@ def _oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
         )
     yield from _odd_versions(policy)
     for label in policy.labels:
-        if list(_ref(label, policy, ())):
+        if list(_ref(label, _Scope(policy), ())):
             yield (
                 ("labels", label),
                 f"{policy.labels[label]} is retired: who asks for it is refused",
