@@ -37,6 +37,7 @@ class Code(Enum):
     OVERLOADED = "overloaded", 503, "Overloaded", Source.SIDECAR
     NOT_READY = "not-ready", 503, "Not ready", Source.SIDECAR
     DRAINED = "drained", 503, "Drained", Source.SIDECAR
+    AUDIT_UNAVAILABLE = "audit-unavailable", 503, "Audit unavailable", Source.SIDECAR
     UPSTREAM_TIMEOUT = "upstream-timeout", 504, "Upstream timeout", Source.UPSTREAM
 
     slug: str

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     from sidecar.runtime.clock import Clock
 
 P = ParamSpec("P")
+Numbered = tuple[object, bytes]
+"""A line and its number in a file, from 1."""
+
 _NAME: Final = re.compile(r"audit-(\d{6,})\.jsonl")
+_FIRST: Final = "audit-000001.jsonl"
+_PAGE: Final = 4096  # lines that are read at a time
 _SYNC_EVERY_S: Final = 1.0
 _FILE_MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
@@ -98,7 +104,7 @@ class FileSink:
     def _open_newest(self) -> None:
         """Have the newest file open, or the next one if it is full."""
         found = files_in(self._folder)
-        newest = found[-1] if found else self._folder / "audit-000001.jsonl"
+        newest = found[-1] if found else self._folder / _FIRST
         if found and newest.stat().st_size >= self._settings.file_bytes:
             newest = _next(newest)
             for old in found[: len(found) + 1 - self._settings.files]:
@@ -150,3 +156,42 @@ def _next(path: Path) -> Path:
     found = _NAME.fullmatch(path.name)
     number = int(found[1]) + 1 if found else 1
     return path.with_name(f"audit-{number:06}.jsonl")
+
+
+class FileReader:
+    """Reads lines of one file or of all in a folder, the oldest first; each call goes on."""
+
+    def __init__(self, place: Path) -> None:
+        """Read from `place` when asked, not before."""
+        self._place = place
+        self._done: dict[Path, tuple[int, int]] = {}  # bytes and lines that were read
+
+    def is_whole(self) -> bool:
+        """Return whether this is a folder of which nothing was deleted yet; raises OSError."""
+        if not self._place.is_dir():
+            return False
+        found = files_in(self._place)
+        return bool(found) and found[0].name == _FIRST
+
+    def pages(
+        self, *, takes_torn: bool = True
+    ) -> Iterator[tuple[Path, list[tuple[object, bytes]]]]:
+        """Yield lines that have come, each with its number, some of a file at a time.
+
+        Without `takes_torn` a line that has no end yet is left for later. Raises OSError.
+        """
+        for path in files_in(self._place) if self._place.is_dir() else [self._place]:
+            offset, number = self._done.get(path, (0, 0))
+            try:
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    while page := list(islice(file, _PAGE)):
+                        if not takes_torn and not page[-1].endswith(b"\n"):
+                            page.pop()
+                        first = number + 1
+                        offset, number = offset + sum(map(len, page)), number + len(page)
+                        self._done[path] = offset, number
+                        yield path, [(n, line.rstrip(b"\n")) for n, line in enumerate(page, first)]
+            except FileNotFoundError:
+                if path == self._place:
+                    raise  # else it was rotated away just now

@@ -6,12 +6,14 @@ import asyncio
 import os
 import platform
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sidecar.audit.chain import Chain
 from sidecar.audit.entry import Event, encode, event
 from sidecar.audit.outlet import BATCH, Outlet
 from sidecar.model.audit import Kind, OnFailure
+from sidecar.runtime.tasks import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +58,8 @@ class AuditLog:
         self.on_refusing: Callable[[bool], None] | None = None
         self._clock = clock
         self._events: list[Event] = []
+        self._ending = asyncio.Event()
+        self._writing: list[asyncio.Task[None]] = []
         self._is_closed_on_failure = settings.on_failure is OnFailure.CLOSED
         sign = None if key is None else key.sign
         self._outlets = [
@@ -80,22 +84,30 @@ class AuditLog:
         if len(self._events) >= BATCH:
             self._hand_on()
 
-    async def run(self) -> None:
-        """Write what comes until cancelled."""
-        await asyncio.gather(*(self._keep_writing(outlet) for outlet in self._outlets))
+    async def start(self) -> None:
+        """Begin to write; whether that is possible is known when this returns."""
+        for outlet in self._outlets:
+            await outlet.flush()
+            self._writing.append(spawn(self._keep_writing(outlet), name="audit"))
+        self._look()
 
     async def close(self) -> None:
-        """End the chains, once `run` has ended; what cannot be written now is lost."""
+        """End the chains; what cannot be written now is lost."""
+        self._ending.set()
+        if self._writing:  # not cancelled: a thread of theirs would go on
+            await asyncio.wait(self._writing)
         self._hand_on()
         for outlet in self._outlets:
             await outlet.end()
 
     async def _keep_writing(self, outlet: Outlet) -> None:
-        while True:
+        while not self._ending.is_set():
             self._hand_on()
             is_written = await outlet.flush()
             self._look()
-            await asyncio.sleep(FLUSH_S if is_written else RETRY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S if is_written else RETRY_S):
+                    await self._ending.wait()
 
     def _hand_on(self) -> None:
         """Encode what has come, for each outlet the same bytes."""
@@ -104,6 +116,7 @@ class AuditLog:
             bodies = [encode(one) for one in events]
             for outlet in self._outlets:
                 outlet.put(bodies)
+            self._look()
 
     def _look(self) -> None:
         """Note whether requests have to be refused."""

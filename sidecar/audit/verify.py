@@ -134,7 +134,7 @@ class Verifier:
     ) -> None:
         self.faults: list[Fault] = []
         self.unreadable: list[str] = []
-        """Places of lines that are of no chain that can be told."""
+        """Lines that are of no chain which is here: where, and what they are."""
         self.entries = 0
         self._verify = verify
         self._is_whole = is_whole
@@ -296,7 +296,8 @@ class Verifier:
             if track is not None and seq == track.report.seq + 1:
                 track.report.seq, track.is_unsure = seq, True
         elif track is None:
-            self.unreadable.append(_spell(place))
+            whose = f"half a line of {writer}" if writer else "no entry, or too little of one"
+            self.unreadable.append(f"{_spell(place)}: {whose}")
         elif seq not in track.recent:
             track.torn[seq] = place
 

@@ -118,6 +118,11 @@ def emit(value: object) -> None:
     print(as_json(value))
 
 
+def emit_line(value: object) -> None:
+    """Print one of many results as JSON on a line of its own, for programs."""
+    print(_shown(_encoded(value)))
+
+
 def as_json(value: object) -> str:
     """Return a value as JSON that a terminal can show."""
     return _shown(msgspec.json.format(_encoded(value), indent=2))

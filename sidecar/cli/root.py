@@ -40,6 +40,7 @@ COMMANDS = {
     "pins": "sidecar.cli.pin",
     "kill": "sidecar.cli.kill",
     "unkill": "sidecar.cli.kill",
+    "audit": "sidecar.cli.audit",
     "token": "sidecar.cli.token",
     "demo": "sidecar.cli.demo",
 }
@@ -56,7 +57,7 @@ class LazyGroup(TyperGroup):
         """Return the names, in the order of `--help`."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
         """Return a command by its name, or None."""
         if cmd_name in COMMANDS:
             return _import(cmd_name)
@@ -65,11 +66,11 @@ class LazyGroup(TyperGroup):
         return None
 
 
-def _import(name: str) -> TyperCommand:
+def _import(name: str) -> TyperCommand | TyperGroup:
     group = get_group(importlib.import_module(COMMANDS[name]).app)
     command = group.commands[name]
-    if not isinstance(command, TyperCommand):
-        msg = f"{name} is not a plain command"
+    if not isinstance(command, (TyperCommand, TyperGroup)):
+        msg = f"{name} is not a command of Typer"
         raise TypeError(msg)
     return command
 

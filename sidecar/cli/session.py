@@ -13,8 +13,18 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
+from sidecar.app.auditing import record, telling
 from sidecar.cli.failure import advised, tell
-from sidecar.cli.options import AsJson, ConfigFile, Prefix, Redis, StateDir, StoreOptions, given
+from sidecar.cli.options import (
+    AsJson,
+    ConfigFile,
+    Prefix,
+    Redis,
+    StateDir,
+    StoreOptions,
+    given,
+    user,
+)
 from sidecar.config import Config
 from sidecar.errors import (
     SidecarError,
@@ -100,7 +110,8 @@ async def _session(options: StoreOptions) -> AsyncIterator[Session]:
     config = options.read()
     store = open_store(config.redis, config.prefix, config.state_dir)
     try:
-        yield Session(store, config, options.as_json)
+        tell = functools.partial(record, config.audit, store, user())
+        yield Session(telling(store, tell), config, options.as_json)
     except WrongTypeError:
         raise  # the store can be reached, and the text says all
     except StoreRefusedError as error:

@@ -54,6 +54,13 @@ class OnUnavailable(Enum):
     FALLBACK = "fallback"
 
 
+class Audited(Enum):
+    """Which requests of a model audit is told of, where there is any."""
+
+    DENIALS = "denials"
+    DECISIONS = "decisions"  # all
+
+
 class Operators(
     Struct,
     frozen=True,
@@ -280,6 +287,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     default: VersionRef | None = None
     on_unavailable: OnUnavailable = OnUnavailable.REFUSE
     shadows: tuple[Shadow, ...] = ()
+    audit: Audited = Audited.DENIALS
     revision: Annotated[int, Meta(ge=0)] = 0
     actor: str = ""
     comment: str = ""

@@ -37,6 +37,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "default": "The version of those who get none from the rules.",
         "on_unavailable": "What becomes of a tenant whose pinned version may not serve.",
         "shadows": "Versions that get copies of requests.",
+        "audit": "Which requests audit is told of: those that are denied, or all.",
         "revision": "Written by a commit.",
         "actor": "Written by a commit.",
         "comment": "Written by a commit.",

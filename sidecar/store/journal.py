@@ -20,7 +20,7 @@ from sidecar.store.base import HistoryEntry
 from sidecar.store.client import bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from redis.asyncio import Redis
     from redis.typing import EncodableT, FieldT
@@ -75,6 +75,8 @@ class Journal:
         self._redis = redis
         self._keys = keys
         self._clock = clock
+        self.on_adopted: Callable[[Policy], None] | None = None
+        """Called with the heading of each document that `adopt` brought into the history."""
 
     async def compare_and_set(
         self, model: str, expected: bytes | None, raw: bytes, *, keeps_ttl: bool = False
@@ -192,6 +194,8 @@ class Journal:
                     return True  # somebody was faster; what they wrote is judged in its turn
                 await self._expect_recorded(policy, committed)
         _log.info("policy adopted", extra={"model": model, "revision": policy.revision})
+        if self.on_adopted is not None:
+            self.on_adopted(policy)
         return True
 
     async def _expect_recorded(self, policy: Policy, raw: bytes) -> None:

@@ -117,6 +117,8 @@ class LivePolicies:
         """Whether the store may hold something newer: not loaded yet, out of reach, or emptied."""
         self.behind: dict[str, int] = {}
         """Model -> the revision in force, of those whose newest document has an older one."""
+        self.on_adopted: Callable[[Policy], None] | None = None
+        """Called with the heading of each document that the watch brought into the history."""
         self.lost: frozenset[str] = frozenset()
         """Models in force that the store has lost: gone, but not because anybody deleted them."""
         self.revocations = Revocations()

@@ -111,8 +111,15 @@ class MemoryStore:
                 pass
             case Adoption.RECORD:
                 self._record(policy, raw)
+                self._tell_adopted(policy)
             case Adoption.COMMIT:
-                self._store(readopted(policy, last=last))
+                self._store(committed := readopted(policy, last=last))
+                self._tell_adopted(committed)
+
+    def _tell_adopted(self, policy: Policy) -> None:
+        for live in self._watching:
+            if live.on_adopted is not None:
+                live.on_adopted(policy)
 
     async def delete_policy(self, model: str, expected: bytes | None = None) -> bool:
         """Remove a model's document if it is `expected` (None: whatever it is)."""

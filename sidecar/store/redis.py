@@ -332,6 +332,7 @@ class RedisStore:
 
     async def watch(self, live: LivePolicies) -> None:
         """Keep `live` current until cancelled; nothing else ends it."""
+        self._journal.on_adopted = live.on_adopted
         await Watcher(self._track, self._keys, live, self._journal, self._timing).run()
 
     async def close(self) -> None:

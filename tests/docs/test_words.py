@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args, get_origin
 import msgspec
 import pytest
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from sidecar.cli.root import COMMANDS, LazyGroup, app
@@ -78,7 +79,9 @@ def flags_of(command: str) -> set[str]:
     assert isinstance(group, LazyGroup)
     found = group.get_command(typer.Context(group), command)
     assert found is not None
-    options = (option for parameter in found.params for option in parameter.opts)
+    parts = found.commands.values() if isinstance(found, TyperGroup) else [found]
+    parameters = (parameter for part in parts for parameter in part.params)
+    options = (option for parameter in parameters for option in parameter.opts)
     return {option for option in options if option.startswith("--")} - {"--help"}
 
 

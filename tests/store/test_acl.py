@@ -115,6 +115,27 @@ def test_the_page_shows_the_file() -> None:
     assert [line for line in page if line.startswith("user ")] == users
 
 
+async def test_a_sidecar_adds_to_audit_and_no_more(valkey: Valkey) -> None:
+    await _load_users(valkey)
+    sidecar = RedisStore(url_of(valkey, "rmv-sidecar"))
+    operator = RedisStore(url_of(valkey, "rmv-operator"))
+    await sidecar.add_audit([b"one"], keep=1000)
+    await operator.add_audit([b"two"], keep=1000)
+
+    assert await operator.is_audited()
+    assert [line async for _, line in operator.audit()] == [b"one", b"two"]
+    with pytest.raises(StoreUnavailableError, match="permission"):
+        [line async for _, line in sidecar.audit()]
+    for user in ("rmv-sidecar", "rmv-operator"):
+        client = Redis.from_url(url_of(valkey, user))
+        for command in ("DEL", "XTRIM", "EXPIRE"):
+            with pytest.raises(NoPermissionError):
+                await client.execute_command(command, "rmv:audit", "MAXLEN", "0")  # type: ignore[no-untyped-call]
+        await client.aclose()
+    await sidecar.close()
+    await operator.close()
+
+
 async def test_a_sidecar_pins_and_kills_nobody(valkey: Valkey) -> None:
     await _load_users(valkey)
     store = RedisStore(url_of(valkey, "rmv-sidecar"))

@@ -1,0 +1,109 @@
+"""What an exchange leaves in audit: the decision, what came of it, and what it was made from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sidecar.audit.entry import Event, Inputs
+from sidecar.model.audit import Kind
+from sidecar.policy import lineage
+from sidecar.policy.attributes import MAX_VERSION_CHARS, attributes_of, take
+
+if TYPE_CHECKING:
+    from sidecar.audit.log import AuditLog
+    from sidecar.model.decision import Decision
+    from sidecar.model.identity import Identity
+    from sidecar.model.record import ExchangeRecord
+    from sidecar.model.request import RequestHead
+    from sidecar.policy.compiled import CompiledPolicy
+    from sidecar.policy.snapshot import Snapshot
+
+MAX_KNOWN: Final = 4096  # decisions; those that list rejected candidates may be many
+_RULED: Final = frozenset(("RULE", "SPLIT"))  # reasons that an id follows
+
+
+class _Known(NamedTuple):
+    """What every request of one decision has in common."""
+
+    kind: str
+    rule: str
+    lineage: str
+    rejected: dict[str, str]
+
+
+class Decisions:
+    """Makes events of exchanges. Nothing here waits, and no head or body outlives the call."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._add = log.add
+        self._known: dict[Decision, _Known] = {}
+        self._attributes: dict[str, tuple[CompiledPolicy, frozenset[str]]] = {}
+
+    def take(
+        self,
+        record: ExchangeRecord,
+        identity: Identity,
+        head: RequestHead,
+        snapshot: Snapshot | None,
+        pin: str | None,
+    ) -> None:
+        """Take an exchange that has ended; `pin` is what its tenant was pinned to as it began."""
+        decision = record.decision
+        known = self._known.get(decision) or self._know(decision, snapshot)
+        inputs = None if snapshot is None else self._inputs(identity, head, snapshot, pin)
+        self._add(
+            Event(
+                at_s=record.at_s,
+                kind=known.kind,
+                request_id=record.request_id,
+                tenant=record.tenant,
+                subject=record.subject,
+                app=record.app,
+                model=decision.model,
+                version=decision.version,
+                lineage=known.lineage,
+                revision=decision.revision,
+                reason=decision.reason,
+                rule=known.rule,
+                rejected=known.rejected,
+                status=record.status,
+                code=record.code,
+                duration_s=record.duration_s,
+                inputs=inputs,
+            )
+        )
+
+    def _inputs(
+        self, identity: Identity, head: RequestHead, snapshot: Snapshot, pin: str | None
+    ) -> Inputs:
+        compiled, attributes = self._attributes.get(snapshot.model, (None, frozenset()))
+        if compiled is not snapshot.compiled:
+            attributes = attributes_of(snapshot.policy)
+            self._attributes[snapshot.model] = snapshot.compiled, attributes
+        asked = head.asked_version
+        return Inputs(
+            attributes=take(attributes, identity, head),
+            asked_version=None if asked is None else _version_text(asked),
+            pin=pin,
+            kills=snapshot.kills,
+            unready=tuple(sorted(snapshot.unready)),
+            segments=identity.segments,
+            grants=identity.grants,
+        )
+
+    def _know(self, decision: Decision, snapshot: Snapshot | None) -> _Known:
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        reason, _, rule = decision.reason.partition(":")
+        version = None if snapshot is None else snapshot.policy.versions.get(decision.version)
+        known = self._known[decision] = _Known(
+            (Kind.DECISION if decision.refusal is None else Kind.DENIED).value,
+            rule if reason in _RULED else "",
+            "" if version is None else lineage.digest(version),
+            {one.version: one.cause.value for one in decision.rejected},
+        )
+        return known
+
+
+def _version_text(asked: bytes) -> str:
+    return asked.decode("utf-8", "replace")[:MAX_VERSION_CHARS]

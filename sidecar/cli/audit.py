@@ -1,0 +1,286 @@
+"""`rmv audit`: what was done and decided, and whether that was changed since."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, BinaryIO, NamedTuple
+
+import msgspec
+import typer
+
+from sidecar.audit.entry import Entry, decode
+from sidecar.audit.verify import ChainReport, Fault, Head, Verifier
+from sidecar.cli import durations, output
+from sidecar.cli.options import commands, one_of
+from sidecar.cli.session import Session, failing_with, with_store
+from sidecar.cli.trail import Files, From, Trail, trails
+from sidecar.errors import SidecarError
+from sidecar.model.audit import Kind
+from sidecar.policy import moment
+from sidecar.runtime.clock import SystemClock
+
+FOLLOW_S = 0.5
+MAX_NOTES = 20  # that are printed; --json has all
+TROUBLE = 2  # exit status of `verify`: 1 is an answer, and so is the next
+UNPROVED = 3
+
+app = commands()
+audit = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Read and check what was audited."
+)
+app.add_typer(audit, name="audit")
+
+
+def _when(text: str) -> float:
+    """Read a moment, or how long ago it was; return epoch seconds."""
+    try:
+        return SystemClock().now_s() - durations.parse(text)
+    except ValueError:
+        pass
+    try:
+        return moment.seconds(text)
+    except ValueError as error:
+        msg = f"`{text}` is neither a time (2026-11-23T13:00:00Z) nor how long ago (15m, 1h, 2d)"
+        raise typer.BadParameter(msg) from error
+
+
+When = Annotated[float | None, typer.Option(parser=_when, metavar="TIME")]
+
+
+class Wanted(NamedTuple):
+    """Which entries are looked for; None and an empty text leave a member open."""
+
+    kind: Kind | None = None
+    request_id: str = ""
+    tenant: str = ""
+    subject: str = ""
+    model: str = ""
+    version: str = ""
+    since_s: float | None = None
+    until_s: float | None = None
+
+    def fits(self, one: Entry) -> bool:
+        """Return whether an entry is one of them."""
+        named = ("request_id", "tenant", "subject", "model", "version")
+        return (
+            (self.kind is None or one.kind == self.kind.value)
+            and (self.since_s is None or one.at_s >= self.since_s)
+            and (self.until_s is None or one.at_s < self.until_s)
+            and all(getattr(self, name) in {"", getattr(one, name)} for name in named)
+        )
+
+
+@audit.command("tail")
+@with_store
+async def tail(
+    session: Session,
+    *,
+    number: Annotated[int, typer.Option("-n", min=0, help="How many of the last entries.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as entries come.")] = False,
+    file: Files = None,
+    source: From = None,
+) -> None:
+    """Print the last entries, oldest first."""
+    trail = (await trails(session, file, source))[0]
+    last: deque[bytes] = deque(maxlen=number)
+    async for line in _lines(trail, is_live=follow):
+        last.append(line)
+    for line in last:
+        _print(line, as_json=session.as_json)
+    while follow:
+        await asyncio.sleep(FOLLOW_S)
+        async for line in _lines(trail, is_live=True):
+            _print(line, as_json=session.as_json)
+
+
+@audit.command("search")
+@with_store
+async def search(
+    session: Session,
+    *,
+    kind: Annotated[
+        Kind | None, typer.Option(parser=one_of(Kind), help="Of this kind.", metavar="KIND")
+    ] = None,
+    request_id: Annotated[str, typer.Option(help="Of this request.")] = "",
+    tenant: Annotated[str, typer.Option(help="Of this tenant.")] = "",
+    subject: Annotated[str, typer.Option(help="Of this subject.")] = "",
+    model: Annotated[str, typer.Option(help="Of this model.")] = "",
+    version: Annotated[str, typer.Option(help="Of this version.")] = "",
+    since: When = None,
+    until: When = None,
+    file: Files = None,
+    source: From = None,
+) -> None:
+    """Print the entries that fit all that is given, oldest first.
+
+    --since and --until take a time, or how long ago: 15m, 1h, 2d.
+    """
+    wanted = Wanted(kind, request_id, tenant, subject, model, version, since, until)
+    async for line in _lines((await trails(session, file, source))[0], is_live=False):
+        if wanted.fits(decode(line)):
+            _print(line, as_json=session.as_json)
+
+
+@audit.command("export")
+@with_store
+async def export(
+    session: Session,
+    *,
+    to: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file; else standard output.")
+    ] = None,
+    file: Files = None,
+    source: From = None,
+) -> None:
+    """Write every line as it is, so that `rmv audit verify --file` can check the copy."""
+    trail = (await trails(session, file, source))[0]
+    number = 0
+    with nullcontext(sys.stdout.buffer) if to is None else _create(to) as out:
+        async for page in trail.pages():
+            out.writelines(line + b"\n" for _, line in page.lines)
+            number += len(page.lines)
+        out.flush()
+    output.note(f"{number:,} lines of {trail.name} written")
+
+
+@audit.command("verify")
+@failing_with(TROUBLE)
+@with_store
+async def verify(
+    session: Session,
+    *,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="Ed25519 public key (PEM) of checkpoints; may be repeated."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="What an earlier `verify --json` printed: nothing of it may be missing."),
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Nothing may have been rotated or trimmed away.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where something cannot be proved.")
+    ] = False,
+    file: Files = None,
+    source: From = None,
+) -> None:
+    """Check every chain, and name the first row that was changed, dropped, moved or put in.
+
+    Exit status: 0 no such row, 1 there is one, 2 it could not be checked.
+    """
+    check = _check_of(key or ())
+    known = [] if against is None else _heads(against)
+    results = []
+    for trail in await trails(session, file, source):
+        verifier = Verifier(check, is_whole=whole or trail.is_whole, known=known)
+        async for page in trail.pages():
+            verifier.read(page.source, page.lines)
+        chains = verifier.end(SystemClock().now_s())
+        results.append(Result(trail.name, verifier.entries, chains, verifier.faults,
+                              verifier.unreadable))  # fmt: skip
+    if session.as_json:
+        output.emit(results)
+    else:
+        for result in results:
+            _tell(result, is_checked=check is not None)
+    if any(result.faults for result in results):
+        raise typer.Exit(1)
+    if strict and any(not _is_proved(result) for result in results):
+        raise typer.Exit(UNPROVED)
+
+
+class Result(msgspec.Struct):
+    """What was found in one place."""
+
+    source: str
+    entries: int
+    chains: list[ChainReport]
+    faults: list[Fault]
+    torn: list[str]
+
+
+def _is_proved(result: Result) -> bool:
+    return not result.torn and not any(chain.notes for chain in result.chains)
+
+
+def _tell(result: Result, *, is_checked: bool) -> None:
+    number = len(result.chains)
+    output.say(f"{result.source}: {result.entries:,} entries of {number:,} writers")
+    notes = [f"{chain.writer} {note}" for chain in result.chains for note in chain.notes]
+    notes += result.torn
+    for note in notes[:MAX_NOTES]:
+        output.say(f"  {note}")
+    if len(notes) > MAX_NOTES:
+        output.say(f"  and {len(notes) - MAX_NOTES:,} more: --json has all")
+    if not is_checked:
+        output.say("  signatures were not checked: --key names the public key")
+    for fault in result.faults:
+        output.complain(f"{fault.place}: entry {fault.seq} of {fault.writer}: {fault.what}")
+    if not result.faults:
+        output.say("  no row was changed, dropped, moved or put in")
+
+
+def _check_of(keys: Sequence[Path]) -> Callable[[bytes, bytes], bool] | None:
+    """Return what tells whether a signature is of one of these keys; raises KeyFileError."""
+    if not keys:
+        return None
+    from sidecar.runtime.ed25519 import load_public  # noqa: PLC0415 -- slow to import
+
+    loaded = [load_public(path) for path in keys]
+    return lambda message, signature: any(one.verify(message, signature) for one in loaded)
+
+
+def _heads(path: Path) -> list[Head]:
+    class Seen(msgspec.Struct):
+        chains: list[Head]
+
+    try:
+        results = msgspec.json.decode(path.read_bytes(), type=list[Seen])
+    except OSError as error:
+        raise SidecarError(f"{path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise SidecarError(f"{path}: not what `rmv audit verify --json` prints: {error}") from error
+    return [head for result in results for head in result.chains]
+
+
+def _create(path: Path) -> BinaryIO:
+    try:
+        return path.open("xb")
+    except OSError as error:
+        raise SidecarError(f"{path}: {error.strerror}") from error
+
+
+async def _lines(trail: Trail, *, is_live: bool) -> AsyncIterator[bytes]:
+    """Iterate over the lines that are entries; what is none, `verify` tells of."""
+    async for page in trail.pages(takes_torn=not is_live):
+        for _, line in page.lines:
+            try:
+                decode(line)
+            except (msgspec.DecodeError, RecursionError):
+                continue
+            yield line
+
+
+def _print(line: bytes, *, as_json: bool) -> None:
+    if as_json:
+        output.emit_line(msgspec.json.decode(line))
+    else:
+        output.say(_spell(decode(line)))
+    sys.stdout.flush()
+
+
+def _spell(one: Entry) -> str:
+    """Return an entry on one line, for people."""
+    caller = "/".join(word for word in (one.tenant, one.subject, one.app) if word)
+    what = f"{one.model}:{one.version}" if one.version else one.model
+    facts = " ".join(f"{name}={value}" for name, value in one.facts.items())
+    status = str(one.status) if one.status else ""
+    words = (one.actor, caller, what, one.reason, one.code, status, facts, one.request_id)
+    return f"{durations.clock(one.at_s)}  {one.kind:<10}  {'  '.join(filter(None, words))}"

@@ -1,0 +1,163 @@
+"""Files that several processes write into, rotate, and may die in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.audit.entry import decode
+from sidecar.audit.files import FileReader, FileSink, files_in
+from sidecar.errors import AuditUnwritableError
+from sidecar.runtime.clock import SystemClock
+from tests.audit.chains import lines_in, log_of, settings_for, verified, write
+from tests.support.upstream import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WRITER = """
+import asyncio, json, sys
+from sidecar.audit.files import FileSink
+from sidecar.audit.log import AuditLog
+from sidecar.model.audit import AuditSettings
+from sidecar.runtime.clock import SystemClock
+from sidecar.telemetry.metrics import Metrics
+
+async def main():
+    settings, clock = AuditSettings(**json.loads(sys.argv[1])), SystemClock()
+    sink = FileSink(settings, clock)
+    log = AuditLog([sink], settings, role="worker", clock=clock, metrics=Metrics())
+    await log.start()
+    left = int(sys.argv[2])
+    while left:
+        for _ in range(min(left, 100)):
+            log.note("denied", model="fraud", tenant="acme")
+            left -= 1
+        await asyncio.sleep(0)
+    await log.close()
+
+asyncio.run(main())
+"""
+
+
+async def _writer(folder: Path, entries: int, **settings: int) -> asyncio.subprocess.Process:
+    given = json.dumps({"dir": str(folder), "file_bytes": 64 * 1024, "files": 100, **settings})
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _WRITER, given, str(entries), cwd=os.getcwd()
+    )
+
+
+async def test_processes_share_files_and_rotate_them_once(tmp_path: Path) -> None:
+    writers = [await _writer(tmp_path, 1000) for _ in range(3)]
+    for writer in writers:
+        assert await writer.wait() == 0
+
+    faults, chains, unreadable = verified(lines_in(tmp_path), key=None)
+
+    assert not faults
+    assert not unreadable
+    assert [chain.entries for chain in chains] == [1002] * 3
+    assert all(chain.is_ended for chain in chains)
+    names = [path.name for path in files_in(tmp_path)]
+    assert names == [f"audit-{number:06}.jsonl" for number in range(1, len(names) + 1)]
+    assert len(names) > 3
+    assert max(path.stat().st_size for path in files_in(tmp_path)) < 64 * 1024 + 256 * 400
+
+
+async def test_a_writer_that_is_killed_leaves_a_chain_that_holds(tmp_path: Path) -> None:
+    writer = await _writer(tmp_path, 10_000_000, buffer_entries=10_000_000)
+    await eventually(lambda: len(lines_in(tmp_path)) > 2000 if tmp_path.exists() else False)
+    os.kill(writer.pid, signal.SIGKILL)
+    await writer.wait()
+    await write(tmp_path, 10)
+
+    faults, chains, _ = verified(lines_in(tmp_path), key=None)
+
+    assert not faults
+    assert [chain.is_ended for chain in chains] == [False, True]
+    assert "its writer was killed" in chains[0].notes[-1]
+
+
+async def test_half_a_line_of_a_writer_that_died_is_no_beginning_of_anothers(
+    tmp_path: Path,
+) -> None:
+    await write(tmp_path, 2)
+    newest = files_in(tmp_path)[-1]
+    lines = newest.read_bytes().splitlines()
+    newest.write_bytes(b"\n".join(lines[:-1]) + b"\n" + lines[-1][:90])
+
+    await write(tmp_path, 2)
+
+    faults, (torn, whole), unreadable = verified(lines_in(tmp_path))
+    assert not faults
+    assert not unreadable
+    assert any("is torn" in note for note in torn.notes)
+    assert whole.is_ended
+
+
+async def test_the_oldest_of_too_many_files_are_deleted(tmp_path: Path) -> None:
+    log = log_of(settings_for(tmp_path, files=3))
+    for number in range(60):
+        log.note("denied", request_id=str(number), model="fraud")
+    await log.close()
+    log = log_of(settings_for(tmp_path, files=3))
+    for number in range(60):
+        log.note("denied", request_id=str(number), model="fraud")
+        await log.start() if not number else None
+        await asyncio.sleep(0)
+    await log.close()
+
+    assert len(files_in(tmp_path)) <= 3
+    assert not verified(lines_in(tmp_path), is_whole=False).faults
+
+
+async def test_files_that_are_moved_away_are_not_written_to(tmp_path: Path) -> None:
+    log = log_of(settings_for(tmp_path))
+    await log.start()
+    (file,) = files_in(tmp_path)
+    file.rename(tmp_path / "shipped")
+
+    log.note("kill", model="fraud")
+    await log.close()
+
+    (file,) = files_in(tmp_path)
+    assert [decode(line).kind for line in file.read_bytes().splitlines()] == ["kill", "end"]
+
+
+async def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sink = FileSink(settings_for(tmp_path / "file" / "audit"), SystemClock())
+
+    with pytest.raises(AuditUnwritableError, match="Not a directory"):
+        await sink.append([b"{}"])
+
+
+async def test_a_reader_goes_on_over_rotation(tmp_path: Path) -> None:
+    await write(tmp_path, 5)
+    reader = FileReader(tmp_path)
+    first = [line for _, page in reader.pages() for _, line in page]
+    await write(tmp_path, 30)
+
+    second = [line for _, page in reader.pages() for _, line in page]
+
+    assert [*first, *second] == lines_in(tmp_path)
+    assert not [page for _, page in reader.pages() if page]
+
+
+async def test_a_reader_leaves_a_line_that_is_being_written(tmp_path: Path) -> None:
+    (tmp_path / "audit-000001.jsonl").write_bytes(b"one\ntw")
+    reader = FileReader(tmp_path)
+
+    begun = [page for _, page in reader.pages(takes_torn=False)]
+    with (tmp_path / "audit-000001.jsonl").open("ab") as file:
+        file.write(b"o\n")
+    done = [page for _, page in reader.pages(takes_torn=False)]
+
+    assert begun == [[(1, b"one")]]
+    assert done == [[(2, b"two")]]

@@ -1,0 +1,169 @@
+"""`rmv audit` on real files and a real Valkey."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from sidecar.audit.files import files_in
+from sidecar.runtime.ed25519 import PrivateKey
+from tests.cli.conftest import key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from redis import Redis
+
+    from tests.cli.conftest import Rmv
+
+
+@pytest.fixture
+def audited(tumor: Rmv, tmp_path: Path) -> Rmv:
+    """Run the command with settings that have it audited, after some actions."""
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "audit.key").write_bytes(pem)
+    (tmp_path / "audit.pub").write_text(PrivateKey(private).public.pem())
+    os.environ["RMV_AUDIT__DIR"] = str(tmp_path / "audit")
+    os.environ["RMV_AUDIT__STREAM"] = "true"
+    os.environ["RMV_AUDIT__KEY_FILE"] = str(tmp_path / "audit.key")
+    assert tumor("pin", "tumor", "acme", "v1").code == 0
+    assert tumor("kill", "tumor:v2", "--reason", "wrong dose").code == 0
+    assert tumor("label", "tumor", "stable", "v1").code == 0
+    assert tumor("unkill", "tumor:v2").code == 0
+    return tumor
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RMV_AUDIT__DIR", "RMV_AUDIT__STREAM", "RMV_AUDIT__KEY_FILE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def _first(redis: Redis) -> tuple[bytes, bytes]:
+    """Return id and line of the oldest entry of the stream."""
+    found = msgspec.convert(
+        redis.xrange(key("audit"), count=1), list[tuple[bytes, dict[bytes, bytes]]]
+    )
+    return found[0][0], found[0][1][b"entry"]
+
+
+def test_what_commands_did_is_found(audited: Rmv) -> None:
+    all_of_it = audited("audit", "tail").out.splitlines()
+    kills = audited("audit", "search", "--kind", "kill").out.splitlines()
+    of_acme = json.loads(audited("audit", "search", "--tenant", "acme", "--json").out)
+    none = audited("audit", "search", "--model", "other")
+
+    assert [line.split()[1] for line in all_of_it] == ["pin", "kill", "label", "revive"]
+    assert len(kills) == 1
+    assert "tumor:v2" in kills[0]
+    assert "wrong dose" in kills[0]
+    assert (of_acme["kind"], of_acme["version"]) == ("pin", "v1")
+    assert none == (0, "", "")
+
+
+def test_a_time_is_given_as_such_or_as_how_long_ago(audited: Rmv) -> None:
+    recent = audited("audit", "search", "--since", "1h").out.splitlines()
+    long_ago = audited("audit", "search", "--until", "2020-01-01T00:00:00Z").out
+    wrong = audited("audit", "search", "--since", "yesterday")
+
+    assert len(recent) == 4
+    assert long_ago == ""
+    assert wrong.code == 2
+    assert "`yesterday` is neither a time" in wrong.err
+
+
+def test_chains_of_files_and_stream_are_verified(audited: Rmv, tmp_path: Path) -> None:
+    ran = audited("audit", "verify", "--key", tmp_path / "audit.pub", "--strict")
+
+    assert ran.code == 0
+    assert ran.out.count("4 entries of 4 writers") == 2
+    assert ran.out.count("no row was changed, dropped, moved or put in") == 2
+
+
+def test_a_line_that_was_changed_is_named(audited: Rmv, tmp_path: Path) -> None:
+    (file,) = files_in(tmp_path / "audit")
+    file.write_bytes(file.read_bytes().replace(b"wrong dose", b"other dose"))
+
+    ran = audited("audit", "verify", "--source", "files")
+    as_json = audited("audit", "verify", "--source", "files", "--json")
+
+    assert ran.code == 1
+    assert "audit-000001.jsonl:2: entry 1 of command-" in ran.err
+    assert "changed" in ran.err
+    (result,) = json.loads(as_json.out)
+    assert result["faults"][0]["place"] == "audit-000001.jsonl:2"
+
+
+def test_an_entry_that_was_put_into_the_stream_is_named(audited: Rmv, redis: Redis) -> None:
+    redis.xadd(key("audit"), {"entry": '{"writer":"x","seq":1,"hash":"'})
+    _, line = _first(redis)
+    redis.xadd(key("audit"), {"entry": line.replace(b"acme", b"evil")})
+
+    ran = audited("audit", "verify", "--source", "stream")
+
+    assert ran.code == 1
+    assert "changed" in ran.err
+
+
+def test_an_entry_that_was_deleted_is_missed_by_who_saw_it(
+    audited: Rmv, redis: Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "seen.json").write_text(audited("audit", "verify", "--json").out)
+    at, _ = _first(redis)
+    redis.xdel(key("audit"), at)
+
+    unseen = audited("audit", "verify", "--source", "stream")
+    seen = audited("audit", "verify", "--source", "stream", "--whole", "--against",
+                   tmp_path / "seen.json")  # fmt: skip
+
+    assert unseen.code == 0  # it was a chain of its own: nothing else tells of it
+    assert seen.code == 1
+    assert "was seen before" in seen.err
+
+
+def test_a_copy_is_verified_as_the_original(audited: Rmv, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.jsonl"
+    exported = audited("audit", "export", "-o", copy)
+    again = audited("audit", "export", "-o", copy)
+    to_stdout = audited("audit", "export").out
+    verified = audited("audit", "verify", "--file", copy, "--key", tmp_path / "audit.pub")
+
+    assert exported.code == 0
+    assert "4 lines" in exported.err
+    assert again.code == 1
+    assert to_stdout == copy.read_text()
+    assert verified.code == 0
+
+
+def test_what_is_not_proved_is_told(audited: Rmv, tmp_path: Path) -> None:
+    (file,) = files_in(tmp_path / "audit")
+    file.write_bytes(file.read_bytes()[:-30])
+
+    plain = audited("audit", "verify", "--source", "files")
+    strict = audited("audit", "verify", "--source", "files", "--strict")
+
+    assert plain.code == 0
+    assert "half a line" in plain.out
+    assert strict.code == 3
+
+
+def test_without_audit_a_command_says_so(tumor: Rmv) -> None:
+    ran = tumor("audit", "tail")
+
+    assert ran.code == 1
+    assert "there is no audit here" in ran.err
+
+
+def test_a_key_that_is_none_is_refused(audited: Rmv, tmp_path: Path) -> None:
+    ran = audited("audit", "verify", "--key", tmp_path / "audit.key")
+
+    assert ran.code == 2
+    assert "a private key, which has no place here" in ran.err
