@@ -25,6 +25,7 @@ from sidecar.model.issuer import IdentitySettings
 from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.policy import Name, Policy
 from sidecar.model.route import RouteRule
+from sidecar.model.signing import SigningSettings
 from sidecar.model.tls import TlsSettings
 from sidecar.model.upstream import EndpointSettings, UpstreamSettings, UpstreamTls
 from sidecar.policy import route, words
@@ -59,6 +60,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     upstream_tls: UpstreamTls = UpstreamTls()
     contexts: ContextSettings = ContextSettings()
     audit: AuditSettings = AuditSettings()
+    signing: SigningSettings = SigningSettings()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
 
@@ -90,7 +92,7 @@ Flag = str | int | float | bool | None
 
 _VARIABLE = "RMV_"
 _SPEC_VARIABLE = "RMV_SPEC"
-_NOT_SETTINGS = {"RMV_CONFIG", _SPEC_VARIABLE}
+_NOT_SETTINGS = {"RMV_CONFIG", "RMV_SIGNING_KEY", _SPEC_VARIABLE}
 # Kubernetes describes a Service called `rmv` to every pod of its namespace (enableServiceLinks).
 _SERVICE_LINK = re.compile(
     r"RMV_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
@@ -106,6 +108,7 @@ _PATHS = {
     "audit.dir",
     "audit.key_file",
     "exchange_log",
+    "signing.trusted[]",
     "tls.cert_file",
     "tls.key_file",
     "tls.client_ca_file",
@@ -191,6 +194,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _audit_faults(config.audit)
     yield from _tls_faults(config.tls)
     yield from _unix_faults(config)
+    yield from _signing_faults(config.signing)
     is_unix = config.listen.startswith(UNIX)
     addresses = {"listen": None if is_unix else config.listen, "admin": config.admin}
     for path, text in addresses.items():
@@ -286,6 +290,25 @@ def _audit_faults(settings: AuditSettings) -> Iterator[tuple[str, str]]:
             load_private(settings.key_file)
         except KeyFileError as error:
             yield "audit.key_file", str(error)
+
+
+def _signing_faults(settings: SigningSettings) -> Iterator[tuple[str, str]]:
+    if not settings.trusted:
+        if settings.exempt_kills:
+            yield "signing.exempt_kills", "has no effect without signing.trusted"
+        return
+    from sidecar.runtime.ed25519 import KeyFileError, load_public  # noqa: PLC0415 -- it weighs
+
+    ids: dict[str, str] = {}
+    for n, file in enumerate(settings.trusted):
+        try:
+            key = load_public(file)
+        except KeyFileError as error:
+            yield f"signing.trusted[{n}]", str(error)
+            continue
+        if key.id in ids:
+            yield f"signing.trusted[{n}]", f"{file}: the same key as {ids[key.id]}"
+        ids.setdefault(key.id, file)
 
 
 def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:

@@ -60,6 +60,11 @@ async def run_control(spec: ServeSpec) -> None:
     _allow_files(spec.config)
     async with _store_for(spec.config) as config:
         if spec.seed_policy is not None:
+            if config.signing.trusted:
+                raise ConfigError(
+                    "--version and the like describe a policy that nobody signs, which "
+                    "signing.trusted asks for: `rmv apply --key` commits one that is signed"
+                )
             await _seed(config, spec.seed_policy)
         await _serve(config, ending)
 

@@ -20,6 +20,7 @@ POLICY_FAULTS: Final = "rmv_policy_faults"
 POLICIES_STALE: Final = "rmv_policies_stale"
 POLICIES_LOST: Final = "rmv_policies_lost"
 POLICIES_BEHIND: Final = "rmv_policies_behind"
+SIGNATURE_REFUSED: Final = "rmv_signature_refused"
 LONGEST_STALL: Final = "rmv_loop_stall_seconds"
 SHARED_GAUGES: Final = frozenset(
     (
@@ -29,6 +30,7 @@ SHARED_GAUGES: Final = frozenset(
         POLICIES_STALE,
         POLICIES_LOST,
         POLICIES_BEHIND,
+        SIGNATURE_REFUSED,
         ENDPOINT_HEALTHY,
     )
 )

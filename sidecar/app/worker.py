@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from sidecar import __version__
+from sidecar.app import signing
 from sidecar.app.spec import (
     LONGEST_STALL,
     METRICS,
@@ -73,6 +74,7 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     ending = Ending(RETIRE)
     listening.set_inheritable(False)
     worker = Worker(config)
+    memory = await signing.remember(config, worker.live)
     store = open_store(config.redis, config.prefix, config.state_dir)
     watch = spawn(store.watch(worker.live), name="policy-watch")
     contexts = worker.context_writer(store)
@@ -92,6 +94,8 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     watchdog.close()
     await stop(watch, writing, beating)
     await contexts.flush()
+    if memory is not None:
+        await memory.end()
     await store.close()
     worker.close()
     await answers.end(worker.exposition())
@@ -103,8 +107,9 @@ class Worker:
 
     def __init__(self, config: Config) -> None:
         allowed = allow_list(config)
-        self.live = LivePolicies(Keys(config.prefix), self._on_policy_change, allowed)
         self._metrics = Metrics()
+        trust = signing.trust_of(config, self._metrics)
+        self.live = LivePolicies(Keys(config.prefix), self._on_policy_change, allowed, trust)
         self._recorder = Recorder(self._metrics, _open_log(config.exchange_log))
         self._contexts = config.contexts
         # The control process tells sidecars of one host apart; its workers are one sidecar.
@@ -198,6 +203,7 @@ class Worker:
         gauges[POLICIES_STALE] = float(self.live.is_stale)
         gauges[POLICIES_LOST] = len(self.live.lost)
         gauges[POLICIES_BEHIND] = len(self.live.behind)
+        signing.measure(self.live.trust, self._metrics)
         self._plane.upstreams.measure()
         self._plane.mirror.upstreams.measure_ejected()
         return self._metrics.exposition()

@@ -13,9 +13,10 @@ import typer
 from sidecar.cli import documents, output
 from sidecar.cli.committing import commit, conflict
 from sidecar.cli.failure import advised
-from sidecar.cli.options import Actor, Comment, commands, user
+from sidecar.cli.options import Actor, Comment, SigningKey, commands, user
 from sidecar.cli.review import Review, as_json, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
+from sidecar.cli.signing import sign_with
 from sidecar.cli.validate import Files
 from sidecar.config import allow_list
 from sidecar.errors import SidecarError, StoreConflictError
@@ -45,7 +46,8 @@ class EditedError(SidecarError):
 class Outcome(msgspec.Struct, frozen=True):
     """What became of one model's policy, or would.
 
-    `created`, `configured`, `unchanged`, `taken over` (the files say now what an edit said before
+    `created`, `configured`, `signed` (it says the same, by another key or none), `unchanged`,
+    `taken over` (the files say now what an edit said before
     them), `confirmed` (it stands there already, but sidecars decide by a newer revision that the
     store has lost), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the
     edits that are no longer in force: `revision 4 by direct`. `changes` are what the files would do
@@ -78,6 +80,7 @@ async def apply(
     keep_edits: Annotated[
         bool, typer.Option("--keep-edits", help="Leave models alone that were edited so.")
     ] = False,
+    key: SigningKey = None,
 ) -> None:
     """Commit policy documents that differ from the store's.
 
@@ -89,6 +92,7 @@ async def apply(
     if force and keep_edits:
         msg = "--force overwrites edits, --keep-edits does not: give one of them"
         raise typer.BadParameter(msg)
+    sign_with(session, key)
     reviews = await _reviews(session.store, _read(file, session), prune=prune)
     edited = [] if force else [one for one in reviews if one.is_loss]
     if edited and not keep_edits:
@@ -180,19 +184,24 @@ async def carry_out(store: Store, one: Review, actor: str, comment: str) -> Outc
     if planned.outcome == "unchanged":
         return planned
     if one.wanted is None:
-        await _delete(store, one)
-        return planned
+        revision = await _delete(store, one, actor, comment)
+        return msgspec.structs.replace(planned, revision=revision)
     wanted = msgspec.structs.replace(one.wanted, applied=fingerprint(one.wanted))
     revision = await commit(store, wanted, one.raw, actor, comment)
     return msgspec.structs.replace(planned, revision=revision)
 
 
-async def _delete(store: Store, one: Review) -> None:
-    """Delete a policy, unless it was changed since it was looked at."""
+async def _delete(store: Store, one: Review, actor: str, comment: str) -> int:
+    """Delete a policy, unless it was changed since it was looked at; return its last revision."""
+    if store.signer is not None:  # sidecars that trust keys want the end of a model signed, too
+        end = Policy(one.model, versions={}, deleted=True)
+        end = msgspec.structs.replace(end, applied=fingerprint(end))
+        return await commit(store, end, one.raw, actor, comment)
     try:
         await store.delete_policy(one.model, expected=one.raw)
     except StoreConflictError as error:
         raise conflict(one.model) from error
+    return one.stored.revision if one.stored else 0
 
 
 def _planned(one: Review, outcome: str = "") -> Outcome:
@@ -219,7 +228,9 @@ def _verb(one: Review) -> str:
         return "created"
     if one.changes or one.stored is None:
         return "configured"
-    return "confirmed" if one.is_behind else "taken over"
+    if one.is_behind:
+        return "confirmed"
+    return "signed" if one.is_unsigned else "taken over"
 
 
 def _stored(one: Review) -> str:

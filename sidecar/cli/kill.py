@@ -10,11 +10,14 @@ from sidecar.cli import durations, output
 from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, expect_version
 from sidecar.cli.names import complete_target, complete_version
-from sidecar.cli.options import Force, Ttl, commands
+from sidecar.cli.options import Force, SigningKey, Ttl, commands
 from sidecar.cli.session import Session, with_store
+from sidecar.cli.signing import doubt_of, sign_with
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
+from sidecar.store.live import MAX_VALUE_BYTES
+from sidecar.store.seal import MAX_SEAL_CHARS
 
 Target = Annotated[
     str,
@@ -34,6 +37,7 @@ Version = Annotated[
 ]
 
 MAX_NAMED = 5
+MAX_SIGNED_BYTES = MAX_VALUE_BYTES - MAX_SEAL_CHARS
 
 app = commands()
 
@@ -42,18 +46,27 @@ app = commands()
 @with_store
 async def kill(
     session: Session,
+    *,
     target: Target,
     reason: Annotated[str, typer.Option(help="Why; everybody who looks is told.")],
     version: Version = "",
     ttl: Ttl = None,
     force: Force = False,
+    key: SigningKey = None,
 ) -> None:
     """Switch a version off at once; without one, the whole model."""
     model, version = split(target, version)
     if not reason.strip():
         msg = "--reason needs words: they are what everybody reads who looks"
         raise typer.BadParameter(msg)
+    sign_with(session, key)
+    if session.store.signer is not None and len(reason.encode()) > MAX_SIGNED_BYTES:
+        msg = f"--reason is too long to be signed: {MAX_SIGNED_BYTES} bytes are the most"
+        raise typer.BadParameter(msg)
     policy = await expect_version(session.store, model, version, is_forced=force)
+    if policy is not None and (doubt := doubt_of(session, policy)):
+        output.warn(f"labels of {model} are taken for versions: its document is {doubt}")
+        policy = None
     if policy is not None:  # a label may move on to a good version, which the kill must not follow
         version = policy.labels.get(version, version)
     await session.store.set_kill(model, version, reason, ttl_s=ttl)
@@ -68,9 +81,14 @@ async def kill(
 
 @app.command("unkill")
 @with_store
-async def unkill(session: Session, target: Target, version: Version = "") -> None:
+async def unkill(
+    session: Session, target: Target, version: Version = "", key: SigningKey = None
+) -> None:
     """Switch a version, or the whole model, on again."""
+    sign_with(session, key)
     model, named = split(target, version)
+    if session.store.signer is not None:  # then it always can be ended
+        named = await _killed(session.store, model, named)
     version, was_killed = named, await session.store.delete_kill(model, named)
     if not was_killed and (meant := await _meant(session.store, model, named)) != named:
         version, was_killed = meant, await session.store.delete_kill(model, meant)
@@ -92,6 +110,13 @@ def split(target: str, version: str) -> tuple[str, str]:
         msg = f"two versions are named: {named} and {version}"
         raise typer.BadParameter(msg)
     return model, named or version
+
+
+async def _killed(store: Store, model: str, name: str) -> str:
+    """Return the version that is switched off of those that a name may mean, else the name."""
+    killed = {one.version for one in await store.kills(model)}
+    meant = name if name in killed else await _meant(store, model, name)
+    return meant if meant in killed else name
 
 
 async def _not_killed(store: Store, model: str, version: str) -> NotFoundError:

@@ -12,8 +12,9 @@ from sidecar.cli import output
 from sidecar.cli.committing import commit
 from sidecar.cli.lookup import NotFoundError, stored_of, version_named
 from sidecar.cli.names import Model, complete_label, complete_version
-from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
+from sidecar.cli.options import Actor, Comment, SigningKey, Timeout, Wait, commands, user
 from sidecar.cli.session import Session, with_store
+from sidecar.cli.signing import expect_believed, sign_with
 from sidecar.cli.waiting import WAIT_S, wait_for
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
@@ -53,12 +54,15 @@ async def label(
     actor: Actor = None,
     wait: Wait = False,
     timeout_s: Timeout = None,
+    key: SigningKey = None,
 ) -> None:
     """Move a label to a version: what names the label means that now."""
     if bool(version) == remove:
         msg = "name the version that the label moves to, or --remove it: one of both"
         raise typer.BadParameter(msg)
+    sign_with(session, key)
     stored = await stored_of(session.store, model)
+    await expect_believed(session, stored.policy, f"what is stored of {model}")
     policy, before = stored.policy, stored.policy.labels.get(name)
     if remove and before is None:
         msg = f"{model} has no label `{name}`; it has {', '.join(policy.labels) or 'none'}"

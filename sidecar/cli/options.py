@@ -107,6 +107,16 @@ Since = Annotated[
     float | None,
     typer.Option(parser=_seconds, help="No further back than: 15m, 1h, 2d.", metavar="TIME"),
 ]
+SigningKey = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="RMV_SIGNING_KEY",
+        show_envvar=False,
+        help="Sign it with the private key of a file (RMV_SIGNING_KEY).",
+        metavar="FILE",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when every live sidecar decides by it.")]
 Actor = Annotated[str | None, typer.Option(help="Who; default: user@host.")]
 Comment = Annotated[str, typer.Option(help="Why; kept in the history.")]

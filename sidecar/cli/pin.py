@@ -9,9 +9,10 @@ from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, versions_of
 from sidecar.cli.marks import marked_pins, spell
 from sidecar.cli.names import MaybeModel, Model, Version
-from sidecar.cli.options import Force, Tenant, Ttl, commands
+from sidecar.cli.options import Force, SigningKey, Tenant, Ttl, commands
 from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
+from sidecar.cli.signing import sign_with
 from sidecar.model.decision import Reason
 from sidecar.model.identity import MAX_TENANT_CHARS, Identity, is_tenant
 from sidecar.model.policy import Policy
@@ -28,11 +29,13 @@ app = commands()
 @with_store
 async def pin(
     session: Session,
+    *,
     model: Model,
     tenant: Tenant,
     version: Version,
     ttl: Ttl = None,
     force: Force = False,
+    key: SigningKey = None,
 ) -> None:
     """Hold a tenant to a version, whatever the rules say."""
     if not is_tenant(tenant):
@@ -41,6 +44,7 @@ async def pin(
             f" around it, at most {MAX_TENANT_CHARS} characters"
         )
         raise typer.BadParameter(msg)
+    sign_with(session, key)
     policy = await expect_version(session.store, model, version, is_forced=force)
     before = (await session.store.pins_of(model, [tenant])).get(tenant)
     await session.store.set_pin(model, tenant, version, ttl_s=ttl)
@@ -70,8 +74,11 @@ async def _warn(store: Store, policy: Policy, tenant: str) -> None:
 
 @app.command("unpin")
 @with_store
-async def unpin(session: Session, model: Model, tenant: Tenant) -> None:
+async def unpin(
+    session: Session, model: Model, tenant: Tenant, key: SigningKey = None
+) -> None:
     """Let a tenant go where the rules send it."""
+    sign_with(session, key)
     if not await session.store.delete_pin(model, tenant):
         error = NotFoundError(f"{model}: {tenant} is not pinned")
         raise advised(error, f"`rmv pins {model}` lists who is.")

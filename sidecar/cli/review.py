@@ -22,6 +22,7 @@ from sidecar.policy.problem import PolicyError
 from sidecar.policy.validate import validate
 from sidecar.store.adoption import DIRECT
 from sidecar.store.base import HistoryEntry, Store
+from sidecar.store.seal import Keyring
 
 _COLOURS: dict[tuple[bool, bool], output.Colour] = {
     (True, False): "green",
@@ -39,6 +40,7 @@ class Review(NamedTuple):
     `stored` is None also for a document that cannot be read. `undone` are the edits that would be
     lost, `editors` who made them. `is_behind`: the store went back, and sidecars refuse it, as they
     decide by a newer revision. `is_broken`: what is stored is no valid document, read or not.
+    `is_unsigned`: it is not signed by the key which the store signs with.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Review(NamedTuple):
     was_applied: bool = True
     is_behind: bool = False
     is_broken: bool = False
+    is_unsigned: bool = False
 
     @property
     def is_loss(self) -> bool:
@@ -64,7 +67,7 @@ class Review(NamedTuple):
     def is_settled(self) -> bool:
         """Whether the store says what the files say, knows that they do, and is believed."""
         stored = self.stored
-        if self.is_behind or self.is_broken:
+        if self.is_behind or self.is_broken or self.is_unsigned:
             return False
         return stored is not None and not self.changes and stored.applied == fingerprint(stored)
 
@@ -81,9 +84,21 @@ async def review(store: Store, model: str, wanted: Policy | None) -> Review:
     if raw is None or stored is None:
         return Review(model, raw, None, wanted, diff(None, wanted), is_broken=raw is not None)
     changes, is_broken = diff(stored, wanted), bool(validate(stored))
-    if not changes:
+    is_gone = wanted is None and stored.deleted
+    if not changes or is_gone:
         behind = await is_behind(store, stored)
-        return Review(model, raw, stored, wanted, is_behind=behind, is_broken=is_broken)
+        is_unsigned = store.signer is not None and bool(
+            Keyring([store.signer.public]).fault_of_policy(stored)
+        )
+        return Review(
+            model,
+            raw,
+            stored,
+            wanted,
+            is_behind=behind,
+            is_broken=is_broken,
+            is_unsigned=is_unsigned,
+        )
     base, editors = await _since_applied(store, stored, codec.digest(raw))
     lost = undone(base, stored, wanted)
     return Review(

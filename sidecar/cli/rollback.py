@@ -20,9 +20,10 @@ from sidecar.cli.committing import commit
 from sidecar.cli.failure import advised
 from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
 from sidecar.cli.names import Model, complete_revision
-from sidecar.cli.options import Actor, Comment, Timeout, Wait, commands, user
+from sidecar.cli.options import Actor, Comment, SigningKey, Timeout, Wait, commands, user
 from sidecar.cli.review import LOOK_BACK, as_json, decoded, is_behind, read, show
 from sidecar.cli.session import Session, with_store
+from sidecar.cli.signing import UnbelievedError, doubt_of, sign_with
 from sidecar.cli.waiting import WAIT_S, wait_for
 from sidecar.config import allow_list
 from sidecar.errors import SidecarError
@@ -65,6 +66,7 @@ async def rollback(
     actor: Actor = None,
     wait: Wait = False,
     timeout_s: Timeout = None,
+    key: SigningKey = None,
 ) -> None:
     """Commit again what an earlier revision said, as the next.
 
@@ -75,6 +77,7 @@ async def rollback(
     if dry_run and wait:
         msg = "--dry-run changes nothing: there is nothing to --wait for"
         raise typer.BadParameter(msg)
+    sign_with(session, key)
     store = session.store
     raw = await store.get_document(model)
     stored = read(raw, model)
@@ -82,13 +85,21 @@ async def rollback(
     expect_committed(entry, model)
     source = f"revision {entry.revision} of {model}"
     said = codec.load(entry.document, source=source, allowed=allow_list(session.config))
+    doubt = doubt_of(session, said)
+    if session.store.signer is not None and said.revision != entry.revision:
+        doubt = f"its document is that of revision {said.revision}"
+    if doubt:
+        raise UnbelievedError(f"{source} is not to be signed anew: {doubt}")
+    is_doubtful = stored is not None and bool(doubt_of(session, stored))
     changes = diff(stored, said)
     began_s = SystemClock().monotonic_s()
     now = stored.revision if stored else 0
-    if not dry_run and (stored is None or changes or await is_behind(store, stored)):
+    is_wanted = stored is None or changes or is_doubtful or await is_behind(store, stored)
+    if not dry_run and is_wanted:
         mark = f"{MARK}{entry.revision}"
         why = f"{comment} ({mark})" if comment else mark
-        wanted = msgspec.structs.replace(said, applied=stored.applied if stored else "")
+        applied = stored.applied if stored and not is_doubtful else ""
+        wanted = msgspec.structs.replace(said, applied=applied)
         now = await commit(store, wanted, raw, actor or user(), why)
     if not session.as_json:
         at = "dry run" if dry_run else f"revision {now}"

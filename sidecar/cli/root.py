@@ -41,6 +41,8 @@ COMMANDS = {
     "kill": "sidecar.cli.kill",
     "unkill": "sidecar.cli.kill",
     "audit": "sidecar.cli.audit",
+    "keygen": "sidecar.cli.keygen",
+    "verify": "sidecar.cli.verify",
     "token": "sidecar.cli.token",
     "demo": "sidecar.cli.demo",
 }

@@ -23,7 +23,8 @@ app = commands()
 class ModelStatus(msgspec.Struct, frozen=True):
     """One model; `fault` is what is wrong with its stored document.
 
-    `faulty_pins` of the pins cannot be followed; `has_policy` is false for a model that only pins
+    `faulty_pins` of the pins cannot be followed; `is_deleted` says that the document is one of a
+    signed end, not of a model; `has_policy` is false for a model that only pins
     and kills name, or sidecars that have what the store has lost.
     """
 
@@ -35,6 +36,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     fault: str = ""
     faulty_pins: int = 0
     has_policy: bool = True
+    is_deleted: bool = False
 
 
 @app.command("status")
@@ -93,7 +95,11 @@ def _tell_models(
 
 def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
     """Print who is live, what keeps each from the stored revisions, and what is not ready there."""
-    stored = {one.model: None if one.fault else one.revision for one in found if one.has_policy}
+    stored = {
+        one.model: None if one.fault else one.revision
+        for one in found
+        if one.has_policy and not one.is_deleted
+    }
     rows = [
         (
             one.name,
@@ -110,6 +116,10 @@ def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> 
         ("SIDECAR", "WORKERS", "DECIDES BY", "NOT READY", "STORE", "SEEN", "PROGRAM"), rows
     )
     for one in living:
+        if one.refused:
+            told = ", ".join(f"{number} {cause}" for cause, number in sorted(one.refused.items()))
+            output.warn(f"{one.name} does not believe what is stored: {told}")
+            output.note("`rmv verify` tells what is signed, and by which key: see docs/signing.md.")
         for model, fault in sorted(one.faults.items()):
             does = "refuses the document of" if model in stored else "goes on serving"
             output.warn(f"{one.name} {does} {model}: {output.inner(fault)}")
@@ -140,7 +150,7 @@ def _unready(one: Instance) -> str:
 
 
 async def _status(store: Store, model: str) -> ModelStatus:
-    revision, fault, has_policy = 0, "", True
+    revision, fault, has_policy, is_deleted = 0, "", True, False
     versions: tuple[str, ...] = ()
     names: tuple[str, ...] | None = ()
     try:
@@ -148,6 +158,7 @@ async def _status(store: Store, model: str) -> ModelStatus:
         has_policy = stored is not None
         if stored is not None:
             revision, versions = stored.policy.revision, tuple(stored.policy.versions)
+            is_deleted = stored.policy.deleted
             names = (*versions, *stored.policy.labels)
     except PolicyError as error:
         fault, names = str(error), None
@@ -158,14 +169,17 @@ async def _status(store: Store, model: str) -> ModelStatus:
         pins += 1
         faulty += bool(one.fault)
     kills = await marked_kills(store, model, names)
-    return ModelStatus(model, revision, versions, pins, kills, fault, faulty, has_policy)
+    return ModelStatus(
+        model, revision, versions, pins, kills, fault, faulty, has_policy, is_deleted
+    )
 
 
 def _cells(one: ModelStatus) -> tuple[str, str, str, str]:
     revision = str(one.revision) if one.has_policy else "none"
+    versions = "(deleted)" if one.is_deleted else ", ".join(one.versions)
     pins = f"{one.pins} ({one.faulty_pins} faulty)" if one.faulty_pins else str(one.pins)
     kills = "; ".join(map(_spell, one.kills))
-    return "invalid" if one.fault else revision, ", ".join(one.versions), pins, kills
+    return "invalid" if one.fault else revision, versions, pins, kills
 
 
 def _spell(kill: Kill) -> str:

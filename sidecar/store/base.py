@@ -85,7 +85,7 @@ class Instance(Struct, frozen=True):
     document of a model was refused; `unready` are the versions without a healthy endpoint.
     `age_s` is how old the heartbeat is, that of the worker that was silent longest. `program` is
     the release that runs, `mixed` while its workers are being replaced; `counters` are sums over
-    its workers, by name.
+    its workers, by name. `refused` is how many keys are not believed, by `seal.Cause`.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Instance(Struct, frozen=True):
     started_s: float = 0.0
     unready: dict[str, tuple[str, ...]] = {}
     counters: dict[str, int] = {}
+    refused: dict[str, int] = {}
 
 
 @runtime_checkable
@@ -126,7 +127,14 @@ class Store(Protocol):
     is written instead of a deletion.
     """
 
-    signer: Signer | None
+    @property
+    def signer(self) -> Signer | None:
+        """Who signs what is written; None: nobody."""
+        ...
+
+    def sign_with(self, signer: Signer) -> None:
+        """Have everything signed from now on."""
+        ...
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not; None when there is none.

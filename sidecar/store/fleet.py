@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from sidecar.errors import StoreUnavailableError
 from sidecar.store.base import Instance
 from sidecar.store.client import bounded
-from sidecar.store.pulse import COUNT, FAULT, REVISION, UNREADY
+from sidecar.store.pulse import COUNT, FAULT, REFUSED, REVISION, UNREADY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -205,6 +205,10 @@ def merged(workers: list[Instance]) -> Instance:
                 name: first.counters.get(name, 0) + one.counters.get(name, 0)
                 for name in first.counters.keys() | one.counters.keys()
             },
+            refused={  # of one store: each worker tells of the same keys
+                cause: max(first.refused.get(cause, 0), one.refused.get(cause, 0))
+                for cause in first.refused.keys() | one.refused.keys()
+            },
         )
     return first
 
@@ -229,6 +233,7 @@ def _decoded(fields: Mapping[str, str], ttl_s: float) -> Instance:
         started_s=_numbers(fields).get("started", 0),
         unready={model: tuple(told.split()) for model, told in under(UNREADY).items()},
         counters=_numbers(under(COUNT)),
+        refused=_numbers(under(REFUSED)),
     )
 
 

@@ -181,13 +181,8 @@ class Journal:
                 if not await self._stands(model, raw):
                     return True  # it is gone by now: an entry would claim that the store has it
                 await self._expect_recorded(policy, raw)
-            case Adoption.COMMIT if is_signed:
-                raise HistoryError(
-                    f"{self._keys.history(model)}: revision {policy.revision} is another one "
-                    "there, and a sidecar cannot sign the next"
-                )
             case Adoption.COMMIT:
-                policy = readopted(policy, last=max(last, reached))
+                policy = self._next(policy, max(last, reached), is_signed=is_signed)
                 committed = await self._as_committed(raw, policy)
                 # Whoever wrote it said when it ends: it is still their document.
                 if not await self.compare_and_set(model, raw, committed, keeps_ttl=True):
@@ -197,6 +192,14 @@ class Journal:
         if self.on_adopted is not None:
             self.on_adopted(policy)
         return True
+
+    def _next(self, policy: Policy, last: int, *, is_signed: bool) -> Policy:
+        if is_signed:
+            raise HistoryError(
+                f"{self._keys.history(policy.model)}: revision {policy.revision} is another one "
+                "there, and a sidecar cannot sign the next"
+            )
+        return readopted(policy, last=last)
 
     async def _expect_recorded(self, policy: Policy, raw: bytes) -> None:
         if not await self.record(policy, raw):

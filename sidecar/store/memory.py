@@ -44,10 +44,14 @@ class MemoryStore:
         self._samples: dict[str, list[Context]] = defaultdict(list)
         self._audited: list[tuple[str, bytes]] = []
         self.signer: Signer | None = None
-        """Who signs what is written."""
+        """Who signs what is written; None: nobody."""
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
         self._beating: list[Pulse] = []
+
+    def sign_with(self, signer: Signer) -> None:
+        """Have everything signed from now on."""
+        self.signer = signer
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""

@@ -17,6 +17,7 @@ REVISION: Final = "revision:"
 FAULT: Final = "fault:"
 UNREADY: Final = "unready:"
 COUNT: Final = "count:"
+REFUSED: Final = "refused:"
 _LOOK_S: Final = 0.1  # at whether what was stale still is
 _MAX_FAULT: Final = 500  # characters; the log has the rest
 
@@ -84,6 +85,9 @@ class Pulse:
                 fields[UNREADY + model] = " ".join(sorted(snapshot.unready))
         for model, fault in live.faults.items():
             fields[FAULT + model] = fault[:_MAX_FAULT]
+        if live.trust is not None:
+            for cause, number in live.trust.refused().items():
+                fields[REFUSED + cause] = str(number)
         for model in live.lost:
             fields[FAULT + model] = (
                 "the store has lost it; the last known policy, pins and kills hold"

@@ -86,7 +86,11 @@ class RedisStore:
         self._journal = Journal(self._redis, self._keys, self._clock)
         self._timing = timing or WatchTiming()
         self.signer: Signer | None = None
-        """Who signs what is written."""
+        """Who signs what is written; None: nobody."""
+
+    def sign_with(self, signer: Signer) -> None:
+        """Have everything signed from now on."""
+        self.signer = signer
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""

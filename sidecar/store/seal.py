@@ -53,6 +53,18 @@ class Cause(Enum):
     DELETED = "deleted"
 
 
+WORDS: Final = {
+    Cause.UNSIGNED: "not signed",
+    Cause.UNKNOWN_KEY: "signed by a key that is not trusted",
+    Cause.FORGED: "the signature does not fit: it is of something else, or was changed",
+    Cause.OLDER: "signed, but older than what was in force",
+    Cause.EXPIRED: "signed, but only until a moment that is past",
+    Cause.EARLY: "signed for a moment to come: one of the clocks is wrong",
+    Cause.DELETED: "deleted without a signature: what was signed goes on",
+}
+"""What people read of a cause."""
+
+
 class Seal(NamedTuple):
     """Who signed the value of a pin or kill, and from when to when it holds, in milliseconds."""
 

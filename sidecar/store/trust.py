@@ -32,16 +32,6 @@ AHEAD_MS: Final = 300_000  # what the clock of whoever signs may be ahead of our
 _EARLY_END_MS: Final = 2_000  # what the store's clock may be ahead: then it ends pins before we do
 MAX_REFUSED: Final = 10_000  # keys that are held as refused; more of them are counted as so many
 
-_WORDS: Final = {
-    Cause.UNSIGNED: "not signed",
-    Cause.UNKNOWN_KEY: "signed by a key that is not trusted",
-    Cause.FORGED: "the signature does not fit: it is of something else, or was changed",
-    Cause.OLDER: "signed, but older than what was in force",
-    Cause.EXPIRED: "signed, but only until a moment that is past",
-    Cause.EARLY: "signed for a moment to come: one of the clocks is wrong",
-    Cause.DELETED: "deleted without a signature: what was signed goes on",
-}
-
 
 class _Held(Struct, gc=False):
     """The newest signed text of a pin or kill; `value` is None when it has ended."""
@@ -101,7 +91,7 @@ class Trust:
             cause = Cause.OLDER
         if cause is not None:
             self._refuse(PolicyKey(model), cause)
-            return f"signature: {_WORDS[cause]}" + (
+            return f"signature: {seal.WORDS[cause]}" + (
                 f": revision {revision}" if cause is Cause.OLDER else ""
             )
         self._refused.pop(PolicyKey(model), None)
@@ -222,7 +212,7 @@ class Trust:
             self._refused[key] = cause
         self._count(cause.value)
         if not isinstance(key, PolicyKey):  # of those LivePolicies tells
-            self._doubts.tell(self._keys.spell(key), key.model, _WORDS[cause])
+            self._doubts.tell(self._keys.spell(key), key.model, seal.WORDS[cause])
 
     def _settle(self, key: PinKey | KillKey) -> None:
         if self._refused.pop(key, None) is not None or self._doubts:

@@ -1,0 +1,293 @@
+"""Nothing that was signed once comes back after something newer, and nothing goes unsigned."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec import structs
+
+from sidecar.policy import codec
+from sidecar.store.keys import KillKey, PinKey
+from sidecar.store.live import LivePolicies
+from sidecar.store.trust import AHEAD_MS, MAX_REFUSED
+from tests.store.documents import default_of, pin_of, policy
+from tests.support.clock import HandClock
+from tests.support.signing import signer, trust_in
+
+if TYPE_CHECKING:
+    from sidecar.store.trust import Trust
+
+ANN, BOB, EVE = signer(), signer(), signer()
+ACME, V2 = PinKey("fraud", "acme"), KillKey("fraud", "v2")
+T = 1_800_000_000_000  # what a hand clock says, in milliseconds
+
+
+def signed(default: str, revision: int, by: object = ANN) -> bytes:
+    assert isinstance(by, type(ANN))
+    return codec.encode(by.policy(policy(default=default, revision=revision)))
+
+
+def live_with(trust: Trust) -> LivePolicies:
+    live = LivePolicies(trust=trust)
+    live.put_policy("fraud", signed("v1", 5))
+    return live
+
+
+@pytest.fixture
+def trust() -> Trust:
+    return trust_in(ANN, BOB)
+
+
+# --- policies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "cause"),
+    [
+        (codec.encode(policy(default="v2", revision=6)), "unsigned"),
+        (signed("v2", 6, EVE), "unknown-key"),
+        (signed("v2", 6).replace(b'"default":"v2"', b'"default":"v1","comment":"x"'), "forged"),
+        (signed("v2", 6).replace(b'"revision":6', b'"revision":7'), "forged"),
+        (signed("v2", 4), "older"),
+        (signed("v2", 5), "older"),
+    ],
+)
+def test_a_policy_that_is_not_signed_anew_changes_nothing(
+    trust: Trust, raw: bytes, cause: str
+) -> None:
+    live = live_with(trust)
+
+    assert not live.put_policy("fraud", raw)
+
+    assert default_of(live) == "v1"
+    assert "signature" in live.faults["fraud"]
+    assert trust.refused() == {cause: 1}
+    assert live.behind == {}  # which would have it adopted
+
+
+def test_a_newer_policy_of_any_trusted_key_comes_into_force(trust: Trust) -> None:
+    live = live_with(trust)
+
+    assert live.put_policy("fraud", signed("v2", 6, BOB))
+
+    assert (default_of(live), live.faults, trust.refused()) == ("v2", {}, {})
+
+
+def test_the_same_policy_again_is_as_good_as_it_was(trust: Trust) -> None:
+    live = live_with(trust)
+    live.put_policy("fraud", b"{")
+
+    assert live.put_policy("fraud", signed("v1", 5))
+
+    assert live.faults == {}
+
+
+def test_a_policy_of_another_model_is_none_of_this_one(trust: Trust) -> None:
+    live = LivePolicies(trust=trust)
+
+    assert not live.put_policy("victim", signed("v1", 5))
+
+
+def test_a_deleted_key_deletes_no_model_but_a_signed_end_does(trust: Trust) -> None:
+    live = live_with(trust)
+
+    live.put_policy("fraud", None)
+    assert default_of(live) == "v1"
+    assert trust.refused() == {"deleted": 1}
+
+    end = structs.replace(policy(revision=6), versions={}, default=None, deleted=True)
+    assert live.put_policy("fraud", codec.encode(ANN.policy(end)))
+    assert live.snapshots == {}
+
+    live.put_policy("fraud", None)  # what is deleted may be gone
+    assert not live.put_policy("fraud", signed("v1", 5))  # and does not come back
+    assert live.snapshots == {}
+    assert live.put_policy("fraud", signed("v2", 7))
+
+
+def test_a_document_that_was_refused_and_is_gone_is_no_longer_counted(trust: Trust) -> None:
+    live = LivePolicies(trust=trust)
+    live.put_policy("fraud", codec.encode(policy(revision=1)))
+
+    live.put_policy("fraud", None)
+
+    assert (live.faults, trust.refused()) == ({}, {})
+
+
+# --- pins and kills ------------------------------------------------------------------------------
+
+
+def test_a_signed_pin_holds_and_no_other(trust: Trust) -> None:
+    live = live_with(trust)
+
+    live.put_pin("fraud", "acme", "v2")
+    assert pin_of(live, "acme") is None
+    live.put_pin("fraud", "acme", EVE.mark(ACME, "v2", T))
+    assert pin_of(live, "acme") is None
+    live.put_pin("fraud", "acme", ANN.mark(PinKey("fraud", "globex"), "v2", T))
+    assert pin_of(live, "acme") is None
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T))
+
+    assert pin_of(live, "acme") == "v2"
+    assert trust.refused() == {}
+
+
+def test_a_pin_that_was_replaced_or_ended_does_not_come_back(trust: Trust) -> None:
+    live = live_with(trust)
+    first, second, end = (
+        ANN.mark(ACME, "v1", T),
+        BOB.mark(ACME, "v2", T + 1),
+        ANN.mark(ACME, "", T + 2),
+    )
+
+    for text, held in [(first, "v1"), (second, "v2"), (first, "v2"), (end, None)]:
+        live.put_pin("fraud", "acme", text)
+        assert pin_of(live, "acme") == held
+    for again in (first, second, None):
+        live.put_pin("fraud", "acme", again)
+        assert pin_of(live, "acme") is None
+
+
+def test_of_two_pins_of_one_moment_the_first_holds(trust: Trust) -> None:
+    live = live_with(trust)
+
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v1", T))
+    live.put_pin("fraud", "acme", BOB.mark(ACME, "v2", T))
+
+    assert pin_of(live, "acme") == "v1"
+    assert trust.refused() == {"older": 1}
+
+
+@pytest.mark.parametrize("text", [None, "v1", "", "sealed:"])
+def test_a_pin_holds_on_when_its_key_is_deleted_or_overwritten(
+    trust: Trust, text: str | None
+) -> None:
+    live = live_with(trust)
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T))
+
+    live.put_pin("fraud", "acme", text)
+
+    assert pin_of(live, "acme") == "v2"
+    assert sum(trust.refused().values()) == 1
+
+
+def test_a_pin_ends_when_it_was_signed_to_end_whatever_its_key_does() -> None:
+    clock = HandClock()
+    live = live_with(trust_in(ANN, clock=clock))
+    text = ANN.mark(ACME, "v2", T, T + 60_000)
+    live.put_pin("fraud", "acme", text)
+
+    clock.advance(59.0)
+    live.end_expired()
+    assert pin_of(live, "acme") == "v2"
+    clock.advance(1.0)
+    live.end_expired()
+    assert pin_of(live, "acme") is None
+
+    live.put_pin("fraud", "acme", text)  # its TTL was taken away
+    assert pin_of(live, "acme") is None
+
+
+def test_a_pin_that_ends_in_the_store_a_moment_early_was_not_deleted_by_anybody() -> None:
+    clock = HandClock()
+    trust = trust_in(ANN, clock=clock)
+    live = live_with(trust)
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T, T + 60_000))
+
+    clock.advance(59.0)
+    live.put_pin("fraud", "acme", None)
+
+    assert (pin_of(live, "acme"), trust.refused()) == (None, {})
+
+
+def test_a_pin_that_is_renewed_outlives_the_end_of_the_former(trust: Trust) -> None:
+    clock = HandClock()
+    live = live_with(trust_in(ANN, clock=clock))
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T, T + 1_000))
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T + 1, T + 9_000))
+
+    clock.advance(2.0)
+    live.end_expired()
+
+    assert pin_of(live, "acme") == "v2"
+
+
+def test_a_pin_of_the_future_is_not_believed_before_it_comes() -> None:
+    clock = HandClock()
+    trust = trust_in(ANN, clock=clock)
+    live = live_with(trust)
+    text = ANN.mark(ACME, "v2", T + AHEAD_MS + 1_000)
+
+    live.put_pin("fraud", "acme", text)
+    assert (pin_of(live, "acme"), trust.refused()) == (None, {"early": 1})
+
+    clock.advance(1.0)
+    live.put_pin("fraud", "acme", text)
+    assert (pin_of(live, "acme"), trust.refused()) == ("v2", {})
+
+
+def test_a_kill_is_judged_as_a_pin_is(trust: Trust) -> None:
+    live = live_with(trust)
+
+    live.put_kill("fraud", "v2", "wrong scores")
+    assert live.snapshots["fraud"].kills == {}
+    live.put_kill("fraud", "v2", ANN.mark(V2, "wrong scores", T))
+    assert live.snapshots["fraud"].kills == {"v2": "wrong scores"}
+    live.put_kill("fraud", "v2", None)
+    assert live.snapshots["fraud"].kills == {"v2": "wrong scores"}
+    live.put_kill("fraud", "v2", ANN.mark(V2, "", T + 1))
+    assert live.snapshots["fraud"].kills == {}
+
+
+def test_exempt_kills_switch_off_and_on_but_never_end_one_that_is_signed() -> None:
+    trust = trust_in(ANN, exempt_kills=True)
+    live = live_with(trust)
+
+    live.put_kill("fraud", "v2", "by anybody")
+    assert live.snapshots["fraud"].kills == {"v2": "by anybody"}
+    live.put_kill("fraud", "v2", None)
+    assert live.snapshots["fraud"].kills == {}
+
+    live.put_kill("fraud", "v2", ANN.mark(V2, "by ann", T))
+    live.put_kill("fraud", "v2", "by anybody")
+    assert live.snapshots["fraud"].kills == {"v2": "by ann"}
+    live.put_kill("fraud", "v2", None)
+    assert live.snapshots["fraud"].kills == {"v2": "by ann"}
+
+    live.put_pin("fraud", "acme", "v2")  # pins are not exempt
+    assert pin_of(live, "acme") is None
+
+
+def test_each_refusal_is_told_once_with_its_reason(
+    trust: Trust, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = live_with(trust)
+
+    with caplog.at_level(logging.WARNING, "sidecar.store"):
+        for _ in range(3):
+            live.put_pin("fraud", "acme", "v2")
+
+    told = [one.__dict__ for one in caplog.records if one.message == "key cannot be followed"]
+    assert [(one["key"], one["reason"]) for one in told] == [("rmv:pin:fraud:acme", "not signed")]
+
+
+def test_what_is_refused_is_held_only_so_often(trust: Trust) -> None:
+    for number in range(MAX_REFUSED + 10):
+        trust.admit(PinKey("fraud", f"t{number}"), "v2")
+
+    assert trust.refused() == {"unsigned": MAX_REFUSED}
+
+
+def test_without_trust_a_seal_is_left_out_and_nothing_is_asked() -> None:
+    live = LivePolicies()
+    live.put_policy("fraud", signed("v1", 5, EVE))
+
+    live.put_pin("fraud", "acme", EVE.mark(ACME, "v2", T))
+    live.put_kill("fraud", "v2", EVE.mark(V2, "why", T))
+    assert (pin_of(live, "acme"), live.snapshots["fraud"].kills) == ("v2", {"v2": "why"})
+
+    live.put_pin("fraud", "acme", EVE.mark(ACME, "", T + 1))
+    live.put_kill("fraud", "v2", None)
+    assert (pin_of(live, "acme"), live.snapshots["fraud"].kills) == (None, {})
