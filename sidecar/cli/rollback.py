@@ -30,9 +30,11 @@ from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
 from sidecar.policy.diff import diff
+from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import HistoryEntry, Store
 from sidecar.store.committed import expect_committed
+from sidecar.store.document import without_lines
 
 MARK = "rollback to revision "
 _MARKED = re.compile(rf"(?:^|\(){MARK}([0-9]{{1,19}})\)?$")
@@ -84,7 +86,7 @@ async def rollback(
     entry = await _earlier(store, model, stored, revision)
     expect_committed(entry, model)
     source = f"revision {entry.revision} of {model}"
-    said = codec.load(entry.document, source=source, allowed=allow_list(session.config))
+    said = _load(entry, source, session)
     doubt = doubt_of(session, said)
     if session.store.signer is not None and said.revision != entry.revision:
         doubt = f"its document is that of revision {said.revision}"
@@ -109,6 +111,14 @@ async def rollback(
     if session.as_json:
         told = {"model": model, "revision": now, "rolled_back_to": entry.revision}
         output.emit({**told, "changes": as_json(changes), "waited": waited})
+
+
+def _load(entry: HistoryEntry, source: str, session: Session) -> Policy:
+    """Read an earlier revision, as one that is to be in force again."""
+    try:
+        return codec.load(entry.document, source=source, allowed=allow_list(session.config))
+    except PolicyError as error:
+        raise without_lines(error, entry.document) from error
 
 
 def _outcome(model: str, earlier: int, at: str, *, is_changed: bool) -> str:

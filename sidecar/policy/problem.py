@@ -14,7 +14,7 @@ from msgspec import Struct
 from sidecar.errors import SidecarError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Path = tuple[str | int, ...]
 """Keys and indexes from the root of a document."""
@@ -30,6 +30,7 @@ MAX_PROBLEMS = 100  # more of them is one mistake repeated, and a log line witho
 MAX_STEP_CHARS = 100  # of a key in a path: a document may be one key
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_RULE = re.compile(r"rules\[([0-9]+)\]")
 
 
 def render(path: Path) -> str:
@@ -79,6 +80,18 @@ class Problem(Struct, frozen=True):
                 place += f":{self.column}"
         parts = (part for part in (place, self.path, self.reason) if part)
         return ": ".join(parts).replace("\n", "\\n")
+
+
+def by_rule(problems: Iterable[Problem], ids: Sequence[str]) -> Iterator[Problem]:
+    """Tell of problems by the ids of rules, not by lines: of a document that nobody has as a text.
+
+    `ids` are those of all its rules, as far as they are known.
+    """
+    for one in problems:
+        found = _RULE.match(one.path)
+        number = int(found[1]) if found else len(ids)
+        named = f' (rule "{ids[number]}")' if number < len(ids) else ""
+        yield Problem(one.source, one.path, one.reason + named)
 
 
 def gather(findings: Iterable[Finding], source: str) -> tuple[Problem, ...]:

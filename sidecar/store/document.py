@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.policy import codec
 from sidecar.policy.address import ANYWHERE, AllowList
-from sidecar.policy.problem import PolicyError, Problem
+from sidecar.policy.problem import PolicyError, Problem, by_rule
 from sidecar.policy.steps import finish
 from sidecar.store.doubts import NO_TEXT
 
@@ -38,6 +38,28 @@ def loading(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHER
         reason = f'is "{policy.model}", but the key says "{model}"'
         raise PolicyError((yield from codec.locating(raw, [Problem(source, "model", reason)])))
     return policy
+
+
+def checked(policy: Policy, source: str) -> Policy:
+    """Return a policy as it will be read from the store.
+
+    Raises:
+        PolicyError: it would be refused.
+    """
+    raw = codec.encode(policy)
+    try:
+        return codec.load(raw, source=source)
+    except PolicyError as error:
+        raise without_lines(error, raw) from error
+
+
+def without_lines(error: PolicyError, raw: bytes) -> PolicyError:
+    """Return why a document is refused that was encoded here, so that nobody knows its lines."""
+    try:
+        rules = codec.decode(raw, source="").rules
+    except PolicyError:
+        rules = ()
+    return PolicyError(by_rule(error.problems, [rule.id for rule in rules]))
 
 
 def no_string(source: str) -> PolicyError:

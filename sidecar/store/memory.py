@@ -85,7 +85,7 @@ class MemoryStore:
     ) -> Policy:
         """Store `policy` as the next revision if the stored bytes still are `expected`."""
         source = self._keys.policy(policy.model)
-        policy = codec.load(codec.encode(policy), source=source)
+        policy = document.checked(policy, source)
         if self._contents.policies.get(policy.model) != expected:
             raise StoreConflictError(f"{source} changed since it was read")
         revision = self._last_revision(policy.model) + 1

@@ -148,7 +148,7 @@ class RedisStore:
         model = policy.model
         source = self._keys.policy(model)
         # As every reader will have it: a signature is over that.
-        policy = codec.load(codec.encode(policy), source=source)
+        policy = document.checked(policy, source)
         if await self.get_document(model) != expected:
             raise StoreConflictError(f"{source} changed since it was read")
         if expected is not None:

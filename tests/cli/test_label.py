@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
-from tests.cli.conftest import POLICY
+from tests.cli.conftest import POLICY, key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +66,24 @@ def test_a_label_in_use_cannot_be_removed(tumor: Rmv, tmp_path: Path) -> None:
 
     assert ran == (1, "", "error: tumor: label stable is used by rule beta, default\n")
     assert tumor("explain", "tumor", "--json").code == 0
+
+
+def test_what_a_label_breaks_is_told_by_the_rule_and_not_by_a_line(
+    tumor: Rmv, tmp_path: Path
+) -> None:
+    file = tmp_path / "labelled.yaml"
+    retired = '  v3: {endpoints: ["http://127.0.0.1:9003"], state: retired}\nrules:'
+    labelled = POLICY.replace("rules:", retired).replace("serve: v2", "serve: canary")
+    file.write_text(f"{labelled}labels: {{canary: v2}}\n")
+    assert tumor("apply", "-f", file).code == 0
+
+    ran = tumor("label", "tumor", "canary", "v3")
+
+    assert ran.code == 1
+    assert ran.err == (
+        f'error: {key("policy", "tumor")}: rules[0].serve: "canary" (v3) is retired: name another '
+        'version here, or none (rule "beta")\n'
+    )
 
 
 def test_pins_follow_a_label_and_kills_do_not(tumor: Rmv, valkey_url: str) -> None:
