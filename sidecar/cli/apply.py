@@ -14,7 +14,7 @@ from sidecar.cli import documents, output
 from sidecar.cli.committing import commit, conflict
 from sidecar.cli.failure import advised
 from sidecar.cli.options import Actor, Comment, SigningKey, commands, user
-from sidecar.cli.review import Review, as_json, review, show, spell
+from sidecar.cli.review import Review, as_json, compared, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.signing import sign_with
 from sidecar.cli.validate import Files
@@ -51,7 +51,8 @@ class Outcome(msgspec.Struct, frozen=True):
     them), `confirmed` (it stands there already, but sidecars decide by a newer revision that the
     store has lost), `deleted`, `kept` (edited, so left alone) or `refused`. `replaced` names the
     edits that are no longer in force: `revision 4 by direct`. `changes` are what the files would do
-    to what is stored; `edits` what somebody did since files were applied, that would be lost.
+    to what is stored, or to the revision `compared_with` where that cannot be read; `edits` what
+    somebody did since files were applied, that would be lost.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Outcome(msgspec.Struct, frozen=True):
     replaced: str = ""
     changes: list[dict[str, JSON]] = []
     edits: list[dict[str, JSON]] = []
+    compared_with: int | None = None
 
 
 @app.command("apply")
@@ -118,7 +120,7 @@ async def diff(session: Session, *, file: Files, prune: Prune = False) -> None:
     """Tell what `rmv apply` would change. Exit status: 0 nothing, 1 something, 2 trouble."""
     _check_prune(file, prune=prune)
     reviews = await _reviews(session.store, _read(file, session), prune=prune)
-    different = [one for one in reviews if one.changes or one.is_loss]
+    different = [one for one in reviews if one.changes or one.is_loss or one.is_broken]
     if session.as_json:
         output.emit([_planned(one) for one in different])
     for one in different if not session.as_json else ():
@@ -218,6 +220,7 @@ def _planned(one: Review, outcome: str = "") -> Outcome:
         ", ".join(one.editors),
         as_json(one.changes),
         as_json(one.undone),
+        one.compared_with,
     )
 
 
@@ -235,7 +238,8 @@ def _verb(one: Review) -> str:
 
 def _stored(one: Review) -> str:
     if one.is_broken:
-        return f"in the place of {BROKEN}" if one.wanted else BROKEN
+        what = f"in the place of {BROKEN}" if one.wanted else BROKEN
+        return what + compared(one.compared_with)
     return "new" if one.stored is None else f"revision {one.stored.revision}"
 
 
@@ -246,7 +250,8 @@ def _tell(one: Review, outcome: Outcome, *, is_planned: bool) -> None:
     is_repaired = one.is_broken and one.wanted is not None
     lost = outcome.replaced or (BROKEN if is_repaired else "")
     replaced = f", replaces {lost}" if lost and outcome.outcome != "kept" else ""
-    output.say(f"{one.model} {outcome.outcome} ({at}{replaced})")
+    against = compared(one.compared_with) if is_planned else ""
+    output.say(f"{one.model} {outcome.outcome} ({at}{replaced}{against})")
     if is_planned and outcome.outcome != "kept":
         show(one.changes, sys.stdout)
 

@@ -39,7 +39,8 @@ class Review(NamedTuple):
 
     `stored` is None also for a document that cannot be read. `undone` are the edits that would be
     lost, `editors` who made them. `is_behind`: the store went back, and sidecars refuse it, as they
-    decide by a newer revision. `is_broken`: what is stored is no valid document, read or not.
+    decide by a newer revision. `is_broken`: what is stored is no valid document, read or not. Where
+    it cannot be read, `changes` are those to the last good revision, `compared_with`, if any.
     `is_unsigned`: it is not signed by the key which the store signs with.
     """
 
@@ -53,6 +54,7 @@ class Review(NamedTuple):
     was_applied: bool = True
     is_behind: bool = False
     is_broken: bool = False
+    compared_with: int | None = None
     is_unsigned: bool = False
 
     @property
@@ -82,7 +84,16 @@ async def review(store: Store, model: str, wanted: Policy | None) -> Review:
         raw = b""
     stored = read(raw, model)
     if raw is None or stored is None:
-        return Review(model, raw, None, wanted, diff(None, wanted), is_broken=raw is not None)
+        base = None if raw is None else await last_good(store, model)
+        return Review(
+            model,
+            raw,
+            None,
+            wanted,
+            diff(base, wanted),
+            is_broken=raw is not None,
+            compared_with=None if base is None else base.revision,
+        )
     changes, is_broken = diff(stored, wanted), bool(validate(stored))
     is_gone = wanted is None and stored.deleted
     if not changes or is_gone:
@@ -122,6 +133,15 @@ async def is_behind(store: Store, stored: Policy) -> bool:
     )
 
 
+async def last_good(store: Store, model: str) -> Policy | None:
+    """Return the newest revision that is valid: by it is decided while what is stored is not."""
+    for entry in await store.history(model, limit=LOOK_BACK):
+        policy = read(entry.document, model)
+        if policy is not None and not validate(policy):
+            return policy
+    return None
+
+
 def read(raw: bytes | None, model: str) -> Policy | None:
     """Return what is stored for a model; None also for what is no policy, or another model's."""
     policy = None if raw is None else decoded(raw)
@@ -151,6 +171,11 @@ def spell(change: Change) -> str:
     if change.after is None:
         return output.plain(f"- {where}: {before}")
     return output.plain(f"~ {where}: {before} -> {after}")
+
+
+def compared(revision: int | None) -> str:
+    """Say which revision changes are told against in the place of what is stored, if any."""
+    return "" if revision is None else f"; compared with revision {revision}, the last good one"
 
 
 def as_json(changes: Iterable[Change]) -> list[dict[str, JSON]]:

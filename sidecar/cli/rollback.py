@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
@@ -21,7 +21,16 @@ from sidecar.cli.failure import advised
 from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
 from sidecar.cli.names import Model, complete_revision
 from sidecar.cli.options import Actor, Comment, SigningKey, Timeout, Wait, commands, user
-from sidecar.cli.review import LOOK_BACK, as_json, decoded, is_behind, read, show
+from sidecar.cli.review import (
+    LOOK_BACK,
+    as_json,
+    compared,
+    decoded,
+    is_behind,
+    last_good,
+    read,
+    show,
+)
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.signing import UnbelievedError, doubt_of, sign_with
 from sidecar.cli.waiting import WAIT_S, wait_for
@@ -93,7 +102,8 @@ async def rollback(
     if doubt:
         raise UnbelievedError(f"{source} is not to be signed anew: {doubt}")
     is_doubtful = stored is not None and bool(doubt_of(session, stored))
-    changes = diff(stored, said)
+    base = await _base(store, model, raw)
+    changes = diff(base.policy, said)
     began_s = SystemClock().monotonic_s()
     now = stored.revision if stored else 0
     is_wanted = stored is None or changes or is_doubtful or await is_behind(store, stored)
@@ -104,13 +114,33 @@ async def rollback(
         wanted = msgspec.structs.replace(said, applied=applied)
         now = await commit(store, wanted, raw, actor or user(), why)
     if not session.as_json:
-        at = "dry run" if dry_run else f"revision {now}"
-        output.say(_outcome(model, entry.revision, at, is_changed=bool(changes)))
+        at = ("dry run" if dry_run else f"revision {now}") + base.replaces
+        is_changed = bool(changes or base.replaces)
+        output.say(_outcome(model, entry.revision, at, is_changed=is_changed))
         show(changes, sys.stdout)
     waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
     if session.as_json:
         told = {"model": model, "revision": now, "rolled_back_to": entry.revision}
-        output.emit({**told, "changes": as_json(changes), "waited": waited})
+        against = {"compared_with": base.compared_with}
+        output.emit({**told, **against, "changes": as_json(changes), "waited": waited})
+
+
+class _Base(NamedTuple):
+    """What changes are told against; `replaces` says what it stands for if that is not stored."""
+
+    policy: Policy | None
+    replaces: str = ""
+    compared_with: int | None = None
+
+
+async def _base(store: Store, model: str, raw: bytes | None) -> _Base:
+    """Return what is stored; where it cannot be read, what is decided by in its place."""
+    stored = read(raw, model)
+    if raw is None or stored is not None:
+        return _Base(stored)
+    good = await last_good(store, model)
+    number = None if good is None else good.revision
+    return _Base(good, f", replaces a document that is not valid{compared(number)}", number)
 
 
 def _load(entry: HistoryEntry, source: str, session: Session) -> Policy:

@@ -326,7 +326,7 @@ def test_a_document_that_is_not_valid_is_told_apart_from_a_new_one(
 
     ran = tumor("diff", "-f", write(tmp_path, tumor=POLICY))
 
-    assert ran.out.startswith("tumor (in the place of a document that is not valid)\n")
+    assert ran.out.startswith("tumor (in the place of a document that is not valid; compared with ")
 
 
 def test_a_diff_exits_as_diff_does(tumor: Rmv, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -90,13 +91,39 @@ def test_files_that_replace_what_nobody_can_read_say_so(
     tried = tumor("apply", "-f", file, "--dry-run")
     done = tumor("apply", "-f", file)
 
-    assert differs.out.startswith("tumor (in the place of a document that is not valid)\n")
-    assert tried.out.startswith(
-        "tumor configured (dry run, replaces a document that is not valid)\n"
+    against = "; compared with revision 1, the last good one)\n"
+    assert differs.code == 1
+    assert differs.out == f"tumor (in the place of a document that is not valid{against}"
+    assert tried.out == (
+        f"tumor configured (dry run, replaces a document that is not valid{against}"
     )
     assert done.out.startswith(
         "tumor configured (revision 2, replaces a document that is not valid)\n"
     )
+
+
+def test_what_would_change_is_told_by_what_serves_while_nobody_can_read_what_is_stored(
+    tumor: Rmv, tmp_path: Path, valkey_url: str
+) -> None:
+    file = tmp_path / "tumor.yaml"
+    file.write_text(file.read_text().replace("default: v1", "default: v2"))
+    assert tumor("apply", "-f", file).code == 0
+    with Redis.from_url(valkey_url) as client:
+        client.set(f"{os.environ['RMV_PREFIX']}:policy:tumor", "{")
+    file.write_text(file.read_text().replace("default: v2", "default: v1"))
+    change = '  ~ default: "v2" -> "v1"\n'
+
+    differs = tumor("diff", "-f", file)
+    tried = tumor("rollback", "tumor", "1", "--dry-run")
+    as_json = json.loads(tumor("rollback", "tumor", "1", "--dry-run", "--json").out)
+    newest = tumor("rollback", "tumor", "--dry-run")
+
+    not_valid = "a document that is not valid; compared with revision 2, the last good one"
+    assert differs.out == f"tumor (in the place of {not_valid})\n{change}"
+    assert tried.out == f"tumor rolled back to revision 1 (dry run, replaces {not_valid})\n{change}"
+    assert as_json["compared_with"] == 2
+    assert len(as_json["changes"]) == 1
+    assert newest.out == f"tumor rolled back to revision 2 (dry run, replaces {not_valid})\n"
 
 
 def test_what_can_be_read_and_is_not_valid_is_deleted_by_force_alone(broken: Rmv) -> None:

@@ -132,6 +132,7 @@ def test_a_revision_can_be_named(moved: Rmv) -> None:
         "model": "tumor",
         "revision": 3,
         "rolled_back_to": 1,
+        "compared_with": None,
         "changes": [{"path": "default", "before": "v2", "after": "v1"}],
         "waited": None,
     }
