@@ -151,6 +151,8 @@ class Decider:
         if not self._live.is_loaded:
             detail = "policies are not loaded yet"
             return Decision("", "", "DENIED:not-ready", 0, refusal=Code.NOT_READY, detail=detail)
-        detail = "the request names no model that has a policy here"
+        detail = "the model of the request has no policy here"
+        if not route.model:
+            detail = "the request names no model: neither a route, nor X-Model, nor its path does"
         reason = f"{Reason.DENIED.value}:{Cause.MODEL.value}"
         return Decision("", "", reason, 0, refusal=Code.NO_SUCH_MODEL, detail=detail)

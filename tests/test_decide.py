@@ -148,6 +148,26 @@ def test_what_cannot_be_decided_is_refused_by_code(request_head: RequestHead, co
 
 
 @pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (head(asked_model=b"other"), "the model of the request has no policy here"),
+        (head(b"/v2/models/other/infer"), "the model of the request has no policy here"),
+        (head(asked_model=b""), "the request names no model"),
+        (head(b"/else"), "the request names no model"),
+    ],
+)
+def test_a_404_tells_whether_the_request_named_a_model(made: RequestHead, told: str) -> None:
+    live = LivePolicies()
+    live.replace(Contents())
+
+    decision = Decider(live, RouteTable((), None), ClaimedTenants()).decide(made, 0.0).decision
+
+    assert decision.refusal is Code.NO_SUCH_MODEL
+    assert decision.detail.startswith(told)
+    assert "other" not in decision.detail
+
+
+@pytest.mark.parametrize(
     ("kills", "after"),
     [
         ({}, ("v2", "FALLBACK:upstream-failed")),
