@@ -16,6 +16,7 @@ import msgspec
 from sidecar import is_compiled
 from sidecar.admin.fleet import WorkerFleet
 from sidecar.admin.server import AdminServer
+from sidecar.app.auditing import auditing, noting, telling
 from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
 from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, HistoryError, SidecarError, StoreUnavailableError
@@ -29,11 +30,13 @@ from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import EmbeddedServer
 from sidecar.telemetry.merge import Ledger
+from sidecar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator
 
+    from sidecar.audit.log import AuditLog
     from sidecar.config import Config
     from sidecar.model.policy import Policy
     from sidecar.runtime.questions import Line
@@ -58,15 +61,16 @@ async def run_control(spec: ServeSpec) -> None:
     if not spec.config.upstream_tls.verify:
         _log.warning("UPSTREAM TLS IS NOT VERIFIED: any certificate of any endpoint is believed")
     _allow_files(spec.config)
-    async with _store_for(spec.config) as config:
+    metrics = Metrics()
+    async with _store_for(spec.config) as config, auditing(config, metrics) as audit:
         if spec.seed_policy is not None:
             if config.signing.trusted:
                 raise ConfigError(
                     "--version and the like describe a policy that nobody signs, which "
                     "signing.trusted asks for: `rmv apply --key` commits one that is signed"
                 )
-            await _seed(config, spec.seed_policy)
-        await _serve(config, ending)
+            await _seed(config, spec.seed_policy, audit)
+        await _serve(config, ending, metrics, audit)
 
 
 def _allow_files(config: Config) -> None:
@@ -95,7 +99,7 @@ async def _store_for(config: Config) -> AsyncIterator[Config]:
         await server.stop()
 
 
-async def _serve(config: Config, ending: Ending) -> None:
+async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditLog) -> None:
     # Bound here and held: a port that is taken is told once, and not by every worker.
     held = HeldPort(config.listen)
     bound = msgspec.structs.replace(config, listen=held.address)
@@ -209,10 +213,11 @@ def _summary(config: Config) -> dict[str, object]:
     return {"listen": config.listen, "admin": config.admin or "off", "workers": config.workers}
 
 
-async def _seed(config: Config, policy: Policy) -> None:
+async def _seed(config: Config, policy: Policy, audit: AuditLog) -> None:
     """Commit the policy that the flags describe, unless someone has edited the stored one."""
     policy = msgspec.structs.replace(policy, applied=fingerprint(policy))
-    store = open_store(config.redis, config.prefix, config.state_dir)
+    opened = open_store(config.redis, config.prefix, config.state_dir)
+    store = telling(opened, noting(audit, SEED_ACTOR))
     try:
         stored = await store.get_policy(policy.model)
         if stored is None:

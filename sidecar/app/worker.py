@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from sidecar import __version__
 from sidecar.app import signing
+from sidecar.app.auditing import audit_log
 from sidecar.app.spec import (
     LONGEST_STALL,
     METRICS,
@@ -26,6 +27,7 @@ from sidecar.app.spec import (
     POLICY_FAULTS,
     READY,
 )
+from sidecar.audit.decisions import Decisions
 from sidecar.config import allow_list
 from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
@@ -40,6 +42,7 @@ from sidecar.runtime.signals import RETIRE, Ending
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.runtime.tls import ServerTls
 from sidecar.runtime.watchdog import Watchdog
+from sidecar.store.adoption import DIRECT
 from sidecar.store.connect import open_store
 from sidecar.store.contexts import ContextWriter
 from sidecar.store.keys import Keys
@@ -56,9 +59,12 @@ from sidecar.upstream.pool import PoolSettings, Upstreams
 if TYPE_CHECKING:
     import socket
 
+    from sidecar.audit.log import AuditLog
     from sidecar.config import Config
     from sidecar.identity.cache import IdentityCache
+    from sidecar.model.audit import AuditSettings
     from sidecar.model.issuer import IdentitySettings
+    from sidecar.model.policy import Policy
     from sidecar.store.base import Store
 
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
@@ -76,11 +82,13 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     worker = Worker(config)
     memory = await signing.remember(config, worker.live)
     store = open_store(config.redis, config.prefix, config.state_dir)
+    audit = worker.audit_into(config.audit, store)
     watch = spawn(store.watch(worker.live), name="policy-watch")
     contexts = worker.context_writer(store)
     writing = spawn(contexts.run(), name="contexts")
     beating = spawn(store.beat(worker.pulse), name="heartbeat")
     await worker.wait_for_policies()
+    await audit.start()  # whether it can be written is known before the first request
     await worker.listener.start(listening)
     answers = await serve_questions(
         answering, {READY: lambda _: worker.unready(), METRICS: lambda _: worker.exposition()}
@@ -96,6 +104,7 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     await contexts.flush()
     if memory is not None:
         await memory.end()
+    await audit.close()
     await store.close()
     worker.close()
     await answers.end(worker.exposition())
@@ -169,6 +178,26 @@ class Worker:
             None if config.tls is None else ServerTls(config.tls),
             reads_proxy_header=config.proxy_protocol,
         )
+
+    def audit_into(self, settings: AuditSettings, store: Store) -> AuditLog:
+        """Return the audit that is told from now on what this worker decides and adopts."""
+        clock = SystemClock()
+        audit = audit_log(settings, store, role="worker", clock=clock, metrics=self._metrics)
+
+        def on_adopted(policy: Policy) -> None:
+            audit.note(
+                "adopt",
+                actor=policy.actor or DIRECT,
+                model=policy.model,
+                revision=policy.revision,
+                comment=policy.comment,
+            )
+
+        if audit.is_on:
+            self._plane.audit = Decisions(audit)
+            audit.on_refusing = self._plane.on_refusing
+            self.live.on_adopted = on_adopted
+        return audit
 
     def context_writer(self, store: Store) -> ContextWriter:
         """Return what moves contexts of this worker's requests into the store."""

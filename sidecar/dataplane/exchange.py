@@ -26,6 +26,7 @@ from sidecar.wire.pieces import MIN_APART_BYTES, gathered
 from sidecar.wire.request import KINDS
 
 if TYPE_CHECKING:
+    from sidecar.audit.decisions import Decisions
     from sidecar.dataplane.client import Client
     from sidecar.dataplane.mirror import Copy
     from sidecar.dataplane.plane import Lane, Plane
@@ -64,6 +65,8 @@ class Exchange(ResponseSink):
     verdict: Verdict = _UNDECIDED
     lane: Lane
     tally: Tally | None = None  # of the model, if it has a policy
+    audit: Decisions | None = None  # if it is to be told of this exchange
+    pin: str | None = None  # of the tenant when it was decided, if audit is to be told
     pool: Pool  # of the endpoint in hand
     turn: Turn | None = None  # while it waits in line
     is_entered = False  # among those that are with the version
@@ -109,11 +112,14 @@ class Exchange(ResponseSink):
         self.is_begun = True
         self.began_s = client.read_s
         self.at_s = plane.epoch_s + client.read_s
+        if plane.is_unaudited:
+            self.verdict = _UNFIT[Code.AUDIT_UNAVAILABLE]
+            self.refuse(Code.AUDIT_UNAVAILABLE, "what is decided could not be recorded")
+            return
         verdict = self.verdict = plane.decide(head, self.at_s)
         decision = verdict.decision
         if decision.refusal is not None:
-            self.tally = plane.sampler.tally(decision.model)
-            self.refuse(decision.refusal, decision.detail)
+            self._decline(decision.refusal, decision)
             return
         if not self._join(decision):
             self.refuse(Code.OVERLOADED, "the version has all the requests that it may have")
@@ -131,12 +137,22 @@ class Exchange(ResponseSink):
         if self.is_entered:
             self._connect(pool)
 
+    def _decline(self, refusal: Code, decision: Decision) -> None:
+        """Refuse a request that gets no version."""
+        plane = self.plane
+        self.tally = plane.sampler.tally(decision.model)
+        if plane.audit is not None:
+            self._tell(plane.audit)
+        self.refuse(refusal, decision.detail)
+
     def _join(self, decision: Decision) -> bool:
         """Join the version's requests, or their line, or those of one that serves instead."""
         plane, chosen = self.plane, decision
         while True:
             lane = self.lane = plane.lanes.get(chosen) or plane.make_lane(chosen)
             self.tally = lane.tally
+            if lane.audit is not None:
+                self._tell(lane.audit)
             self.body_idle_s, self.max_body_bytes = lane.body_idle_s, lane.max_body_bytes
             self.is_entered = lane.group.enter()
             if self.is_entered or self._line_up():
@@ -144,6 +160,13 @@ class Exchange(ResponseSink):
             if not lane.has_fallback or not self._decide_instead(Cause.OVERLOADED):
                 return False
             chosen = self.verdict.decision
+
+    def _tell(self, audit: Decisions) -> None:
+        """Have audit told of this exchange when it ends, and of what it was decided from."""
+        snapshot = self.verdict.snapshot
+        if self.audit is None and snapshot is not None:
+            self.pin = snapshot.pins.get(self.verdict.identity.tenant)
+        self.audit = audit
 
     def _spell(self, pool: Pool) -> Pieces:
         """Return the pieces of the head that the version gets."""
@@ -531,27 +554,28 @@ class Exchange(ResponseSink):
             self.copy.drop("aborted")  # answered before the request was whole
         head, verdict, plane = self.head, self.verdict, self.plane
         identity = verdict.identity
-        plane.record(
-            ExchangeRecord(
-                self.at_s,
-                head.request_id.decode("ascii"),
-                head.method.decode("ascii"),
-                head.target.decode("latin-1"),
-                identity.tenant,
-                identity.subject,
-                identity.app,
-                verdict.decision,
-                self.status,
-                self.code,
-                self.endpoint,
-                self.first_byte_s,
-                now_s - self.began_s,
-                self.request_bytes,
-                self.response_bytes,
-                plane.live.is_stale,
-                self.copy.versions if self.copy is not None else (),
-            )
+        record = ExchangeRecord(
+            self.at_s,
+            head.request_id.decode("ascii"),
+            head.method.decode("ascii"),
+            head.target.decode("latin-1"),
+            identity.tenant,
+            identity.subject,
+            identity.app,
+            verdict.decision,
+            self.status,
+            self.code,
+            self.endpoint,
+            self.first_byte_s,
+            now_s - self.began_s,
+            self.request_bytes,
+            self.response_bytes,
+            plane.live.is_stale,
+            self.copy.versions if self.copy is not None else (),
         )
+        plane.record(record)
+        if self.audit is not None:
+            self.audit.take(record, identity, head, verdict.snapshot, self.pin)
         tally = self.tally
         if tally is not None and tally.is_due():
             tally.take(identity, head, verdict.decision, self.at_s, now_s - self.began_s)

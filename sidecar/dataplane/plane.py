@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.spelling import Spelling, TenantLines, deprecation_lines
-from sidecar.model.policy import VersionTimeouts
+from sidecar.model.policy import Audited, VersionTimeouts
 
 if TYPE_CHECKING:
+    from sidecar.audit.decisions import Decisions
     from sidecar.dataplane.mirror import Mirror
     from sidecar.decide import Decider
     from sidecar.model.decision import Decision
@@ -49,6 +50,7 @@ class Lane:
         self.is_idempotent = version.idempotent
         self.has_fallback = version.fallback is not None
         self.tally: Tally | None = None
+        self.audit: Decisions | None = None  # where every request is told to
 
 
 class Plane:
@@ -90,6 +92,8 @@ class Plane:
         self.max_body_bytes = limits.body_bytes
         self.max_field_parts = 4 * limits.headers
         self.shows_decisions = shows_decisions
+        self.audit: Decisions | None = None  # told of what is denied, and of all where asked for
+        self.is_unaudited = False  # no request may be served, as audit cannot be written
         self.is_draining = False
         self.tenant_lines = TenantLines()
         self.lanes: dict[Decision, Lane] = {}
@@ -113,8 +117,14 @@ class Plane:
             self.lanes.clear()
         lane = Lane(deployed, Spelling(policy, version), shown, group, self)
         lane.tally = self.sampler.tally(decision.model)
+        if policy.audit is Audited.DECISIONS:
+            lane.audit = self.audit
         self.lanes[decision] = lane
         return lane
+
+    def on_refusing(self, is_unaudited: bool) -> None:  # noqa: FBT001 -- audit calls it
+        """Refuse requests from now on, or no longer, as audit can or cannot be written."""
+        self.is_unaudited = is_unaudited
 
     def on_policy_change(self, model: str) -> None:
         """Forget what was rendered from the policies before, and endpoints that none names."""

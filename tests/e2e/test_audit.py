@@ -1,0 +1,110 @@
+"""The real `rmv serve` with audit: its processes, their ends, and what an auditor finds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from typing import TYPE_CHECKING
+
+from sidecar.audit.entry import Entry, decode
+from sidecar.store.connect import open_store
+from sidecar.store.embedded import embedded_url
+from tests.audit.chains import lines_in, verified
+from tests.support.sidecar import flags, sidecar
+from tests.support.upstream import eventually, scripted_upstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = """
+[audit]
+dir = "audit"
+stream = true
+"""
+
+
+def _entries(folder: Path) -> list[Entry]:
+    return [decode(line) for line in lines_in(folder)] if folder.exists() else []
+
+
+async def test_a_killed_worker_leaves_a_chain_and_its_successor_begins_another() -> None:
+    async with (
+        scripted_upstream() as upstream,
+        sidecar(*flags(v1=upstream.url), settings=SETTINGS) as running,
+    ):
+        folder = running.folder / "audit"
+        denied = await running.ask(X_Model_Version="v9")
+        await eventually(lambda: any(one.kind == "denied" for one in _entries(folder)))
+        (worker,) = running.workers()
+        os.kill(worker, signal.SIGKILL)
+        await running.says("worker died")
+        await eventually(
+            lambda: sum(one.writer.startswith("worker-") for one in _entries(folder)
+                        if one.kind == "begin") == 2)  # fmt: skip
+        store = open_store(embedded_url(str(running.state_dir)))
+        streamed = [line async for _, line in store.audit()]
+        await store.close()
+        lines = lines_in(folder)
+
+    faults, chains, unreadable = verified(lines, key=None)
+    assert denied.status == 404
+    assert not faults
+    assert not unreadable
+    assert not any(chain.is_ended for chain in chains if chain.writer.startswith("worker-"))
+    assert not verified(streamed, key=None, is_whole=False).faults
+    kinds = [decode(line).kind for line in streamed]
+    assert "commit" in kinds  # of the flags
+    assert "denied" in kinds
+
+
+async def test_a_sidecar_that_stops_ends_its_chains(tmp_path: Path) -> None:
+    async with (
+        scripted_upstream() as upstream,
+        sidecar(*flags(v1=upstream.url), settings=SETTINGS) as running,
+    ):
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        shutil.copytree(running.folder / "audit", tmp_path / "audit")
+
+    faults, chains, _ = verified(lines_in(tmp_path / "audit"), key=None)
+    assert not faults
+    assert all(chain.is_ended for chain in chains)
+    assert {chain.writer.partition("-")[0] for chain in chains} == {"control", "worker"}
+
+
+async def test_an_edit_past_rmv_is_told_when_it_is_adopted() -> None:
+    async with (
+        scripted_upstream() as upstream,
+        sidecar(*flags(v1=upstream.url), settings=SETTINGS) as running,
+        running.editor() as editor,
+    ):
+        document = await editor.document()
+        await editor.put({**document, "audit": "decisions"})
+        folder = running.folder / "audit"
+        await eventually(lambda: any(one.kind == "adopt" for one in _entries(folder)))
+
+        adopted = next(one for one in _entries(folder) if one.kind == "adopt")
+
+    assert (adopted.actor, adopted.model, adopted.revision) == ("direct", "m", 2)
+
+
+async def test_requests_are_refused_while_the_folder_cannot_be_written() -> None:
+    settings = '[audit]\ndir = "audit"\non_failure = "fail-closed"\n'
+    async with (
+        scripted_upstream() as upstream,
+        sidecar(*flags(v1=upstream.url), settings=settings) as running,
+    ):
+        folder = running.folder / "audit"
+        before = await running.ask()
+        shutil.rmtree(folder)
+        folder.touch()
+        await running.ask(X_Model_Version="v9")  # something to write
+        await running.says("audit cannot be written")
+        refused = await running.ask()
+        folder.unlink()
+        await running.says("audit is written again")
+        after = await running.ask()
+
+    assert (before.status, refused.status, after.status) == (200, 503, 200)
+    assert b"audit-unavailable" in refused.body
