@@ -50,6 +50,16 @@ class Verdict:
         return Verdict(self.identity, decision, self.rest, self.shadows, self.snapshot)
 
 
+class Pending(Verdict):
+    """The verdict for now: the token names a key that is being looked for, one of `issuer`."""
+
+    __slots__ = ("issuer",)
+
+    def __init__(self, decision: Decision, issuer: str) -> None:
+        super().__init__(ANONYMOUS, decision)
+        self.issuer = issuer
+
+
 class ClaimedTenants:
     """Identities by `X-Tenant`, for a sidecar that was told to check no tokens."""
 
@@ -109,6 +119,8 @@ class Decider:
         except TokenRefused as refused:
             reason = f"{Reason.DENIED.value}:{refused.code.slug}"
             decision = Decision("", "", reason, 0, refusal=refused.code, detail=refused.detail)
+            if refused.awaits:
+                return Pending(decision, refused.awaits)
             return Verdict(ANONYMOUS, decision)
         head.at_s = now_s
         snapshots = self._live.snapshots

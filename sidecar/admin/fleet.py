@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sidecar.runtime.questions import Line
     from sidecar.telemetry.merge import Ledger
 
 READ_EVERY_S: Final = 1.0  # what a worker that is killed has counted since is lost
 READ_BYTES_S: Final = 128 * 1024  # 3.5 ms of a worker, measured: more than that is read less often
+OWN: Final = "control"  # what the account of this process is called; workers have numbers
 NOT_BEGUN: Final = "has not begun"  # what stands for the answer of such a worker
 
 
@@ -36,8 +37,12 @@ class WorkerFleet:
     has to close it.
     """
 
-    def __init__(self, lines: Lines, ledger: Ledger, *, ready: str, metrics: str) -> None:
+    def __init__(
+        self, lines: Lines, ledger: Ledger, *, ready: str, metrics: str, own: Callable[[], str]
+    ) -> None:
+        """Add to the metrics of workers an exposition of this process's `own`."""
         self._lines = lines
+        self._own = own
         self._ledger = ledger
         self._ready = ready
         self._metrics = metrics
@@ -59,7 +64,9 @@ class WorkerFleet:
         """Return what all workers have counted; `rmv_workers_up` says how many answer now."""
         sizes = await self._read()
         up = len(sizes.keys() & {line.name for line in self._lines.present()})
-        return f"{self._ledger.exposition(sizes)}# TYPE rmv_workers_up gauge\nrmv_workers_up {up}\n"
+        self._ledger.note(OWN, self._own())
+        counted = self._ledger.exposition({*sizes, OWN})
+        return f"{counted}# TYPE rmv_workers_up gauge\nrmv_workers_up {up}\n"
 
     async def keep_reading(self) -> None:
         """Read the metrics again and again, lest they die with their worker."""

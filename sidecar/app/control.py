@@ -17,12 +17,14 @@ from sidecar import is_compiled
 from sidecar.admin.fleet import WorkerFleet
 from sidecar.admin.server import AdminServer
 from sidecar.app.auditing import auditing, noting, telling
+from sidecar.app.keys import KeyDesk
 from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
 from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, HistoryError, SidecarError, StoreUnavailableError
 from sidecar.policy import codec
 from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
+from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.processes import Patience, Workers, allow_files
 from sidecar.runtime.signals import Ending
 from sidecar.runtime.sockets import HeldPort, address_of, bind
@@ -107,13 +109,21 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
     if admin_socket is not None:
         bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
     ledger = Ledger(SHARED_GAUGES)
+    desk = KeyDesk(config.believed, SystemClock(), metrics)
+    await desk.start()
     workers = Workers(
-        WorkerCrew(bound, ledger),
+        WorkerCrew(bound, ledger, desk),
         held.sockets(config.workers),
         _patience(config),
         on_hopeless=ending.ask,
     )
-    fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS)
+
+    def counted() -> str:
+        """Return what this process has counted."""
+        desk.measure()
+        return metrics.exposition()
+
+    fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS, own=counted)
     admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
     if admin_socket is not None:
         await admin.start(admin_socket)
@@ -126,6 +136,7 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
     await ending.asked()
     await stop(*helpers)
     await _stop(workers, _patience(config).kill_s, ending)
+    await desk.stop()
     await admin.stop()
     held.close()
     if workers.is_hopeless:
@@ -137,10 +148,11 @@ class WorkerCrew:
 
     argv = (sys.executable, "-P", "-m", "sidecar.app")
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
-        """Close the accounts of those that are gone in `ledger`."""
+    def __init__(self, config: Config, ledger: Ledger, desk: KeyDesk) -> None:
+        """Close the accounts of those that are gone in `ledger`; `desk` tells them of keys."""
         self._spec = ServeSpec(config)
         self._ledger = ledger
+        self._desk = desk
 
     def environment(self, listening: socket.socket, answering: socket.socket) -> dict[str, str]:
         """Return what `sidecar.app` reads in a worker."""
@@ -151,10 +163,14 @@ class WorkerCrew:
         allocator = {name: size for name, size in ALLOCATOR.items() if name not in os.environ}
         return hand_over(self._spec, own | allocator)
 
+    def on_started(self, line: Line) -> None:
+        """Tell a new worker what it has to know, and hear what it says."""
+        self._desk.follow(line)
+
     async def is_ready(self, line: Line) -> bool:
         """Return whether a worker says that it takes traffic."""
         try:
-            return await line.ask(READY) == ""
+            return line.has_begun and await line.ask(READY) == ""
         except OSError:  # it does not answer yet; TimeoutError is one
             return False
 
@@ -168,6 +184,7 @@ class WorkerCrew:
 
     def on_gone(self, line: Line) -> None:
         """Keep what a worker has counted."""
+        self._desk.leave(line)
         self._ledger.close(line.name, line.last_word)
 
 

@@ -14,6 +14,8 @@ LISTENING_VARIABLE: Final = "RMV_WORKER_LISTENING"
 
 READY: Final = "ready"  # answered with why a worker should get no traffic, or nothing
 METRICS: Final = "metrics"  # answered with an exposition
+KEYS: Final = "keys"  # about what `identity.holding` spells; answered with nothing
+UNKNOWN_KEY: Final = "unknown-key"  # a notice, about the issuer of a token that names one
 
 POLICIES: Final = "rmv_policies"
 POLICY_FAULTS: Final = "rmv_policy_faults"

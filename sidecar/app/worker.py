@@ -9,7 +9,6 @@ import os
 import platform
 import random
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -18,6 +17,7 @@ from sidecar import __version__
 from sidecar.app import signing
 from sidecar.app.auditing import audit_log
 from sidecar.app.spec import (
+    KEYS,
     LONGEST_STALL,
     METRICS,
     POLICIES,
@@ -26,6 +26,7 @@ from sidecar.app.spec import (
     POLICIES_STALE,
     POLICY_FAULTS,
     READY,
+    UNKNOWN_KEY,
 )
 from sidecar.audit.decisions import Decisions
 from sidecar.config import allow_list
@@ -58,13 +59,16 @@ from sidecar.upstream.pool import PoolSettings, Upstreams
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from sidecar.audit.log import AuditLog
     from sidecar.config import Config
     from sidecar.identity.cache import IdentityCache
+    from sidecar.identity.issuers import Issuers
     from sidecar.model.audit import AuditSettings
-    from sidecar.model.issuer import IdentitySettings
     from sidecar.model.policy import Policy
+    from sidecar.runtime.clock import Clock
+    from sidecar.runtime.questions import Answers
     from sidecar.store.base import Store
 
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
@@ -87,12 +91,11 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     contexts = worker.context_writer(store)
     writing = spawn(contexts.run(), name="contexts")
     beating = spawn(store.beat(worker.pulse), name="heartbeat")
-    await worker.wait_for_policies()
+    answers = await serve_questions(answering, worker.questions())
+    worker.tell_of_unknown_keys(answers)
+    await worker.wait_until_fit()
     await audit.start()  # whether it can be written is known before the first request
     await worker.listener.start(listening)
-    answers = await serve_questions(
-        answering, {READY: lambda _: worker.unready(), METRICS: lambda _: worker.exposition()}
-    )
     answers.begin()
     watchdog = Watchdog(worker.note_stall)
     gc.collect()
@@ -125,6 +128,8 @@ class Worker:
         instance = f"{platform.node()}-{os.getppid()}"
         self._sampler = Sampler(config.contexts.per_second, random.random, instance)
         clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
+        self._answers: Answers | None = None
+        self._tokens = _tokens(config, self._on_unknown_key, clock)
         worker = f"{os.getpid()}-{os.urandom(3).hex()}"  # containers may share name and pids
         member = Member(instance, worker, __version__, clock.now_s())
         self.pulse = Pulse(member, self.live, self._totals)
@@ -151,7 +156,9 @@ class Worker:
         )
         self._plane = Plane(
             decider=Decider(
-                self.live, RouteTable(config.routes, config.model), _identities(config)
+                self.live,
+                RouteTable(config.routes, config.model),
+                ClaimedTenants() if self._tokens is None else self._tokens.identities,
             ),
             live=self.live,
             upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
@@ -203,19 +210,46 @@ class Worker:
         """Return what moves contexts of this worker's requests into the store."""
         return ContextWriter(store, self._sampler, self._contexts, self._metrics)
 
-    async def wait_for_policies(self) -> None:
-        """Give the first load a moment: without it every request would be refused."""
+    def questions(self) -> dict[str, Callable[[str], str]]:
+        """Return what answers each question of the control process."""
+        return {
+            READY: lambda _: self.unready(),
+            METRICS: lambda _: self.exposition(),
+            KEYS: self.take_keys,
+        }
+
+    def tell_of_unknown_keys(self, answers: Answers) -> None:
+        """Say on this line when a token names a key that is not known."""
+        self._answers = answers
+
+    def take_keys(self, told: str) -> str:
+        """Believe tokens by the keys that the control process tells of; return nothing."""
+        if self._tokens is not None:
+            self._plane.key_waits.settle(self._tokens.take(told))
+        return ""
+
+    async def wait_until_fit(self) -> None:
+        """Give policies and keys a moment: without them every request would be refused."""
         for _ in range(int(LOAD_WAIT_S / 0.01)):
-            if self.live.is_loaded:
+            if not self._lacking():
                 return
             await asyncio.sleep(0.01)
-        _log.error("policies are not loaded: answering 503 not-ready until they are")
+        if not self.live.is_loaded:
+            _log.error("policies are not loaded: answering 503 not-ready until they are")
 
     def unready(self) -> str:
         """Return why this worker should get no traffic, or an empty text."""
-        if self._plane.is_draining:
-            return "draining"
-        return "" if self.live.is_loaded else "policies are not loaded"
+        return "draining" if self._plane.is_draining else self._lacking()
+
+    def _lacking(self) -> str:
+        """Return what is not there yet and must be, or an empty text."""
+        if not self.live.is_loaded:
+            return "policies are not loaded"
+        return "" if self._tokens is None else self._tokens.issuers.lacking()
+
+    def _on_unknown_key(self, issuer: str) -> None:
+        if self._answers is not None:
+            self._answers.notice(f"{UNKNOWN_KEY} {issuer}")
 
     def note_stall(self, seconds: float) -> None:
         """Count a time in which the event loop stood still."""
@@ -265,36 +299,34 @@ class Worker:
         return self._metrics.totals()
 
 
-def _identities(config: Config) -> IdentityCache | ClaimedTenants:
-    if config.identity is None:
-        return ClaimedTenants()
-    return _verified(config.identity, config)
+class _Tokens:
+    """What tells callers by their tokens: issuers, and the memory of what they said."""
+
+    def __init__(self, issuers: Issuers, identities: IdentityCache) -> None:
+        self.issuers = issuers
+        self.identities = identities
+
+    def take(self, told: str) -> list[str]:
+        """Learn of keys; return whose were looked at for tokens that wait."""
+        # Where no token is checked it is not loaded: see `_tokens`.
+        from sidecar.identity.holding import decode  # noqa: PLC0415
+
+        is_changed, settled = self.issuers.take(decode(told))
+        if is_changed:
+            self.identities.renew(self.issuers)
+        return settled
 
 
-def _verified(settings: IdentitySettings, config: Config) -> IdentityCache:
+def _tokens(config: Config, ask: Callable[[str], None], clock: Clock) -> _Tokens | None:
+    if not config.believed:
+        return None
     # Loaded only where tokens are checked: cryptography is a fifth of a worker's memory.
     from sidecar.identity.cache import IdentityCache  # noqa: PLC0415
-    from sidecar.identity.claims import ClaimNames  # noqa: PLC0415
-    from sidecar.identity.keys import KeySetError, load_jwks  # noqa: PLC0415
-    from sidecar.identity.tokens import Verifier  # noqa: PLC0415
+    from sidecar.identity.issuers import Issuers  # noqa: PLC0415
 
-    path = Path(settings.jwks_file)
-    try:
-        keys = load_jwks(path.read_bytes(), settings.algorithms)
-    except OSError as error:
-        raise ConfigError(f"identity.jwks_file: {path}: {error.strerror}") from error
-    except KeySetError as error:
-        raise ConfigError(f"identity.jwks_file: {path}: {error}") from error
-    for refused in keys.refused:
-        _log.warning("key left out", extra={"file": str(path), "reason": refused})
-    names = ClaimNames(
-        tenant=settings.tenant_claim,
-        subject=settings.subject_claim,
-        app=settings.app_claim,
-        scope=settings.scope_claim,
-    )
-    verifier = Verifier(keys, settings.issuer, settings.audience, names, settings.leeway_s)
-    return IdentityCache(verifier, config.limits.identities, config.limits.token_bytes)
+    issuers = Issuers(config.believed, ask, clock.monotonic_s)
+    limits = config.limits
+    return _Tokens(issuers, IdentityCache(issuers, limits.identities, limits.token_bytes))
 
 
 def _open_log(target: str) -> int | None:

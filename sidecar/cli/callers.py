@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
 from sidecar.config import Config
 from sidecar.errors import ConfigError
-from sidecar.identity.claims import ClaimNames
-from sidecar.identity.keys import load_jwks
-from sidecar.identity.tokens import Verifier
+from sidecar.identity.issuers import issuer_of, verifier_of
+from sidecar.identity.keys import KeySet, KeySetError
+from sidecar.identity.sources import source_of
 from sidecar.model.identity import JSON, Identity
+from sidecar.model.issuer import IdentitySettings
 
 
 def read_claims(pairs: Iterable[str]) -> dict[str, JSON]:
@@ -42,23 +42,23 @@ def put_claim(claims: dict[str, JSON], path: str, value: JSON) -> None:
     claims[name] = value
 
 
-def verified(config: Config, token: str, now_s: float) -> Identity:
+async def verified(config: Config, token: str, now_s: float) -> Identity:
     """Return the caller of a token by the identity settings; raises TokenRefused or ConfigError."""
-    settings = config.identity
-    if settings is None:
+    if not config.believed:
         msg = "--token needs the settings of [identity]: name the sidecar's file with --config"
         raise ConfigError(msg)
-    path = Path(settings.jwks_file)
+    issuer = issuer_of(token.encode())
+    named = next((one for one in config.believed if one.issuer == issuer), config.believed[0])
+    keys = await _keys(named)
+    return verifier_of(named, keys).verify(token.encode(), now_s)
+
+
+async def _keys(settings: IdentitySettings) -> KeySet:
     try:
-        keys = load_jwks(path.read_bytes(), settings.algorithms)
-    except OSError as error:
-        msg = f"identity.jwks_file: {path}: {error.strerror}"
-        raise ConfigError(msg) from error
-    names = ClaimNames(
-        settings.tenant_claim, settings.subject_claim, settings.app_claim, settings.scope_claim
-    )
-    verifier = Verifier(keys, settings.issuer, settings.audience, names, settings.leeway_s)
-    return verifier.verify(token.encode(), now_s)
+        keys = await source_of(settings).read()
+    except KeySetError as error:
+        raise ConfigError(f"the keys of {settings.issuer}: {error}") from error
+    return keys or KeySet(())
 
 
 def _value(text: str) -> JSON:

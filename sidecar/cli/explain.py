@@ -114,7 +114,7 @@ async def explain(
     now_s = SystemClock().now_s()
     if token:
         _refuse_both(*who)
-        identity = verified(session.config, _told(token), now_s)
+        identity = await verified(session.config, _told(token), now_s)
     else:
         claims = read_claims(claim or ())
         identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)

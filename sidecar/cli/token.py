@@ -93,7 +93,7 @@ def token(
 
 def _folder(config: Config) -> Path:
     """Return where the keys are: beside the sidecar's key set if they made it, else our own."""
-    if config.identity is not None:
+    if config.identity is not None and config.identity.jwks_file:
         beside = Path(config.identity.jwks_file).parent
         if (beside / PRIVATE_KEY_FILE).exists():
             return beside

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from sidecar.dataplane.flow import UNCONNECTED, UPSTREAM_FULL
 from sidecar.dataplane.respond import problem_response
 from sidecar.dataplane.tunnel import Tunnel
-from sidecar.decide import Verdict
+from sidecar.dataplane.waits import KEY_WAIT_S
+from sidecar.decide import Pending, Verdict
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision
 from sidecar.model.identity import ANONYMOUS
@@ -73,6 +74,8 @@ class Exchange(ResponseSink):
     upstream: UpstreamConnection | None = None
     copy: Copy | None = None
     is_begun = False
+    is_pending = False  # its token's key is being looked for; not begun meanwhile
+    was_pending = False
     is_request_done = False
     is_head_sent = False
     is_answered = False  # a byte of the answer is on its way to the client
@@ -119,7 +122,8 @@ class Exchange(ResponseSink):
         verdict = self.verdict = plane.decide(head, self.at_s)
         decision = verdict.decision
         if decision.refusal is not None:
-            self._decline(decision.refusal, decision)
+            if not isinstance(verdict, Pending) or not self._pend(verdict.issuer):
+                self._decline(decision.refusal, decision)
             return
         if not self._join(decision):
             self.refuse(Code.OVERLOADED, "the version has all the requests that it may have")
@@ -144,6 +148,55 @@ class Exchange(ResponseSink):
         if plane.audit is not None:
             self._tell(plane.audit)
         self.refuse(refusal, decision.detail)
+
+    def _pend(self, issuer: str) -> bool:
+        """Wait, once, until the key that the token names has been looked for."""
+        if self.was_pending or not self.plane.key_waits.add(self, issuer):
+            return False
+        self.is_pending = self.was_pending = True
+        self.is_begun = False
+        self.client.deadline_s = self.began_s + self.body_idle_s + KEY_WAIT_S
+        return True
+
+    def on_keys(self) -> None:
+        """Begin anew with what has come of the request meanwhile: its token's key may be there."""
+        plane, client = self.plane, self.client
+        self.is_pending = False
+        body, self.out = self.out, []
+        began_s, at_s = self.began_s, self.at_s
+        client.read_s = plane.monotonic_s()
+        self.begin()
+        self.began_s, self.at_s = began_s, at_s  # its client waits since then
+        if self.refusal is None:
+            limit = self.max_body_bytes
+            if limit is not None and self.request_bytes > limit:
+                self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
+                return
+            self.out += body
+            self._copy_body(body)
+            if self.is_request_done:
+                client.deadline_s = client.read_s + self.lane.first_byte_s
+        self.flush()
+        if self.upstream is not None:
+            client.reading.release(UNCONNECTED)
+
+    def _copy_body(self, body: Pieces) -> None:
+        """Give the mirror what had come of the body before there was a decision."""
+        if self.copy is None:
+            return
+        if not self.is_chunked:
+            for data in body:
+                self.copy.add(data)
+            return
+        for size, data in zip(body[::3], body[1::3], strict=False):  # as `on_body` spells them
+            if size == LAST_CHUNK:
+                return
+            self.copy.add(data)
+
+    def _stop_pending(self) -> None:
+        if self.is_pending:
+            self.is_pending = False
+            self.plane.key_waits.leave(self)
 
     def _join(self, decision: Decision) -> bool:
         """Join the version's requests, or their line, or those of one that serves instead."""
@@ -458,6 +511,7 @@ class Exchange(ResponseSink):
 
     def _answer(self, code: Code, detail: str) -> None:
         self.refusal = None
+        self._stop_pending()
         plane, request_id = self.plane, self.head.request_id
         if not self.is_begun:
             self.verdict = _UNFIT[code]
@@ -512,7 +566,8 @@ class Exchange(ResponseSink):
         self.status = self.status or CLIENT_GONE_STATUS
         if self.status != SWITCHED:  # that is how tunnels end
             self.code = CLIENT_GONE
-        if self.is_begun:
+        if self.is_begun or self.is_pending:
+            self._stop_pending()
             self._end(self.plane.monotonic_s())
 
     def on_timeout(self) -> None:

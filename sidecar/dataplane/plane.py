@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.spelling import Spelling, TenantLines, deprecation_lines
+from sidecar.dataplane.waits import KeyWaits
 from sidecar.model.policy import Audited, VersionTimeouts
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Plane:
         self.shows_decisions = shows_decisions
         self.audit: Decisions | None = None  # told of what is denied, and of all where asked for
         self.is_unaudited = False  # no request may be served, as audit cannot be written
+        self.key_waits = KeyWaits(metrics)
         self.is_draining = False
         self.tenant_lines = TenantLines()
         self.lanes: dict[Decision, Lane] = {}

@@ -70,6 +70,9 @@ class Crew(Protocol):
     def environment(self, listening: socket.socket, answering: socket.socket) -> Mapping[str, str]:
         """Return what is told to the worker that inherits these, to accept and to answer on."""
 
+    def on_started(self, line: Line) -> None:
+        """Learn that a worker was started, before it says anything."""
+
     async def is_ready(self, line: Line) -> bool:
         """Return whether the worker at the other end takes traffic."""
 
@@ -352,6 +355,7 @@ class Place:
         worker = Worker(process, line)
         self.running.add(worker)
         self._is_empty.clear()
+        self._crew.on_started(line)
         spawn(self._reap(worker), name="reap")
         if self._is_ending.is_set():  # the signal to all came while this one was being started
             worker.signal(signal.SIGTERM)

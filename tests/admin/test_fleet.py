@@ -67,7 +67,7 @@ def team() -> Team:
 
 async def test_a_worker_is_read_without_a_scrape_and_its_counts_outlive_it(team: Team) -> None:
     ledger = Ledger()
-    fleet = WorkerFleet(team, ledger, ready="ready", metrics="metrics")
+    fleet = WorkerFleet(team, ledger, ready="ready", metrics="metrics", own=str)
     reader = spawn(fleet.keep_reading(), name="reader")
     async with team.worker("one"):
         await eventually(lambda: team.reads > 0)
@@ -86,7 +86,7 @@ async def test_a_worker_is_read_without_a_scrape_and_its_counts_outlive_it(team:
 
 
 async def test_a_worker_that_retires_still_counts_and_is_not_up(team: Team) -> None:
-    fleet = WorkerFleet(team, Ledger(), ready="ready", metrics="metrics")
+    fleet = WorkerFleet(team, Ledger(), ready="ready", metrics="metrics", own=str)
     async with team.worker("former"), team.worker("present"):
         told = Exposition(await fleet.metrics())
 

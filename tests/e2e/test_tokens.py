@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -160,27 +159,3 @@ async def test_no_token_stands_in_any_log(guarded: Guarded) -> None:
 
     logs = running.said() + running.exchange_log.read_text()
     assert all(part not in logs for token in (good, bad) for part in token[7:].split("."))
-
-
-async def test_a_hangup_has_the_keys_read_anew_and_none_that_are_no_good(tmp_path: Path) -> None:
-    former, renewed = Issuer(tmp_path / "former"), Issuer(tmp_path / "renewed")
-    jwks = tmp_path / "jwks.json"
-    jwks.write_bytes((former.folder / JWKS_FILE).read_bytes())
-    async with (
-        scripted_upstream() as up,
-        sidecar(*policy_flags(v1=up.url), settings=believing(jwks)) as running,
-    ):
-
-        async def is_renewed() -> bool:
-            return (await running.ask(Authorization=renewed.bearer())).status == 200
-
-        assert not await is_renewed()
-        jwks.write_bytes((renewed.folder / JWKS_FILE).read_bytes())
-        running.signal(signal.SIGHUP)
-        await running.until(is_renewed, "new keys")
-
-        await running.says("workers replaced")
-        jwks.write_text("nothing")
-        running.signal(signal.SIGHUP)
-        await running.says('msg="not every worker was replaced"')
-        assert await is_renewed()

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.identity.issuer import JWKS_FILE, create_keys
-from tests.support.sidecar import policy_flags, sidecar
+from tests.support.sidecar import flags, sidecar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,24 +16,25 @@ if TYPE_CHECKING:
     from tests.support.sidecar import Sidecar
 
 NEWCOMERS = 20  # of which the kernel would give each of two workers some
-UNAUTHORIZED = 401  # is an answer, too
-FLAGS = policy_flags(v1="http://127.0.0.1:9")
+BAD_GATEWAY = 502  # is an answer, too
+FLAGS = flags(v1="http://127.0.0.1:9")
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    """Return a file without which no worker can begin."""
-    create_keys(tmp_path, "EdDSA")
-    return tmp_path / JWKS_FILE
+def logs(tmp_path: Path) -> Path:
+    """Return a folder without which no worker can begin."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    return folder
 
 
-def believing(keys: Path) -> str:
-    return f'[identity]\njwks_file = "{keys}"\nissuer = "i"\naudience = "a"\n'
+def logging_to(logs: Path) -> tuple[str, str]:
+    return "--exchange-log", str(logs / "exchanges.log")
 
 
-async def left_by_a_worker(running: Sidecar, keys: Path) -> str:
+async def left_by_a_worker(running: Sidecar, logs: Path) -> str:
     """Kill a worker whose successor cannot begin; return what the health check says of it."""
-    keys.rename(keys.with_suffix(".away"))  # noqa: ASYNC240 -- a test's own file
+    logs.rename(logs.with_suffix(".away"))  # noqa: ASYNC240 -- a test's own folder
     os.kill(running.workers()[0], signal.SIGKILL)
 
     async def is_told() -> bool:
@@ -44,21 +44,21 @@ async def left_by_a_worker(running: Sidecar, keys: Path) -> str:
     return (await running.asked_admin("/readyz"))[1]
 
 
-async def test_the_others_take_all_newcomers_until_it_can_begin(keys: Path) -> None:
-    async with sidecar("--workers", "2", *FLAGS, settings=believing(keys)) as running:
-        assert f"{keys}: No such file" in await left_by_a_worker(running, keys)
+async def test_the_others_take_all_newcomers_until_it_can_begin(logs: Path) -> None:
+    async with sidecar("--workers", "2", *FLAGS, *logging_to(logs)) as running:
+        assert f"{logs}/exchanges.log: No such file" in await left_by_a_worker(running, logs)
 
         for _ in range(NEWCOMERS):
-            assert (await running.ask()).status == UNAUTHORIZED
+            assert (await running.ask()).status == BAD_GATEWAY
 
-        keys.with_suffix(".away").rename(keys)
+        logs.with_suffix(".away").rename(logs)
         await running.until(running.is_ready, "ready again")
         await running.ask_workers(2)
 
 
-async def test_where_there_is_no_other_newcomers_are_refused_at_once(keys: Path) -> None:
-    async with sidecar(*FLAGS, settings=believing(keys)) as running:
-        await left_by_a_worker(running, keys)
+async def test_where_there_is_no_other_newcomers_are_refused_at_once(logs: Path) -> None:
+    async with sidecar(*FLAGS, *logging_to(logs)) as running:
+        await left_by_a_worker(running, logs)
 
         with pytest.raises(ConnectionRefusedError):
             await running.ask()

@@ -34,6 +34,9 @@ class Sleepers:
     def environment(self, *_: socket.socket) -> Mapping[str, str]:
         return {}
 
+    def on_started(self, line: Line) -> None:
+        pass
+
     async def is_ready(self, _line: Line) -> bool:
         return False
 
