@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from hashlib import _Hash as Hash
 
 GENESIS: Final = "0" * 64  # `prev` of a chain's first entry
 CONTEXT: Final = b"rmv audit checkpoint\n"  # no other kind of message that is signed begins so
@@ -28,8 +27,9 @@ class Chain:
         self.writer = writer
         self.seq = 0
         """Of the newest entry; they count from 1."""
-        self.head = GENESIS
-        """The hash of the newest entry."""
+        self.head = GENESIS.encode()
+        """The hash of the newest entry, as its line has it."""
+        self._form = b'{"writer":"%b","seq":%%d,"prev":"%%b",%%b' % writer.encode()
 
     def link(
         self,
@@ -39,27 +39,12 @@ class Chain:
         is_last: bool = False,
     ) -> bytes:
         """Return the line, without its end, of an event that is encoded as a JSON object."""
-        self.seq += 1
-        line = b'{"writer":"%b","seq":%d,"prev":"%b",%b' % (
-            self.writer.encode(),
-            self.seq,
-            self.head.encode(),
-            event[1:],
-        )
+        seq = self.seq = self.seq + 1
+        line = self._form % (seq, self.head, event[1:])
         if is_last:
-            line = _with(line, b"last", b"true")
+            line = b'%b,"last":true}' % line[:-1]
         if sign is not None:
-            line = _with(line, b"signature", b'"%b"' % base64.b64encode(sign(CONTEXT + line)))
-        digest = hashlib.sha256(line)
-        self.head = digest.hexdigest()
-        return line[:-1] + hash_member(digest)
-
-
-def hash_member(digest: Hash) -> bytes:
-    """Return how a line of this digest ends."""
-    return b',"hash":"%b"}' % digest.hexdigest().encode()
-
-
-def _with(line: bytes, name: bytes, value: bytes) -> bytes:
-    """Return an object with one more member at its end."""
-    return b'%b,"%b":%b}' % (line[:-1], name, value)
+            signature = base64.b64encode(sign(CONTEXT + line))
+            line = b'%b,"signature":"%b"}' % (line[:-1], signature)
+        self.head = head = hashlib.sha256(line).hexdigest().encode()
+        return b'%b,"hash":"%b"}' % (line[:-1], head)

@@ -50,26 +50,27 @@ class Decisions:
         """Take an exchange that has ended; `pin` is what its tenant was pinned to as it began."""
         decision = record.decision
         known = self._known.get(decision) or self._know(decision, snapshot)
-        inputs = None if snapshot is None else self._inputs(identity, head, snapshot, pin)
+        # By position: twenty names a request would cost as much as all else here.
         self._add(
             Event(
-                at_s=record.at_s,
-                kind=known.kind,
-                request_id=record.request_id,
-                tenant=record.tenant,
-                subject=record.subject,
-                app=record.app,
-                model=decision.model,
-                version=decision.version,
-                lineage=known.lineage,
-                revision=decision.revision,
-                reason=decision.reason,
-                rule=known.rule,
-                rejected=known.rejected,
-                status=record.status,
-                code=record.code,
-                duration_s=record.duration_s,
-                inputs=inputs,
+                record.at_s,
+                known.kind,
+                record.request_id,
+                "",
+                record.tenant,
+                record.subject,
+                record.app,
+                decision.model,
+                decision.version,
+                known.lineage,
+                decision.revision,
+                decision.reason,
+                known.rule,
+                known.rejected,
+                record.status,
+                record.code,
+                record.duration_s,
+                None if snapshot is None else self._inputs(identity, head, snapshot, pin),
             )
         )
 
@@ -82,13 +83,13 @@ class Decisions:
             self._attributes[snapshot.model] = snapshot.compiled, attributes
         asked = head.asked_version
         return Inputs(
-            attributes=take(attributes, identity, head),
-            asked_version=None if asked is None else _version_text(asked),
-            pin=pin,
-            kills=snapshot.kills,
-            unready=tuple(sorted(snapshot.unready)),
-            segments=identity.segments,
-            grants=identity.grants,
+            take(attributes, identity, head),
+            None if asked is None else _version_text(asked),
+            pin,
+            snapshot.kills,
+            tuple(sorted(snapshot.unready)) if snapshot.unready else (),
+            identity.segments,
+            identity.grants,
         )
 
     def _know(self, decision: Decision, snapshot: Snapshot | None) -> _Known:

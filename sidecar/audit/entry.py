@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.model.identity import JSON
 
 
-class Inputs(Struct, frozen=True, omit_defaults=True):
+class Inputs(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a decision was made from besides the document of its revision, to decide it again.
 
     `attributes` are as in a `Context`: what the policy looks at, by the names of matchers. `pin`
@@ -34,7 +34,7 @@ class Inputs(Struct, frozen=True, omit_defaults=True):
     grants: dict[str, tuple[str, ...]] | None = None
 
 
-class Event(Struct, frozen=True, omit_defaults=True):
+class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """What happened. `kind` is a value of `Kind`, `at_s` epoch seconds.
 
     Of a request: `version` is empty when it was refused, `lineage` the digest of the version's
@@ -64,7 +64,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
     facts: dict[str, object] = {}
 
 
-class Entry(Event, frozen=True, omit_defaults=True, kw_only=True):
+class Entry(Event, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """An event in its place: the `seq`-th of the chain of `writer`, after the one of hash `prev`.
 
     `signature` is that of a checkpoint; `last` ends the chain.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct, field
 
-from sidecar.audit.chain import CONTEXT, GENESIS, HASH_TAIL, SIGNATURE_TAIL, hash_member
+from sidecar.audit.chain import CONTEXT, GENESIS, HASH_TAIL, SIGNATURE_TAIL
 from sidecar.audit.outlet import BATCH
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Verifier:
 
     def _take(self, line: bytes, place: Place) -> None:
         canonical, tail = line[:-HASH_TAIL] + b"}", line[-HASH_TAIL:]
-        found = tail[_DIGEST]
+        found = hashlib.sha256(canonical).hexdigest().encode()
         try:
             one = _decode(line)
         except (msgspec.DecodeError, RecursionError):
@@ -157,8 +157,8 @@ class Verifier:
             return
         self.entries += 1
         track = self._tracks.get(one.writer)
-        if hash_member(hashlib.sha256(canonical)) != tail:
-            self._take_changed(track, one, found, place)
+        if tail != b',"hash":"%b"}' % found:
+            self._take_changed(track, one, tail[_DIGEST], place)
             return
         if track is None:
             track = self._tracks[one.writer] = self._begin(one, place)

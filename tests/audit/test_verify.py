@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.audit.chain import HASH_TAIL, Chain, hash_member
+from sidecar.audit.chain import HASH_TAIL, Chain
 from sidecar.audit.entry import decode
 from sidecar.audit.files import files_in
 from sidecar.audit.verify import Head
@@ -33,7 +33,7 @@ def _forged(line: bytes, old: bytes, new: bytes) -> bytes:
     """Return a line with other words, and the hash that fits them."""
     changed = line[:-HASH_TAIL].replace(old, new) + b"}"
     assert changed != line[:-HASH_TAIL] + b"}"
-    return changed[:-1] + hash_member(hashlib.sha256(changed))
+    return b'%b,"hash":"%b"}' % (changed[:-1], hashlib.sha256(changed).hexdigest().encode())
 
 
 async def test_a_chain_over_several_files_holds_together(lines: list[bytes]) -> None:
@@ -191,7 +191,7 @@ async def test_a_chain_made_up_anew_is_named_by_its_checkpoint(lines: list[bytes
 async def test_checkpoints_that_are_left_out_are_named(lines: list[bytes]) -> None:
     chain = Chain(decode(lines[0]).writer)
     begin = lines[0]
-    chain.seq, chain.head = 1, decode(begin).hash
+    chain.seq, chain.head = 1, decode(begin).hash.encode()
     plain = [chain.link(b'{"at_s":1,"kind":"denied"}') for _ in range(20)]
 
     (fault,) = verified([begin, *plain]).faults
@@ -248,7 +248,7 @@ async def test_lines_that_were_written_again_are_no_fault(lines: list[bytes]) ->
 
 async def test_entries_behind_the_end_are_named(lines: list[bytes]) -> None:
     chain = Chain(decode(lines[0]).writer)
-    chain.seq, chain.head = len(lines), decode(lines[-1]).hash
+    chain.seq, chain.head = len(lines), decode(lines[-1]).hash.encode()
 
     (fault,) = verified([*lines, chain.link(b'{"at_s":1,"kind":"denied"}')]).faults
 
