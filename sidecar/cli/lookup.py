@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 from sidecar.cli import output
-from sidecar.cli.broken import explained
+from sidecar.cli.broken import explained, what_serves
 from sidecar.cli.failure import advised
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
@@ -40,9 +40,13 @@ async def stored_of(store: Store, model: str) -> StoredPolicy:
 async def maybe_stored(store: Store, model: str) -> StoredPolicy | None:
     """Return what `stored_of` does, or None where the store has no policy of the model."""
     try:
-        return await store.get_policy(model)
+        stored = await store.get_policy(model)
     except PolicyError as error:
         raise await explained(store, model, error) from error
+    if stored is not None and (doubt := store.doubt_of(stored.policy)):
+        serves = what_serves(model, await store.fleet(model))
+        output.warn(f"{model}: no sidecar believes the stored document, {doubt}; {serves}")
+    return stored
 
 
 async def policy_of(store: Store, model: str) -> Policy:

@@ -42,6 +42,7 @@ COMMANDS = {
     "unkill": "sidecar.cli.kill",
     "audit": "sidecar.cli.audit",
     "keygen": "sidecar.cli.keygen",
+    "sign": "sidecar.cli.sign",
     "verify": "sidecar.cli.verify",
     "token": "sidecar.cli.token",
     "demo": "sidecar.cli.demo",

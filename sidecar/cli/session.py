@@ -34,6 +34,7 @@ from sidecar.errors import (
 )
 from sidecar.store.base import Store
 from sidecar.store.connect import open_store
+from sidecar.store.seal import Keyring, Reader
 
 P = ParamSpec("P")
 
@@ -109,6 +110,8 @@ def failing_with(status: int) -> Callable[[Callable[P, None]], Callable[P, None]
 async def _session(options: StoreOptions) -> AsyncIterator[Session]:
     config = options.read()
     store = open_store(config.redis, config.prefix, config.state_dir)
+    if config.signing.trusted:
+        store.believe(_reader(config))
     try:
         tell = functools.partial(record, config.audit, store, user())
         yield Session(telling(store, tell), config, options.as_json)
@@ -126,6 +129,13 @@ async def _session(options: StoreOptions) -> AsyncIterator[Session]:
         raise advised(StoreUnavailableError(msg), advice) from error
     finally:
         await store.close()
+
+
+def _reader(config: Config) -> Reader:
+    from sidecar.runtime.ed25519 import load_public  # noqa: PLC0415 -- it weighs
+
+    keyring = Keyring([load_public(file) for file in config.signing.trusted])
+    return Reader(keyring, exempts_kills=config.signing.exempt_kills)
 
 
 def _shown(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.cli import output
 from sidecar.cli.failure import advised
 from sidecar.cli.review import is_behind
 from sidecar.cli.session import Session
@@ -22,6 +23,8 @@ def sign_with(session: Session, key: str | None) -> None:
     Raises:
         KeyFileError: the file holds no private key.
     """
+    if not key and session.config.signing.trusted:
+        output.warn("this is not signed, so no sidecar of these settings believes it: --key signs")
     if key:
         session.store.sign_with(Signer(load_private(key)))
 

@@ -24,7 +24,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """One model; `fault` is what is wrong with its stored document.
 
     `faulty_pins` of the pins cannot be followed; `is_deleted` says that the document is one of a
-    signed end, not of a model; `has_policy` is false for a model that only pins
+    signed end, not of a model; `doubt` is why sidecars do not believe it, as far as the settings
+    here tell; `has_policy` is false for a model that only pins
     and kills name, or sidecars that have what the store has lost.
     """
 
@@ -37,6 +38,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     faulty_pins: int = 0
     has_policy: bool = True
     is_deleted: bool = False
+    doubt: str = ""
 
 
 @app.command("status")
@@ -83,6 +85,9 @@ def _tell_models(
             serves = what_serves(one.model, living)
             output.warn(f"{one.model}: the stored document is not valid; {serves}")
             output.note(f"{one.fault}\n{ways[one.model]}")
+        if one.doubt:
+            serves = what_serves(one.model, living)
+            output.warn(f"{one.model}: the stored document is not believed, {one.doubt}; {serves}")
         if not one.has_policy:
             is_lost = any(one.model in sidecar.revisions for sidecar in living)
             why = "sidecars serve it" if is_lost else "pins or kills name it"
@@ -150,7 +155,7 @@ def _unready(one: Instance) -> str:
 
 
 async def _status(store: Store, model: str) -> ModelStatus:
-    revision, fault, has_policy, is_deleted = 0, "", True, False
+    revision, fault, doubt, has_policy, is_deleted = 0, "", "", True, False
     versions: tuple[str, ...] = ()
     names: tuple[str, ...] | None = ()
     try:
@@ -158,7 +163,7 @@ async def _status(store: Store, model: str) -> ModelStatus:
         has_policy = stored is not None
         if stored is not None:
             revision, versions = stored.policy.revision, tuple(stored.policy.versions)
-            is_deleted = stored.policy.deleted
+            is_deleted, doubt = stored.policy.deleted, store.doubt_of(stored.policy)
             names = (*versions, *stored.policy.labels)
     except PolicyError as error:
         fault, names = str(error), None
@@ -170,7 +175,7 @@ async def _status(store: Store, model: str) -> ModelStatus:
         faulty += bool(one.fault)
     kills = await marked_kills(store, model, names)
     return ModelStatus(
-        model, revision, versions, pins, kills, fault, faulty, has_policy, is_deleted
+        model, revision, versions, pins, kills, fault, faulty, has_policy, is_deleted, doubt
     )
 
 

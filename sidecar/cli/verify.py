@@ -111,9 +111,9 @@ async def verify(
         ),
     ] = None,
 ) -> None:
-    """Tell of each document, pin, kill and revision whether it is signed, and by which key.
+    """Tell what is signed, and by which key.
 
-    Exit status: 0 all are signed by keys that are trusted, 1 some are not, 2 trouble. Revisions
+    Each document, pin, kill and revision is looked at. Exit status: 0 all are signed by keys that are trusted, 1 some are not, 2 trouble. Revisions
     without any signature are from before there was one, and count for nothing.
     """
     keys = {str(path): load_public(path) for path in trust or ()} or trusted(session.config)
@@ -165,7 +165,7 @@ async def _of_model(store: Store, model: str, verifier: Verifier) -> AsyncIterat
     elif raw is not None:
         yield Checked(model, "policy", model, Cause.FORGED.value, detail="no policy of this model")
     now_s = SystemClock().now_s()
-    async for key, text in store.marks(model):
+    async for key, text, _ in store.marks(model):
         yield verifier.mark(key, text, now_s)
     for entry in await store.history(model, MAX_REVISIONS):
         yield _of_entry(entry, model, verifier)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sidecar.store.keys import KillKey, PinKey
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
-    from sidecar.store.seal import Signer
+    from sidecar.store.seal import Reader, Signer
 
 
 class StoredPolicy(Struct, frozen=True):
@@ -136,6 +136,17 @@ class Store(Protocol):
         """Have everything signed from now on."""
         ...
 
+    def believe(self, reader: Reader) -> None:
+        """Tell of pins and kills from now on, as `fault`, what `reader` does not believe of them.
+
+        `pins_of` leaves out what is not believed.
+        """
+        ...
+
+    def doubt_of(self, policy: Policy) -> str:
+        """Return why a stored policy is not believed, or nothing."""
+        ...
+
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not; None when there is none.
 
@@ -224,8 +235,8 @@ class Store(Protocol):
         """Return what is switched off in a model, sorted by version."""
         ...
 
-    def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str]]:
-        """Iterate over the kills and pins of a model with their texts, seals and all."""
+    def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str, float | None]]:
+        """Iterate over the kills and pins of a model: text, seal and all, and seconds to live."""
         ...
 
     async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:

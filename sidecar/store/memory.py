@@ -19,7 +19,7 @@ from sidecar.store.fleet import merged, told_of
 from sidecar.store.keys import CutoffKey, Key, Keys, KillKey, PinKey, PolicyKey, RevokedKey
 from sidecar.store.live import Contents
 from sidecar.store.revocations import cutoff_of
-from sidecar.store.seal import bare, renewed
+from sidecar.store.seal import Reader, bare, renewed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -45,6 +45,7 @@ class MemoryStore:
         self._audited: list[tuple[str, bytes]] = []
         self.signer: Signer | None = None
         """Who signs what is written; None: nobody."""
+        self._reader = Reader()
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
         self._beating: list[Pulse] = []
@@ -52,6 +53,14 @@ class MemoryStore:
     def sign_with(self, signer: Signer) -> None:
         """Have everything signed from now on."""
         self.signer = signer
+
+    def believe(self, reader: Reader) -> None:
+        """Tell of pins and kills from now on what `reader` does not believe of them."""
+        self._reader = reader
+
+    def doubt_of(self, policy: Policy) -> str:
+        """Return why a stored policy is not believed, or nothing."""
+        return self._reader.doubt_of_policy(policy)
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""
@@ -149,14 +158,21 @@ class MemoryStore:
         """Iterate over the pins of a model, in no order."""
         self._keys.pins_pattern(model)
         for tenant, text in list(self._contents.pins.get(model, {}).items()):
+            key = PinKey(model, tenant)
             if (version := bare(text)) is not None:
-                yield Pin(tenant, version, self._ttl_s(PinKey(model, tenant)))
+                doubt = self._reader.doubt_of_mark(key, text)
+                yield Pin(tenant, version, self._ttl_s(key), doubt)
 
     async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
         """Return the version that each of these tenants is pinned to, of those who are."""
         self._keys.pins_pattern(model)
         pins = self._contents.pins.get(model, {})
-        versions = {tenant: bare(pins[tenant]) for tenant in tenants if tenant in pins}
+        versions = {
+            tenant: bare(pins[tenant])
+            for tenant in tenants
+            if tenant in pins
+            and not self._reader.doubt_of_mark(PinKey(model, tenant), pins[tenant])
+        }
         return {tenant: version for tenant, version in versions.items() if version is not None}
 
     async def set_kill(
@@ -175,18 +191,21 @@ class MemoryStore:
         """Return what is switched off in a model, sorted by version."""
         self._keys.kill(model)
         return [
-            Kill(version, reason, self._ttl_s(KillKey(model, version)))
+            Kill(key.version, reason, self._ttl_s(key), self._reader.doubt_of_mark(key, text))
             for version, text in sorted(self._contents.kills.get(model, {}).items())
-            if (reason := bare(text)) is not None
+            for key, reason in ((KillKey(model, version), bare(text)),)
+            if reason is not None
         ]
 
-    async def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str]]:
+    async def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str, float | None]]:
         """Iterate over the kills, then the pins of a model, with what their keys hold."""
         self._keys.kill(model)
         for version, text in list(self._contents.kills.get(model, {}).items()):
-            yield KillKey(model, version), text
+            kill = KillKey(model, version)
+            yield kill, text, self._ttl_s(kill)
         for tenant, text in list(self._contents.pins.get(model, {}).items()):
-            yield PinKey(model, tenant), text
+            pin = PinKey(model, tenant)
+            yield pin, text, self._ttl_s(pin)
 
     async def set_revoked(self, jti: str, reason: str, ttl_s: float | None = None) -> None:
         """Take the token of this `jti` back, for `ttl_s` seconds when given."""

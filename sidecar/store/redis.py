@@ -32,7 +32,7 @@ from sidecar.store.keys import (
 )
 from sidecar.store.link import open_link
 from sidecar.store.revocations import cutoff_of
-from sidecar.store.seal import bare, renewed
+from sidecar.store.seal import Reader, bare, renewed
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
@@ -88,9 +88,19 @@ class RedisStore:
         self.signer: Signer | None = None
         """Who signs what is written; None: nobody."""
 
+        self._reader = Reader()
+
     def sign_with(self, signer: Signer) -> None:
         """Have everything signed from now on."""
         self.signer = signer
+
+    def believe(self, reader: Reader) -> None:
+        """Tell of pins and kills from now on what `reader` does not believe of them."""
+        self._reader = reader
+
+    def doubt_of(self, policy: Policy) -> str:
+        """Return why a stored policy is not believed, or nothing."""
+        return self._reader.doubt_of_policy(policy)
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""
@@ -203,7 +213,7 @@ class RedisStore:
                     continue
                 seen.add(key.tenant)
                 if text is None or value is not None:
-                    yield Pin(key.tenant, value or "", ttl_s, NO_TEXT if text is None else "")
+                    yield Pin(key.tenant, value or "", ttl_s, self._fault(key, text))
 
     async def pins_of(self, model: str, tenants: Collection[str]) -> dict[str, str]:
         """Return the version that each of these tenants is pinned to, of those who are."""
@@ -218,8 +228,9 @@ class RedisStore:
                 values = await pipeline.execute(raise_on_error=False)
                 for tenant, value in zip(page, values, strict=True):
                     if isinstance(value, bytes):
-                        version = bare(value.decode("utf-8", "replace").strip())
-                        found |= {} if version is None else {tenant: version}
+                        text = value.decode("utf-8", "replace").strip()
+                        if version := self._believed(PinKey(model, tenant), text):
+                            found[tenant] = version
                     elif isinstance(value, RedisError) and not _is_of_another_type(value):
                         raise value
         return found
@@ -237,25 +248,31 @@ class RedisStore:
     async def kills(self, model: str) -> list[Kill]:
         """Return what is switched off in a model, sorted by version."""
         kills = [
-            Kill(key.version, bare(text) or "", ttl_s, NO_TEXT if text is None else "")
+            Kill(key.version, bare(text) or "", ttl_s, self._fault(key, text))
             for raw, text, ttl_s in await self._kill_values(model)
             if isinstance(key := self._keys.parse(raw), KillKey)
             and (text is None or bare(text) is not None)
         ]
         return sorted(kills, key=lambda kill: kill.version)
 
-    async def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str]]:
+    async def marks(self, model: str) -> AsyncIterator[tuple[PinKey | KillKey, str, float | None]]:
         """Iterate over the kills, then the pins of a model, with what their keys hold."""
-        for raw, text, _ in await self._kill_values(model):
+        for raw, text, ttl_s in await self._kill_values(model):
             if text is not None and isinstance(key := self._keys.parse(raw), KillKey):
-                yield key, text
+                yield key, text, ttl_s
         seen: set[str] = set()  # SCAN may return a key twice
         async for page in self._pages(self._keys.pins_pattern(model)):
-            for raw, text, _ in await self._values(page):
+            for raw, text, ttl_s in await self._values(page):
                 pin = self._keys.parse(raw)
                 if text is not None and isinstance(pin, PinKey) and pin.tenant not in seen:
                     seen.add(pin.tenant)
-                    yield pin, text
+                    yield pin, text, ttl_s
+
+    def _fault(self, key: PinKey | KillKey, text: str | None) -> str:
+        return NO_TEXT if text is None else self._reader.doubt_of_mark(key, text)
+
+    def _believed(self, key: PinKey, text: str) -> str | None:
+        return None if self._fault(key, text) else bare(text)
 
     async def _kill_values(self, model: str) -> list[tuple[bytes, str | None, float | None]]:
         found = {self._keys.kill(model).encode()}

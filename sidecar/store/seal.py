@@ -150,6 +150,10 @@ class Keyring:
         message = _mark_said(key, value, seal.issued_ms, seal.until_ms)
         return self._fault(seal.key_id, message, seal.signature)
 
+    def __contains__(self, key_id: str) -> bool:
+        """Return whether the key of an id is trusted."""
+        return key_id in self._keys
+
     def _fault(self, key_id: str, message: bytes, signature: bytes) -> Cause | None:
         key = self._keys.get(key_id)
         if key is None:
@@ -176,6 +180,29 @@ def renewed(
         issued_ms = sealed.issued_ms + 1
     until_ms = 0 if ttl_s is None else issued_ms + max(1, round(ttl_s * 1000))
     return signer.mark(key, value.strip(), issued_ms, until_ms)
+
+
+class Reader:
+    """What somebody who looks at a store may believe of it, whatever was seen of it before.
+
+    Without keys that is all of it.
+    """
+
+    def __init__(self, keyring: Keyring | None = None, *, exempts_kills: bool = False) -> None:
+        self._keyring = keyring
+        self._exempts_kills = exempts_kills
+
+    def doubt_of_policy(self, policy: Policy) -> str:
+        """Return in words why a policy is not believed, or nothing."""
+        cause = None if self._keyring is None else self._keyring.fault_of_policy(policy)
+        return WORDS[cause] if cause else ""
+
+    def doubt_of_mark(self, key: PinKey | KillKey, text: str) -> str:
+        """Return in words why a pin or kill is not believed, or nothing."""
+        cause = None if self._keyring is None else self._keyring.fault_of_mark(key, read(text))
+        if cause is Cause.UNSIGNED and self._exempts_kills and isinstance(key, KillKey):
+            return ""
+        return WORDS[cause] if cause else ""
 
 
 def signer_of(policy: Policy) -> str:

@@ -160,6 +160,8 @@ def test_status_counts_pins_and_names_kills(tumor: Rmv) -> None:
         "fault": "",
         "faulty_pins": 0,
         "has_policy": True,
+        "is_deleted": False,
+        "doubt": "",
     }
 
 

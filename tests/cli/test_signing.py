@@ -346,3 +346,100 @@ def test_verify_without_anybody_to_trust_is_trouble(signed: Rmv, ann: Path) -> N
 
     assert (nobody.code, "--trust FILE" in nobody.err) == (2, True)
     assert (unreadable.code, "a private key" in unreadable.err) == (2, True)
+
+
+def test_pins_and_status_mark_what_sidecars_do_not_believe(
+    signed: Rmv, ann: Path, tmp_path: Path, redis: Redis
+) -> None:
+    settings = tmp_path / "rmv.toml"
+    settings.write_text('[signing]\ntrusted = ["ann.pub"]\n')
+    assert signed("pin", "tumor", "acme", "v2", "--key", ann).code == 0
+    redis.set(key("pin", "tumor", "globex"), "v2")
+    redis.set(key("kill", "tumor", "v1"), "attack")
+
+    pins, status = signed("pins", "tumor", "-c", settings), signed("status", "-c", settings)
+    assert "globex  v2 - not signed" in pins.out
+    assert "acme    v2  " in pins.out
+    assert "v1 (attack) - not signed" in status.out
+    told = signed("explain", "tumor", "--tenant", "globex", "-c", settings).out
+    assert ("DEFAULT" in told, "v1 " in told) == (True, True)
+
+    redis.set(key("policy", "tumor"), text(redis, "policy", "tumor").replace("9001", "6666"))
+    status = signed("status", "-c", settings)
+    assert "the stored document is not believed, the signature does not fit" in status.err
+    assert "no sidecar believes" in signed("explain", "tumor", "-c", settings).err
+
+
+def test_who_does_not_sign_where_it_is_asked_for_is_told(
+    signed: Rmv, ann: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "rmv.toml"
+    settings.write_text('[signing]\ntrusted = ["ann.pub"]\n')
+
+    assert "this is not signed" in signed("pin", "tumor", "acme", "v2", "-c", settings).err
+    assert "not signed" not in signed("pin", "tumor", "a", "v2", "-c", settings, "--key", ann).err
+
+
+# --- sign ----------------------------------------------------------------------------------------
+
+
+def outcomes(ran: Ran) -> dict[tuple[str, str], str]:
+    return {(one["kind"], one["name"]): one["outcome"] for one in json.loads(ran.out)}
+
+
+def test_sign_moves_everything_that_is_believed_to_another_key(
+    signed: Rmv, ann: Path, redis: Redis
+) -> None:
+    eve, trust = ann.with_name("eve.key"), ("--trust", ann.with_suffix(".pub"))
+    assert signed("pin", "tumor", "acme", "v2", "--ttl", "1h", "--key", ann).code == 0
+    assert signed("kill", "tumor:v1", "--reason", "wrong", "--key", ann).code == 0
+    assert signed("pin", "tumor", "gone", "v2", "--key", ann).code == 0
+    assert signed("unpin", "tumor", "gone", "--key", ann).code == 0
+    redis.persist(key("pin", "tumor", "acme"))
+    redis.set(key("pin", "tumor", "plain"), "v2")
+
+    ran = signed("sign", "--key", eve, *trust, "--json")
+
+    assert ran.code == 1
+    assert outcomes(ran) == {
+        ("policy", "tumor"): "signed",
+        ("kill", "v1"): "signed",
+        ("pin", "acme"): "signed",
+        ("pin", "plain"): "unsigned",
+    }
+    assert ring(eve).fault_of_policy(stored(redis)) is None
+    assert 0 < redis.pttl(key("pin", "tumor", "acme")) <= 3_600_000
+    assert text(redis, "pin", "tumor", "plain") == "v2"
+    again = signed("sign", "tumor", "--key", eve, *trust, "--json")
+    assert set(outcomes(again).values()) == {"kept", "unsigned"}
+
+
+def test_sign_takes_what_nobody_has_signed_only_when_told_to(
+    tumor: Rmv, tmp_path: Path, redis: Redis
+) -> None:
+    assert tumor("keygen", "ann", "--dir", tmp_path).code == 0
+    ann = tmp_path / "ann.key"
+    assert tumor("pin", "tumor", "acme", "v2", "--ttl", "1h").code == 0
+
+    left = tumor("sign", "--key", ann, "--json")
+    taken = tumor("sign", "--key", ann, "--unsigned", "--json")
+
+    assert (left.code, set(outcomes(left).values())) == (1, {"unsigned"})
+    assert (taken.code, set(outcomes(taken).values())) == (0, {"signed"})
+    assert 0 < redis.pttl(key("pin", "tumor", "acme")) <= 3_600_000
+    assert verified(tumor, ann)[0].code == 0
+
+
+def test_sign_takes_nothing_that_was_changed_after_it_was_signed(
+    signed: Rmv, ann: Path, redis: Redis
+) -> None:
+    tampered = text(redis, "policy", "tumor").replace("9001", "6666")
+    redis.set(key("policy", "tumor"), tampered)
+
+    ran = signed(
+        "sign", "--key", ann.with_name("eve.key"), "--trust", ann.with_suffix(".pub"), "--unsigned"
+    )
+
+    assert (ran.code, "forged" in ran.out) == (1, True)
+    assert text(redis, "policy", "tumor") == tampered
+    assert signed("sign").code == 2

@@ -1,0 +1,140 @@
+"""`rmv sign`: everything of a store signed anew, by another key or for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sidecar.cli import output
+from sidecar.cli.committing import commit
+from sidecar.cli.names import MaybeModel
+from sidecar.cli.options import Actor, SigningKey, commands, user
+from sidecar.cli.session import Session, with_store
+from sidecar.cli.signing import sign_with, trusted
+from sidecar.errors import ConfigError
+from sidecar.policy.diff import content
+from sidecar.policy.problem import PolicyError
+from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.ed25519 import load_public
+from sidecar.store import seal
+from sidecar.store.keys import KillKey, PinKey
+from sidecar.store.seal import Cause, Keyring, Signer
+
+LEFT = 1
+COMMENT = "signed anew"
+
+app = commands()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of one thing: `signed`, `kept` (it is of this key already), or why it is left."""
+
+    model: str
+    kind: str
+    name: str
+    outcome: str
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is still not signed by the key."""
+        return self.outcome not in {"signed", "kept"}
+
+
+class Resigner:
+    """Signs what it may: what is believed, and with `takes_unsigned` what nobody has signed."""
+
+    def __init__(
+        self, session: Session, signer: Signer, believed: Keyring, *, takes_unsigned: bool
+    ) -> None:
+        self._store = session.store
+        self._own = Keyring([signer.public])
+        self._believed = believed
+        self._takes_unsigned = takes_unsigned
+
+    async def sign(self, model: str, actor: str) -> AsyncIterator[Outcome]:
+        """Sign the policy, the kills and the pins of a model, but what is not to be signed."""
+        yield await self._policy(model, actor)
+        async for key, text, ttl_s in self._store.marks(model):
+            if seal.bare(text) is not None:
+                yield await self._mark(key, text, ttl_s)
+
+    async def _policy(self, model: str, actor: str) -> Outcome:
+        try:
+            stored = await self._store.get_policy(model)
+        except PolicyError:
+            return Outcome(model, "policy", model, "invalid")
+        if stored is None:
+            return Outcome(model, "policy", model, "missing")
+        if self._own.fault_of_policy(stored.policy) is None:
+            return Outcome(model, "policy", model, "kept")
+        cause = self._believed.fault_of_policy(stored.policy)
+        if cause is None or (cause is Cause.UNSIGNED and self._takes_unsigned):
+            said = msgspec.structs.replace(content(stored.policy), applied=stored.policy.applied)
+            await commit(self._store, said, stored.raw, actor, COMMENT)
+            return Outcome(model, "policy", model, "signed")
+        return Outcome(model, "policy", model, cause.value)
+
+    async def _mark(self, key: PinKey | KillKey, text: str, ttl_s: float | None) -> Outcome:
+        kind, name = ("pin", key.tenant) if isinstance(key, PinKey) else ("kill", key.version)
+        mark = seal.read(text)
+        if self._own.fault_of_mark(key, mark) is None:
+            return Outcome(key.model, kind, name, "kept")
+        cause = self._believed.fault_of_mark(key, mark)
+        if mark.seal is not None:  # what was signed, whatever its TTL has become
+            until_ms = mark.seal.until_ms
+            ttl_s = until_ms / 1000 - SystemClock().now_s() if until_ms else None
+        if cause is None and ttl_s is not None and ttl_s <= 0:
+            cause = Cause.EXPIRED
+        if cause is not None and not (cause is Cause.UNSIGNED and self._takes_unsigned):
+            return Outcome(key.model, kind, name, cause.value)
+        if isinstance(key, PinKey):
+            await self._store.set_pin(key.model, key.tenant, mark.value, ttl_s)
+        else:
+            await self._store.set_kill(key.model, key.version, mark.value, ttl_s)
+        return Outcome(key.model, kind, name, "signed")
+
+
+@app.command("sign")
+@with_store
+async def sign(
+    session: Session,
+    model: MaybeModel = "",
+    *,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Also what nobody has signed: look at it first.")
+    ] = False,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A public key, in the place of signing.trusted; may be repeated.", metavar="FILE"
+        ),
+    ] = None,
+    actor: Actor = None,
+    key: SigningKey = None,
+) -> None:
+    """Sign all policies, pins and kills anew.
+
+    Those that are believed now, that is: nothing that was tampered with. Exit status: 0 all are
+    signed by this key now, 1 some are left as they are.
+    """
+    sign_with(session, key)
+    signer = session.store.signer
+    if signer is None:
+        msg = "--key FILE has to name the key to sign with"
+        raise ConfigError(msg)
+    keys = [load_public(path) for path in trust or ()] or [*trusted(session.config).values()]
+    resigner = Resigner(session, signer, Keyring(keys), takes_unsigned=unsigned)
+    models = [model] if model else await session.store.models()
+    found = [one for name in models async for one in resigner.sign(name, actor or user())]
+    if session.as_json:
+        output.emit(found)
+    else:
+        rows = [(one.model, one.kind, one.name, one.outcome) for one in found]
+        colours: list[output.Colour | None] = ["red" if one.is_left else None for one in found]
+        output.table(("MODEL", "KIND", "NAME", "OUTCOME"), rows, colours)
+    if any(one.is_left for one in found):
+        raise typer.Exit(LEFT)
