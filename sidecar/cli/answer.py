@@ -1,80 +1,28 @@
-"""What a request would get, and why, told to people and to programs."""
+"""What a request would get, and why, told to people."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import msgspec
-
 from sidecar.cli import output, steps
-from sidecar.model.decision import Decision
-from sidecar.model.identity import Identity
-from sidecar.model.policy import Shadow
-from sidecar.model.request import RequestHead
-from sidecar.policy.resolver import resolve, shadows_for
-from sidecar.policy.snapshot import Snapshot
-from sidecar.policy.trace import Trace, trace
+from sidecar.policy.answer import Answer
 
 
-class Answer(NamedTuple):
-    """A decision and the way to it; `killed` is why the whole model is switched off, if it is."""
-
-    identity: Identity
-    decision: Decision
-    shadows: tuple[Shadow, ...]
-    trace: Trace
-    killed: str
-
-    def as_json(self, *, is_brief: bool) -> dict[str, object]:
-        """Return all of it, for programs; each step to the decision unless `is_brief`."""
-        decision, found = self.decision, self.trace
-        code = decision.refusal
-        told: dict[str, object] = {
-            "model": decision.model,
-            "tenant": self.identity.tenant,
-            "version": decision.version or None,
-            "reason": decision.reason,
-            "revision": decision.revision,
-            "rejected": msgspec.to_builtins(decision.rejected),
-            "shadows": [shadow.version for shadow in self.shadows],
-            "refusal": None
-            if code is None
-            else {"code": code.slug, "status": code.status, "detail": decision.detail},
-        }
-        if is_brief:
-            return told
-        way = {"versions": found.versions, "steps": found.steps, "unreached": found.unreached}
-        return told | way
-
-    def tell(self, *, is_brief: bool) -> None:
-        """Print all of it, for people; each step to the decision unless `is_brief`."""
-        decision = self.decision
-        code = decision.refusal
-        refused = "" if code is None else f"{code.status} {code.slug}: {decision.detail}"
-        rejected = (f"{one.version} ({one.cause.value})" for one in decision.rejected)
-        output.facts(
-            [
-                ("model", decision.model),
-                ("tenant", self.identity.tenant),
-                ("version", decision.version),
-                ("refused", refused),
-                ("reason", decision.reason),
-                ("revision", str(decision.revision)),
-                ("rejected", ", ".join(rejected)),
-                ("shadows", ", ".join(shadow.version for shadow in self.shadows)),
-            ]
-        )
-        if not is_brief:
-            steps.tell(self.trace, self.identity, self.killed)
-
-
-def answer(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Answer:
-    """Decide a request by a snapshot, and write down each step."""
-    decision = resolve(snapshot, identity, head)
-    return Answer(
-        identity,
-        decision,
-        shadows_for(snapshot, identity, head, decision),
-        trace(snapshot, identity, head),
-        snapshot.kills.get("", ""),
+def tell(found: Answer, *, is_brief: bool) -> None:
+    """Print all of it, for people; each step to the decision unless `is_brief`."""
+    decision = found.decision
+    code = decision.refusal
+    refused = "" if code is None else f"{code.status} {code.slug}: {decision.detail}"
+    rejected = (f"{one.version} ({one.cause.value})" for one in decision.rejected)
+    output.facts(
+        [
+            ("model", decision.model),
+            ("tenant", found.identity.tenant),
+            ("version", decision.version),
+            ("refused", refused),
+            ("reason", decision.reason),
+            ("revision", str(decision.revision)),
+            ("rejected", ", ".join(rejected)),
+            ("shadows", ", ".join(shadow.version for shadow in found.shadows)),
+        ]
     )
+    if not is_brief:
+        steps.tell(found.trace, found.identity, found.killed)

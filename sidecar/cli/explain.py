@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sidecar.cli import output
-from sidecar.cli.answer import answer
+from sidecar.cli.answer import tell
 from sidecar.cli.callers import read_claims, verified
 from sidecar.cli.failure import advised
 from sidecar.cli.heads import ask_by_path, request_head
@@ -26,15 +26,16 @@ from sidecar.cli.options import (
     Target,
     commands,
 )
-from sidecar.cli.plan import snapshot_of
 from sidecar.cli.request import looks_like_a_request, tell_sampled
 from sidecar.cli.session import Session, with_store
 from sidecar.errors import ConfigError
 from sidecar.model.identity import Identity
 from sidecar.model.policy import Policy
 from sidecar.model.request import RequestHead
+from sidecar.policy.answer import answer
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
+from sidecar.store.snapshots import snapshot_of
 
 POST, ROOT = "POST", "/"
 
@@ -142,7 +143,7 @@ async def _explain(
     if session.as_json:
         output.emit(found.as_json(is_brief=is_brief))
         return
-    found.tell(is_brief=is_brief)
+    tell(found, is_brief=is_brief)
     await _note_health(session.store, policy, unready)
     if _is_drawn(policy):
         output.note("note: something here is drawn anew for each request; another one may differ")

@@ -12,8 +12,7 @@ from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import HistoryEntry, Store, StoredPolicy
-
-MAX_REVISIONS = 1000  # that are looked through: each holds a whole document, and none is removed
+from sidecar.store.committed import MAX_REVISIONS, find_revision
 
 NO_POLICY = (
     "the store has no policy yet; `rmv init` writes one, `rmv apply -f policies/` commits it"
@@ -90,16 +89,6 @@ async def revision_of(store: Store, model: str, revision: int) -> HistoryEntry:
     is_far = bool(newest) and newest[0].revision - revision >= MAX_REVISIONS
     among = f" among its newest {MAX_REVISIONS:,}" if is_far else ""
     raise no_revision(model, f"no revision {revision}{among}")
-
-
-async def find_revision(store: Store, model: str, revision: int) -> HistoryEntry | None:
-    """Return a revision of the history, reading none that is older."""
-    newest = next(iter(await store.history(model, limit=1)), None)
-    if newest is None:
-        return None
-    later = max(newest.revision - revision, 0)
-    entries = await store.history(model, limit=min(later + 1, MAX_REVISIONS))
-    return next((one for one in entries if one.revision == revision), None)
 
 
 def no_revision(model: str, which: str) -> NotFoundError:

@@ -10,7 +10,6 @@ from sidecar.cli.lookup import NotFoundError, expect_model, expect_version, vers
 from sidecar.cli.marks import marked_pins, spell
 from sidecar.cli.names import MaybeModel, Model, Version
 from sidecar.cli.options import Force, SigningKey, Tenant, Ttl, commands
-from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.signing import sign_with
 from sidecar.model.decision import Reason
@@ -21,6 +20,7 @@ from sidecar.policy.resolver import resolve
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Pin, Store
 from sidecar.store.keys import BadNameError
+from sidecar.store.snapshots import snapshot_of
 
 app = commands()
 

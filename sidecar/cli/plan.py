@@ -21,9 +21,9 @@ from sidecar.model.context import Context
 from sidecar.model.policy import Policy
 from sidecar.policy.plan import Change, Move, Plan, plan
 from sidecar.policy.problem import PolicyError
-from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
+from sidecar.store.snapshots import snapshot_of
 
 MAX_SHOWN = 20  # moves; the rest is in --json
 
@@ -130,13 +130,6 @@ async def plan_command(
             one.tell()
     if any(_fails(one.plan, fail_on or ()) for one in plans):
         raise typer.Exit(1)
-
-
-async def snapshot_of(store: Store, policy: Policy, tenants: frozenset[str]) -> Snapshot:
-    """Compile a policy with what the store holds for its model: kills, and pins of `tenants`."""
-    pins = await store.pins_of(policy.model, tenants)
-    kills = {one.version: one.reason for one in await store.kills(policy.model) if not one.fault}
-    return compile_snapshot(policy, pins, kills)
 
 
 async def _planned(store: Store, wanted: Policy, from_s: float) -> Planned:

@@ -16,7 +16,6 @@ from sidecar.cli.heads import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of
 from sidecar.cli.names import MaybeModel
 from sidecar.cli.options import AppName, At, Claims, Headers, Method, Scopes, Target, commands
-from sidecar.cli.plan import snapshot_of
 from sidecar.cli.session import Session, with_store
 from sidecar.config import allow_list
 from sidecar.errors import ConfigError
@@ -26,6 +25,7 @@ from sidecar.model.request import RequestHead
 from sidecar.policy.problem import PolicyError
 from sidecar.policy.trial import Share, shares
 from sidecar.runtime.clock import SystemClock
+from sidecar.store.snapshots import snapshot_of
 
 MAX_REQUESTS = 100_000
 
