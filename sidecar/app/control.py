@@ -109,7 +109,7 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
     if admin_socket is not None:
         bound = msgspec.structs.replace(bound, admin=address_of(admin_socket))
     ledger = Ledger(SHARED_GAUGES)
-    desk = KeyDesk(config.believed, SystemClock(), metrics)
+    desk = KeyDesk(config.believed, SystemClock(), metrics, audit)
     await desk.start()
     workers = Workers(
         WorkerCrew(bound, ledger, desk),

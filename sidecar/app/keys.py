@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.app.spec import KEYS, UNKNOWN_KEY
@@ -15,6 +16,7 @@ from sidecar.runtime.tasks import spawn, stop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sidecar.audit.log import AuditLog
     from sidecar.identity.keeper import Keeper
     from sidecar.model.issuer import IdentitySettings
     from sidecar.runtime.clock import Clock
@@ -29,8 +31,12 @@ class KeyDesk:
     that in, what happens meanwhile amounts to one more telling.
     """
 
-    def __init__(self, issuers: Sequence[IdentitySettings], clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, issuers: Sequence[IdentitySettings], clock: Clock, metrics: Metrics, audit: AuditLog
+    ) -> None:
         self._keepers = {one.issuer: _keeper(one, clock, metrics, self._on_news) for one in issuers}
+        for issuer, keeper in self._keepers.items():
+            keeper.on_believed = partial(_note, audit, issuer)
         self._news = asyncio.Event()
         self._keeping: list[asyncio.Task[None]] = []
         self._telling: dict[Line, asyncio.Task[None]] = {}
@@ -84,6 +90,10 @@ class KeyDesk:
         keeper = self._keepers.get(issuer)
         if name == UNKNOWN_KEY and keeper is not None:
             keeper.ask()
+
+
+def _note(audit: AuditLog, issuer: str, believed: tuple[str, ...]) -> None:
+    audit.note("keys", issuer=issuer, keys=list(believed))
 
 
 def _keeper(

@@ -61,6 +61,8 @@ class Keeper:
         self._draw = draw
         self._metrics = metrics
         self._on_news = on_news
+        self.on_believed: Callable[[tuple[str, ...]], None] | None = None
+        """Called with the names of the keys that are believed from now on, maybe none."""
         self._keys: KeySet | None = None  # the last good ones
         self._jwks = ""  # of these, while they are believed
         self._good_s = clock.monotonic_s()  # when a read last went well
@@ -170,9 +172,9 @@ class Keeper:
         self._keys, self._jwks, self._is_closed = keys, keys.spelled(), False
         for refused in keys.refused:
             _log.warning("key left out", extra={"issuer": self.issuer, "reason": refused})
-        named = ", ".join(sorted(key.kid or f"({key.algorithm} without kid)" for key in keys.keys))
-        _log.info("keys changed", extra={"issuer": self.issuer, "keys": named})
-        self._on_news()
+        named = sorted(key.kid or f"({key.algorithm} without kid)" for key in keys.keys)
+        _log.info("keys changed", extra={"issuer": self.issuer, "keys": ", ".join(named)})
+        self._tell(tuple(named))
 
     def _fail(self, error: KeySetError) -> None:
         self._failures += 1
@@ -200,6 +202,11 @@ class Keeper:
         self._jwks, self._is_closed = "", True
         extra = {"issuer": self.issuer, "reason": self._fault, "max_age_s": self._max_age_s}
         _log.error("keys are too old: tokens of their issuer get 503", extra=extra)
+        self._tell(())
+
+    def _tell(self, believed: tuple[str, ...]) -> None:
+        if self.on_believed is not None:
+            self.on_believed(believed)
         self._on_news()
 
     def _spread(self, seconds: float) -> float:

@@ -11,6 +11,7 @@ from sidecar.audit.entry import Entry, decode
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import embedded_url
 from tests.audit.chains import lines_in, verified
+from tests.e2e.test_keys import ISSUER, Pair, believing, guarded
 from tests.support.sidecar import flags, sidecar
 from tests.support.upstream import eventually, scripted_upstream
 
@@ -108,3 +109,26 @@ async def test_requests_are_refused_while_the_folder_cannot_be_written() -> None
 
     assert (before.status, refused.status, after.status) == (200, 503, 200)
     assert b"audit-unavailable" in refused.body
+
+
+async def test_other_keys_and_bad_tokens_are_told(tmp_path: Path) -> None:
+    former, renewed = Pair(tmp_path / "former"), Pair(tmp_path / "renewed")
+    file = tmp_path / "jwks.json"
+    file.write_bytes(former.jwks)
+    settings = f'{believing(jwks_file=str(file))}\n[audit]\ndir = "audit"\n'
+    async with guarded(settings) as running:
+        folder = running.folder / "audit"
+        token = former.bearer().replace(".", ".e30", 1)
+        refused = await running.ask(Authorization=token)
+        file.write_bytes(renewed.jwks)
+        await eventually(lambda: sum(one.kind == "keys" for one in _entries(folder)) == 2)
+        await eventually(lambda: any(one.kind == "denied" for one in _entries(folder)))
+        entries = _entries(folder)
+        raw = b"".join(lines_in(folder))
+
+    first, second = (one.facts for one in entries if one.kind == "keys")
+    denied = next(one for one in entries if one.kind == "denied")
+    assert first["issuer"] == second["issuer"] == ISSUER
+    assert first["keys"] != second["keys"]
+    assert (refused.status, denied.status, denied.code) == (401, 401, "token-invalid")
+    assert token.removeprefix("Bearer ").encode() not in raw
