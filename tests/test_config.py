@@ -255,6 +255,10 @@ def test_issuers_have_each_their_own_source_of_keys(tmp_path: Path) -> None:
         ('[[issuers.keys]]\nfile = "b.pem"', "6: issuers[0].keys[0].file: no such file: "),
         ('jwks_url = "http://b.example/"', "9: issuers[0].jwks_url: `http://b.example/` must "),
         ('jwks_url = "https://u:p@b.example"', "9: issuers[0].jwks_url: `https://u:p@b.example`"),
+        (
+            'jwks_url = "https://b..example"',
+            "9: issuers[0].jwks_url: `https://b..example` is no UR",
+        ),
         ('jwks_url = "file:///keys"', "9: issuers[0].jwks_url: `file:///keys` is not an absol"),
         (
             'jwks_url = "https://b.example"\nalgorithms = ["HS256"]',

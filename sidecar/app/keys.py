@@ -92,8 +92,8 @@ class KeyDesk:
             keeper.ask()
 
 
-def _note(audit: AuditLog, issuer: str, believed: tuple[str, ...]) -> None:
-    audit.note("keys", issuer=issuer, keys=list(believed))
+def _note(audit: AuditLog, issuer: str, believed: tuple[str, ...], digest: str) -> None:
+    audit.note("keys", issuer=issuer, keys=list(believed), digest=digest)
 
 
 def _keeper(

@@ -65,7 +65,7 @@ async def fetch(place: Place) -> bytes:
         raise FetchError("tls", str(error)) from error
     except ssl.SSLError as error:
         raise FetchError("tls", error.reason or str(error)) from error
-    except (aiohttp.ClientConnectorError, OSError) as error:
+    except (aiohttp.ClientConnectorError, OSError, UnicodeError) as error:  # of a name to look up
         raise FetchError("connect", str(error)) from error
     except aiohttp.ClientError as error:
         raise FetchError("answer", str(error) or type(error).__name__) from error

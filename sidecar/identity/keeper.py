@@ -61,8 +61,8 @@ class Keeper:
         self._draw = draw
         self._metrics = metrics
         self._on_news = on_news
-        self.on_believed: Callable[[tuple[str, ...]], None] | None = None
-        """Called with the names of the keys that are believed from now on, maybe none."""
+        self.on_believed: Callable[[tuple[str, ...], str], None] | None = None
+        """Called with names and digest of the keys that are believed from now on, maybe none."""
         self._keys: KeySet | None = None  # the last good ones
         self._jwks = ""  # of these, while they are believed
         self._good_s = clock.monotonic_s()  # when a read last went well
@@ -137,6 +137,9 @@ class Keeper:
             keys = await self._source.read()
         except KeySetError as error:
             self._fail(error)
+        except Exception as error:  # noqa: BLE001 -- whatever happens, keys have to grow too old
+            _log.exception("keys not read: a fault of the sidecar")
+            self._fail(KeySetError(f"a fault of the sidecar: {type(error).__name__}"))
         else:
             self._succeed(keys)
         finally:
@@ -174,7 +177,7 @@ class Keeper:
             _log.warning("key left out", extra={"issuer": self.issuer, "reason": refused})
         named = sorted(key.kid or f"({key.algorithm} without kid)" for key in keys.keys)
         _log.info("keys changed", extra={"issuer": self.issuer, "keys": ", ".join(named)})
-        self._tell(tuple(named))
+        self._tell(tuple(named), keys.digest())
 
     def _fail(self, error: KeySetError) -> None:
         self._failures += 1
@@ -202,11 +205,11 @@ class Keeper:
         self._jwks, self._is_closed = "", True
         extra = {"issuer": self.issuer, "reason": self._fault, "max_age_s": self._max_age_s}
         _log.error("keys are too old: tokens of their issuer get 503", extra=extra)
-        self._tell(())
+        self._tell()
 
-    def _tell(self, believed: tuple[str, ...]) -> None:
+    def _tell(self, believed: tuple[str, ...] = (), digest: str = "") -> None:
         if self.on_believed is not None:
-            self.on_believed(believed)
+            self.on_believed(believed, digest)
         self._on_news()
 
     def _spread(self, seconds: float) -> float:

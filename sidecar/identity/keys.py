@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,11 @@ class KeySet:
         keys = [key.members() for key in self.keys]
         keys.sort(key=lambda members: (members["kid"], members["alg"]))
         return json.dumps({"keys": keys}, separators=(",", ":"), sort_keys=True)
+
+    def digest(self) -> str:
+        """Return a digest of the public keys; of secrets nothing may be told."""
+        public = KeySet([key for key in self.keys if key.algorithm != "HS256"])
+        return f"sha256:{hashlib.sha256(public.spelled().encode()).hexdigest()}"
 
 
 class _UnsuitableError(SidecarError):

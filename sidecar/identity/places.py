@@ -18,6 +18,7 @@ def url_fault(url: str, *, is_plain_allowed: bool = True) -> str:
     try:
         parts = urlsplit(url)
         is_absolute = bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")  # as who looks it up does: labels may be too long
     except ValueError as error:
         return f"is no URL: {error}"
     if not is_absolute or not url.isascii() or not url.isprintable() or " " in url:

@@ -187,6 +187,24 @@ async def test_the_last_good_keys_are_kept_as_long_as_they_may_be(
     assert (kept.kids, kept.keeper.holding().is_closed) == (["rsa-1"], False)
 
 
+async def test_keys_grow_too_old_whatever_goes_wrong(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    class UnforeseenError(Exception):
+        pass
+
+    async def read() -> KeySet | None:
+        raise UnforeseenError
+
+    kept.shelf.read = read  # type: ignore[method-assign]
+    await kept.after(1.1 * REFRESH_S)
+    assert kept.kids == ["rsa-1"]
+    assert "keys not read: a fault of the sidecar" in caplog.text
+
+    await kept.after(MAX_AGE_S)
+    assert kept.kids == []
+
+
 async def test_a_set_that_is_refused_replaces_nothing(kept: Kept) -> None:
     kept.shelf.fault = KeySetError("key 'weak': RSA of 1024 bits is weak")
 
@@ -287,6 +305,26 @@ async def test_a_running_keeper_reads_when_it_is_asked_and_not_before(rs256: Sig
             await asyncio.sleep(0)
     finally:
         running.cancel()
+
+
+async def test_audit_is_told_which_keys_are_believed_and_that_none_are(
+    kept: Kept, rs256: Signer, foreign: Signer, hs256: Signer
+) -> None:
+    told: list[tuple[tuple[str, ...], str]] = []
+    kept.keeper.on_believed = lambda names, digest: told.append((names, digest))
+    kept.shelf.keys = keys_of(foreign)  # another key of the same name
+    await kept.after(1.1 * REFRESH_S)
+    kept.shelf.keys = keys_of(rs256)
+    await kept.after(1.1 * REFRESH_S)
+    kept.shelf.keys = load_jwks(jwks(rs256.jwk, hs256.jwk), (*PUBLIC, "HS256"))
+    await kept.after(1.1 * REFRESH_S)
+    kept.shelf.fault = FetchError("connect", "refused")
+    await kept.after(MAX_AGE_S)
+
+    assert [names for names, _ in told] == [("rsa-1",), ("rsa-1",), ("hmac-1", "rsa-1"), ()]
+    digests = [digest for _, digest in told]
+    assert digests[0] != digests[1] == digests[2]  # of a secret nothing is told
+    assert digests[3] == ""
 
 
 async def test_how_old_keys_are_is_measured(kept: Kept) -> None:
