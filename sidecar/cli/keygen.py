@@ -26,7 +26,9 @@ def keygen(
     ] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Make a pair of Ed25519 keys to sign policies, pins and kills with: NAME.key and NAME.pub.
+    """Make a pair of keys to sign with.
+
+    They are Ed25519, in NAME.key and NAME.pub.
 
     Both are readable by their owner alone, and nothing that is there is overwritten.
     """

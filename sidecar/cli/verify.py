@@ -10,7 +10,6 @@ import msgspec
 import typer
 
 from sidecar.cli import documents, output
-from sidecar.cli.lookup import MAX_REVISIONS
 from sidecar.cli.names import MaybeModel
 from sidecar.cli.options import commands
 from sidecar.cli.review import decoded
@@ -23,7 +22,7 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ed25519 import PublicKey, load_public
 from sidecar.store import seal
 from sidecar.store.base import HistoryEntry, Store
-from sidecar.store.committed import fault_of
+from sidecar.store.committed import MAX_REVISIONS, fault_of
 from sidecar.store.keys import KillKey, PinKey
 from sidecar.store.seal import Cause, Keyring
 
@@ -113,8 +112,9 @@ async def verify(
 ) -> None:
     """Tell what is signed, and by which key.
 
-    Each document, pin, kill and revision is looked at. Exit status: 0 all are signed by keys that are trusted, 1 some are not, 2 trouble. Revisions
-    without any signature are from before there was one, and count for nothing.
+    Each document, pin, kill and revision is looked at. Exit status: 0 all are signed by keys that
+    are trusted, 1 some are not, 2 trouble. Revisions without any signature are from before there
+    was one, and count for nothing.
     """
     keys = {str(path): load_public(path) for path in trust or ()} or trusted(session.config)
     if not keys:
@@ -154,21 +154,37 @@ def _of_files(files: Iterable[Path], verifier: Verifier) -> list[Checked]:
 
 
 async def _of_model(store: Store, model: str, verifier: Verifier) -> AsyncIterator[Checked]:
+    past = [_of_entry(one, model, verifier) for one in await store.history(model, MAX_REVISIONS)]
+    signed = [int(one.name) for one in past if one.state == _GOOD]
+    told = [one.revisions.get(model, 0) for one in await store.fleet(model)]
+    stored = await _of_policy(store, model, verifier, max([0, *signed, *told]))
+    if stored is not None:
+        yield stored
+    now_s = SystemClock().now_s()
+    async for key, text, _ in store.marks(model):
+        yield verifier.mark(key, text, now_s)
+    for one in past:
+        yield one
+
+
+async def _of_policy(store: Store, model: str, verifier: Verifier, newest: int) -> Checked | None:
+    """Check the document of a model, of which revision `newest` is known."""
     try:
         raw = await store.get_document(model)
         policy = None if raw is None else decoded(raw)
     except PolicyError:
         raw, policy = b"", None
-    if policy is not None and policy.model == model:
-        detail = "deleted" if policy.deleted else f"revision {policy.revision}"
-        yield verifier.policy(policy, "policy", model, detail)
-    elif raw is not None:
-        yield Checked(model, "policy", model, Cause.FORGED.value, detail="no policy of this model")
-    now_s = SystemClock().now_s()
-    async for key, text, _ in store.marks(model):
-        yield verifier.mark(key, text, now_s)
-    for entry in await store.history(model, MAX_REVISIONS):
-        yield _of_entry(entry, model, verifier)
+    if raw is None:
+        return None
+    if policy is None or policy.model != model:
+        said = "no policy of this model"
+        return Checked(model, "policy", model, Cause.FORGED.value, detail=said)
+    detail = "deleted" if policy.deleted else f"revision {policy.revision}"
+    found = verifier.policy(policy, "policy", model, detail)
+    if found.state == _GOOD and policy.revision < newest:
+        detail = f"{detail}, after {newest} was in force"
+        return msgspec.structs.replace(found, state=Cause.OLDER.value, detail=detail)
+    return found
 
 
 def _of_entry(entry: HistoryEntry, model: str, verifier: Verifier) -> Checked:

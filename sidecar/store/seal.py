@@ -9,6 +9,7 @@ kill: unlike a key that is gone, it says who ended it. Signatures are base64url.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -133,14 +134,17 @@ class Keyring:
     def __init__(self, keys: Iterable[PublicKey]) -> None:
         self._keys = {key.id: key for key in keys}
 
-    def fault_of_policy(self, policy: Policy) -> Cause | None:
-        """Return why a policy is not believed, whatever was seen before it; None when it is."""
+    def fault_of_policy(self, policy: Policy, message: bytes = b"") -> Cause | None:
+        """Return why a policy is not believed, whatever was seen before it; None when it is.
+
+        `message` is what `said` returns of it, if that is known.
+        """
         found = _SIGNATURE.fullmatch(policy.signature)
         if found is None:
             return Cause.FORGED if policy.signature else Cause.UNSIGNED
-        message, signature = said(policy), _decoded(found["signature"])
-        # A commit begins with 1: what has no revision is older than nothing.
-        return self._fault(found["key"], message, signature) if policy.revision else Cause.FORGED
+        if not policy.revision:  # a commit begins with 1: what has none is older than nothing
+            return Cause.FORGED
+        return self._fault(found["key"], message or said(policy), _decoded(found["signature"]))
 
     def fault_of_mark(self, key: PinKey | KillKey, mark: Mark) -> Cause | None:
         """Return why a pin or kill is not believed, whatever was seen and the time is."""
@@ -212,8 +216,11 @@ def signer_of(policy: Policy) -> str:
 
 
 def said(policy: Policy) -> bytes:
-    """Return what a signature of a policy is over: all of it but the signature."""
-    return _POLICY + codec.encode(structs.replace(policy, signature=""))
+    """Return what a signature of a policy is over: all of it but the signature, by its SHA-256.
+
+    Ed25519 would read the text twice, and a long one without letting requests through meanwhile.
+    """
+    return _POLICY + hashlib.sha256(codec.encode(structs.replace(policy, signature=""))).digest()
 
 
 def _mark_said(key: PinKey | KillKey, value: str, issued_ms: int, until_ms: int) -> bytes:

@@ -7,7 +7,6 @@ can keep news from sidecars, and can change nothing.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import sys
 from collections import Counter
@@ -66,8 +65,8 @@ class Trust:
         self._count = count
         self._doubts = Doubts()
         self._refused: dict[PolicyKey | PinKey | KillKey, Cause] = {}
-        self._judged: dict[str, bytes] = {}  # the digest of what is on its way into force, by model
-        self._seen: dict[str, tuple[int, bytes]] = {}  # revision and digest of what was, by model
+        self._judged: dict[str, bytes] = {}  # what that on its way into force says, by model
+        self._seen: dict[str, tuple[int, bytes]] = {}  # what was in force: revision, what it says
         self._held: dict[PinKey | KillKey, _Held] = {}
         self._ends: list[tuple[int, int, PinKey | KillKey]] = []  # a heap: until, number, key
         self._number = 0
@@ -82,11 +81,11 @@ class Trust:
     def fault_of(self, policy: Policy) -> str:
         """Return why a policy may not come into force, or nothing."""
         model = policy.model
-        cause = self._keyring.fault_of_policy(policy)
-        digest = b"" if cause else hashlib.sha256(seal.said(policy)).digest()
+        said = seal.said(policy)
+        cause = self._keyring.fault_of_policy(policy, said)
         revision, before = self._seen.get(model, (0, b""))
         if cause is None and (
-            policy.revision < revision or (policy.revision == revision and digest != before)
+            policy.revision < revision or (policy.revision == revision and said != before)
         ):
             cause = Cause.OLDER
         if cause is not None:
@@ -95,7 +94,7 @@ class Trust:
                 f": revision {revision}" if cause is Cause.OLDER else ""
             )
         self._refused.pop(PolicyKey(model), None)
-        self._judged[model] = digest
+        self._judged[model] = said
         return ""
 
     def took(self, policy: Policy, raw: bytes) -> None:

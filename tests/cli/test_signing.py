@@ -310,6 +310,16 @@ def test_verify_tells_what_is_not_as_it_was_signed(signed: Rmv, ann: Path, redis
     }
 
 
+def test_verify_tells_a_signed_policy_of_before(signed: Rmv, ann: Path, redis: Redis) -> None:
+    first = text(redis, "policy", "tumor")
+    assert signed("label", "tumor", "stable", "v1", "--key", ann).code == 0
+    redis.set(key("policy", "tumor"), first)
+
+    ran, found = verified(signed, ann)
+
+    assert (ran.code, found["policy", "tumor"]) == (1, "older")
+
+
 def test_revisions_of_before_there_were_signatures_count_for_nothing(ann: Path, store: Rmv) -> None:
     file = ann.parent / "tumor.yaml"
     store("apply", "-f", file)
