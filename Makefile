@@ -58,7 +58,7 @@ bench-policy: $(VENV)/.development $(VENV)/.compile  ## measure what policies co
 chaos: $(VENV)/.development  ## break a sidecar under load in every way, and count what it costs (ARGS, e.g. SIGHUP)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan  ## MLServer and OpenAI clients through the sidecar, skipping what cannot be installed; a gibibyte and mutated messages through it
+integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan $(INTEGRATION)/mlflow  ## MLServer and OpenAI clients through the sidecar, lineages from MLflow, skipping what cannot be installed; a gibibyte and mutated messages through it
 	if [ -e $(INTEGRATION)/client/.installed ]; then python=$(INTEGRATION)/client/bin/python; else python=$(BIN)/python; fi; \
 	"$$python" -m pytest -rs tests/integration --ignore=tests/integration/test_memory.py --ignore=tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
 	$(BIN)/python -m pytest -rP tests/integration/test_memory.py tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]
@@ -76,6 +76,7 @@ lock: $(VENV)/.development  ## renew the hash-pinned requirement files
 	$(LOCK_INTEGRATION) requirements/integration-client.in -c requirements/development.txt -o requirements/integration-client.txt
 	$(LOCK_INTEGRATION) requirements/integration-mlserver.in -o requirements/integration-mlserver.txt
 	$(LOCK_INTEGRATION) requirements/integration-llm-katan.in -o requirements/integration-llm-katan.txt
+	$(LOCK_INTEGRATION) requirements/integration-mlflow.in -o requirements/integration-mlflow.txt
 
 clean:  ## remove the virtual environments, caches and what was built
 	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -104,7 +105,7 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.runtime
 	touch $@
 
 # What cannot be installed leaves pip's reason in why-not.txt, which its tests skip with; it is tried again next time.
-.PHONY: $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan
-$(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan: $(INTEGRATION)/%: requirements/integration-%.txt
+.PHONY: $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan $(INTEGRATION)/mlflow
+$(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan $(INTEGRATION)/mlflow: $(INTEGRATION)/%: requirements/integration-%.txt
 	[ $@/.installed -nt $< ] || { $(PYTHON) -m venv --clear $@ && \
 	$@/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $< 2>$@/why-not.txt && touch $@/.installed; } || cat $@/why-not.txt

@@ -75,6 +75,10 @@ class HistoryError(SidecarError):
     """A history does not take the next revision; the text says why, and what to do."""
 
 
+class RegistryError(SidecarError):
+    """A registry of models cannot be asked, refuses, or has no such thing."""
+
+
 class StoreConflictError(SidecarError):
     """A commit lost the race: the document changed since it was read."""
 

@@ -74,9 +74,7 @@ async def _warn(store: Store, policy: Policy, tenant: str) -> None:
 
 @app.command("unpin")
 @with_store
-async def unpin(
-    session: Session, model: Model, tenant: Tenant, key: SigningKey = None
-) -> None:
+async def unpin(session: Session, model: Model, tenant: Tenant, key: SigningKey = None) -> None:
     """Let a tenant go where the rules send it."""
     sign_with(session, key)
     if not await session.store.delete_pin(model, tenant):

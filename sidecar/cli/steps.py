@@ -36,6 +36,11 @@ def tell(found: Trace, identity: Identity, killed: str) -> None:
     output.table(("STEP", "OUTCOME", "WHY"), [row for row, _ in steps], [c for _, c in steps])
 
 
+def told(one: Step, identity: Identity, killed: str) -> tuple[str, str, str]:
+    """Return a step, what came of it, and why, as `tell` prints them."""
+    return _name(one), _outcome(one), _why(one, identity, killed)
+
+
 def _rows(found: Trace, identity: Identity, killed: str) -> Iterator[Row]:
     """Yield the steps; rules that do not match are counted from the hundredth on."""
     unmatched = 0
@@ -47,7 +52,7 @@ def _rows(found: Trace, identity: Identity, killed: str) -> Iterator[Row]:
                 yield (_rules(left), "no", "--json tells why"), None
             if unmatched > MAX_UNMATCHED:
                 continue
-        yield (_name(one), _outcome(one), _why(one, identity, killed)), _COLOURS.get(one.outcome)
+        yield told(one, identity, killed), _COLOURS.get(one.outcome)
     if found.unreached:
         yield (_rules(found.unreached), "not asked", ""), None
 

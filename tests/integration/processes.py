@@ -34,9 +34,11 @@ class Server:
         self._process = process
         self._log = log
 
-    def until(self, claim: str, holds: Callable[[], bool]) -> None:
-        """Wait until `holds()`, for READY_TIMEOUT_S; fail with the log's last lines otherwise."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
+    def until(
+        self, claim: str, holds: Callable[[], bool], timeout_s: float = READY_TIMEOUT_S
+    ) -> None:
+        """Wait until `holds()`, for so long; fail with the log's last lines otherwise."""
+        deadline = time.monotonic() + timeout_s
         while not holds():
             status = self._process.poll()
             if status is not None:
