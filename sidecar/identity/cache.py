@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Set
+
     from sidecar.model.identity import Identity
 
 MAX_REFUSALS = 256  # with tokens of 8 KiB that is 2 MiB; clients repeat few bad tokens at a time
-
-_V = TypeVar("_V")
+LOOKED_AT: Final = 16  # tenants, to find one that has many tokens: Redis finds old keys like this
 
 
 class Verifier(Protocol):
@@ -27,24 +29,41 @@ class Verifier(Protocol):
 class IdentityCache:
     """Callers by the value of their `Authorization` field.
 
-    At most `max_entries` (1 or more) are remembered, the oldest is forgotten first, and none is
-    used from its identity's `expires_at_s` on. Bad tokens are remembered apart, so no number of
-    them drives out a good one. Every lookup adds one to `hits` (remembered), `misses` (verified
-    now) or `refused`.
+    At most `max_entries` (1 or more) are remembered, and none is used from its identity's
+    `expires_at_s` on. No number of tokens drives out those of a tenant that has fewer: see
+    `_Remembered`. Bad tokens are remembered apart, so they drive out no good one. A token of which
+    `is_revoked` says so is a bad one. Every lookup adds one to `hits` (remembered), `misses`
+    (verified now) or `refused`.
     """
 
-    def __init__(self, verifier: Verifier, max_entries: int, max_token_bytes: int) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        max_entries: int,
+        max_token_bytes: int,
+        is_revoked: Callable[[Identity], bool] | None = None,
+    ) -> None:
         self.hits = 0
         self.misses = 0
         self.refused = 0
         self._verifier = verifier
         self._max_token_bytes = max_token_bytes
-        self._identities: _Bounded[Identity] = _Bounded(max_entries)
-        self._refusals: _Bounded[_Refusal] = _Bounded(MAX_REFUSALS)
+        self._is_revoked = is_revoked
+        self._identities = _Remembered(max_entries)
+        self._refusals = _Refusals(MAX_REFUSALS)
         self._known = self._identities.entries  # the hit path has no attribute to spare
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def refusals(self) -> int:
+        """How many bad tokens are remembered."""
+        return len(self._refusals.entries)
+
+    def remembered(self) -> Iterator[Identity]:
+        """Iterate over the identities that are remembered, in no order."""
+        return iter(list(self._known.values()))
 
     def lookup(self, authorization: bytes | None, now_s: float) -> Identity:
         """Return the caller of a request by its `Authorization` field; raise TokenRefused.
@@ -67,6 +86,15 @@ class IdentityCache:
         self._verifier = verifier
         self.clear()
 
+    def forget(self, jtis: Set[str], tenants: Set[str], *, is_lifted: bool) -> None:
+        """Verify these tokens, and all of these tenants, anew when they come again.
+
+        `is_lifted` says that a token which was refused may be good by now.
+        """
+        self._identities.forget(jtis, tenants)
+        if is_lifted:
+            self._refusals.clear()
+
     def _learn(self, authorization: bytes | None, now_s: float) -> Identity:
         try:
             identity = self._verify(authorization, now_s)
@@ -74,7 +102,7 @@ class IdentityCache:
             self.refused += 1
             raise
         self.misses += 1
-        self._identities.put(authorization, identity)
+        self._identities.put(authorization, identity, now_s)
         return identity
 
     def _verify(self, authorization: bytes | None, now_s: float) -> Identity:
@@ -84,12 +112,18 @@ class IdentityCache:
             raise TokenRefused(known.code, known.detail)
         token = self._bearer_token(authorization)
         try:
-            return self._verifier.verify(token, now_s)
+            identity = self._verifier.verify(token, now_s)
+            self._refuse_revoked(identity)
         except TokenRefused as error:
             if error.is_final:
                 refusal = _Refusal(error.code, error.detail, now_s)
                 self._refusals.put(authorization, refusal)
             raise
+        return identity
+
+    def _refuse_revoked(self, identity: Identity) -> None:
+        if self._is_revoked is not None and self._is_revoked(identity):
+            raise TokenRefused(Code.TOKEN_INVALID, "the token has been revoked")
 
     def _bearer_token(self, authorization: bytes | None) -> bytes:
         """Take the token out of `Bearer <token>` (RFC 6750 section 2.1)."""
@@ -104,6 +138,80 @@ class IdentityCache:
         return token
 
 
+class _Remembered:
+    """At most `size` identities. A new one takes the place of the oldest of a tenant with many.
+
+    Of the tenant that had most lately, the new one's own, and some in turn, the one that has most
+    gives one up; so a tenant never loses any to one that has more. An identity that has expired
+    goes first where one is met.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.entries: dict[bytes | None, Identity] = {}
+        self._size = size
+        # Keys by tenant, oldest first, apart from the dict: finding a dict's first entry slows
+        # down as entries go. One that is empty is let go of at its turn.
+        self._keys: dict[str, deque[bytes | None]] = {}
+        self._turns: deque[str] = deque()  # the tenants of `_keys`
+        self._largest: deque[bytes | None] = deque()
+
+    def put(self, key: bytes | None, identity: Identity, now_s: float) -> None:
+        """Remember an identity."""
+        if key in self.entries:
+            self.entries[key] = identity  # the same token, so it is of the same tenant
+            return
+        keys = self._keys.get(identity.tenant)
+        if len(self.entries) >= self._size:
+            del self.entries[self._richest(keys, now_s).popleft()]
+            keys = self._keys.get(identity.tenant)
+        if keys is None:
+            keys = self._keys[identity.tenant] = deque()
+            self._turns.append(identity.tenant)
+        keys.append(key)
+        self.entries[key] = identity
+        if len(keys) > len(self._largest):
+            self._largest = keys
+
+    def forget(self, jtis: Set[str], tenants: Set[str]) -> None:
+        """Forget the tokens of these ids, and all of these tenants."""
+        for tenant in tenants:
+            keys = self._keys.get(tenant)
+            while keys:
+                del self.entries[keys.popleft()]
+        if not jtis:
+            return
+        gone = [(key, one.tenant) for key, one in self.entries.items() if one.jti in jtis]
+        for key, tenant in gone:
+            del self.entries[key]
+            self._keys[tenant].remove(key)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.entries.clear()
+        self._keys.clear()
+        self._turns.clear()
+        self._largest = deque()
+
+    def _richest(self, own: deque[bytes | None] | None, now_s: float) -> deque[bytes | None]:
+        """Return the keys of who gives one up; there is an entry."""
+        turns = self._turns
+        while not self._keys[turns[0]]:
+            del self._keys[turns.popleft()]
+        turns.rotate(-1)
+        # At a tie the one whose turn it is: where all have one token, the oldest goes.
+        richest = self._keys[turns[-1]]
+        for tenant in islice(turns, LOOKED_AT):
+            keys = self._keys[tenant]
+            if keys and self.entries[keys[0]].expires_at_s <= now_s:
+                return keys
+            if len(keys) > len(richest):
+                richest = keys
+        for other in (own, self._largest):
+            if other is not None and len(other) > len(richest):
+                richest = other
+        return richest
+
+
 class _Refusal:
     """What is raised again. Not the error itself, which would grow a traceback each time."""
 
@@ -113,22 +221,23 @@ class _Refusal:
         self.since_s = since_s
 
 
-class _Bounded(Generic[_V]):
-    """At most `size` entries, the oldest of which makes room for the next, in constant time."""
+class _Refusals:
+    """At most `size` of the latest, the oldest of which makes room for the next."""
 
     def __init__(self, size: int) -> None:
-        self.entries: dict[bytes | None, _V] = {}
+        self.entries: dict[bytes | None, _Refusal] = {}
         self._size = size
-        # Order apart from the dict: finding a dict's first entry slows down as entries go.
-        self._order: deque[bytes | None] = deque()
+        self._order: deque[bytes | None] = deque()  # apart from the dict, as above
 
-    def put(self, key: bytes | None, value: _V) -> None:
+    def put(self, key: bytes | None, refusal: _Refusal) -> None:
+        """Remember a refusal."""
         if key not in self.entries:
             if len(self._order) >= self._size:
                 del self.entries[self._order.popleft()]
             self._order.append(key)
-        self.entries[key] = value
+        self.entries[key] = refusal
 
     def clear(self) -> None:
+        """Forget all."""
         self.entries.clear()
         self._order.clear()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import Code, ConfigError
 from sidecar.identity.claims import read_identity
-from sidecar.identity.compact import decode_base64url, decode_object
+from sidecar.identity.compact import decode_any_object, decode_base64url, decode_object
 from sidecar.identity.refusal import TokenRefused
 
 if TYPE_CHECKING:
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenRefused", "Verifier"]
 
+MAX_HEADERS = 64  # remembered; one for each key and type of token
 MAX_SECONDS = 2**53  # above, a float no longer tells two seconds apart
 
 
 class Verifier:
-    """Turns tokens into callers by one key set; it keeps no state.
+    """Turns tokens into callers by one key set.
 
     It believes tokens of `issuer` for `audience`, give or take `leeway_s` seconds, and reads the
-    caller from `claims`. Raises ConfigError for an empty issuer or audience, which would match
-    tokens that say nothing.
+    caller from `claims`. With `typ` it believes those alone whose header says that they are of this
+    type: `at+jwt` for access tokens (RFC 9068 section 4). Raises ConfigError for an empty issuer
+    or audience, which would match tokens that say nothing.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Verifier:
         audience: str,
         claims: ClaimNames,
         leeway_s: float,
+        typ: str = "",
     ) -> None:
         if not issuer:
             raise ConfigError("identity.issuer: must not be empty")
@@ -44,6 +47,10 @@ class Verifier:
         self.audience = audience
         self.claims = claims
         self.leeway_s = leeway_s
+        self.typ = typ
+        self._media_type = media_type(typ)
+        # Tokens of one key have one header; only those that it has signed get in.
+        self._headers: dict[bytes, Key] = {}
 
     def verify(self, token: bytes, now_s: float) -> Identity:
         """Return the caller that `token` (a JWS in compact form, RFC 7519) speaks for.
@@ -55,19 +62,27 @@ class Verifier:
         if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature
             raise _invalid("the token is not made of three parts")
         head, body, seal = parts
-        key = self._key(_object(head, "header"))
+        key = self._headers.get(head) or self._key(_object(head, "header"))
         try:
             signature = decode_base64url(seal)
         except ValueError:
             raise _invalid("the token's signature is not base64url") from None
         if not key.verify(token[: -len(seal) - 1], signature):
             raise _invalid("the token's signature is wrong")
-        claims = _object(body, "claims")
+        if head not in self._headers:
+            self._accept(head, key)
+        claims = _object(body, "claims", is_signed=True)
         expires_at_s = self._check_registered(claims, now_s)
         issued_s = _seconds(claims, "iat") if "iat" in claims else 0.0
         return read_identity(
             claims, self.claims, expires_at_s, issued_s=issued_s, issuer=self.issuer
         )
+
+    def _accept(self, head: bytes, key: Key) -> None:
+        """Take a header of a token that its key has signed; it is not looked at again."""
+        _object(head, "header", is_signed=True)
+        if len(self._headers) < MAX_HEADERS:
+            self._headers[head] = key
 
     def _key(self, header: dict[str, JSON]) -> Key:
         """Find the key by what an unverified header says; keys inside the header are not read."""
@@ -79,6 +94,9 @@ class Verifier:
         kid = header.get("kid")
         if not isinstance(algorithm, str) or not isinstance(kid, str | None):
             raise _invalid("the token's header names no algorithm, or no key, by a string")
+        typ = header.get("typ", "")
+        if not isinstance(typ, str) or (self._media_type and media_type(typ) != self._media_type):
+            raise _invalid("the token is not of the type that is believed (typ)")
         key = self.keys.find(algorithm, kid)
         if key is None:
             # Not final: the key may be one that is only about to be published.
@@ -108,9 +126,22 @@ class Verifier:
         return expires_at_s
 
 
-def _object(part: bytes, name: str) -> dict[str, JSON]:
+def media_type(typ: str) -> str:
+    """Spell a `typ` in full: `application/` may be left out, and case does not matter.
+
+    RFC 7515 section 4.1.9, RFC 2045 section 5.1. Empty for what is empty or no media type.
+    """
+    if not typ.isascii():
+        return ""  # some letters are ASCII once they are lower case
+    full = typ.lower()
+    return full if "/" in full or not full else f"application/{full}"
+
+
+def _object(part: bytes, name: str, *, is_signed: bool = False) -> dict[str, JSON]:
+    """Decode a part; for repeated members it is searched only once somebody known has signed it."""
     try:
-        return decode_object(decode_base64url(part))
+        raw = decode_base64url(part)
+        return decode_object(raw) if is_signed else decode_any_object(raw)
     except ValueError:
         # Without the cause's text, which may hold bytes of the token.
         raise _invalid(f"the token's {name} is not a JSON object in base64url") from None

@@ -6,16 +6,19 @@ import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.errors import Code
 from sidecar.identity.cache import MAX_REFUSALS, IdentityCache
 from sidecar.identity.claims import ClaimNames
 from sidecar.identity.keys import load_jwks
 from sidecar.identity.tokens import TokenRefused, Verifier
+from sidecar.model.identity import Identity
 from tests.identity.minting import AUDIENCE, ISSUER, LEEWAY_S, NOW_S, good_claims, jwks
 
 if TYPE_CHECKING:
-    from sidecar.model.identity import JSON, Identity
+    from sidecar.model.identity import JSON
     from tests.identity.minting import Signer
 
 MAX_TOKEN_BYTES = 2048
@@ -164,6 +167,140 @@ def test_a_flood_of_bad_tokens_drives_out_no_good_one(
     assert len(cache) == 1
 
 
+class Naming:
+    """A verifier for whom a token is `tenant.number`: floods need many, and RSA takes its time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def verify(self, token: bytes, now_s: float) -> Identity:
+        self.calls += 1
+        tenant, _, rest = token.decode().partition(".")
+        jti, _, lifetime = rest.partition("/")
+        if not tenant:
+            raise TokenRefused(Code.TOKEN_INVALID, "it is bad")
+        return Identity(tenant, jti=jti, expires_at_s=now_s + float(lifetime or "inf"))
+
+
+def named(text: str) -> bytes:
+    return b"Bearer " + text.encode()
+
+
+def known(cache: IdentityCache, naming: Naming, *texts: str, now_s: float = NOW_S) -> list[str]:
+    """Return which of these tokens are remembered; the others are left forgotten."""
+    found = []
+    for text in texts:
+        calls = naming.calls
+        cache.lookup(named(text), now_s)
+        if naming.calls == calls:
+            found.append(text)
+    return found
+
+
+def test_a_hundred_thousand_bad_tokens_drive_out_no_good_one_and_take_no_room() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
+    good = [f"tenant-{n}.1" for n in range(100)]
+    for text in good:
+        cache.lookup(named(text), NOW_S)
+
+    for n in range(100_000):
+        with pytest.raises(TokenRefused):
+            cache.lookup(b"Bearer .%d" % n, NOW_S)
+
+    assert known(cache, naming, *good) == good
+    assert cache.refused == 100_000
+    assert len(cache) == 100
+    assert cache.refusals == MAX_REFUSALS
+
+
+def test_a_hundred_thousand_good_tokens_of_one_tenant_drive_out_no_others() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 1000, MAX_TOKEN_BYTES)
+    few = [f"tenant-{n}.{token}" for n in range(50) for token in range(5)]
+    for text in few[::2]:
+        cache.lookup(named(text), NOW_S)
+
+    for n in range(50_000):
+        cache.lookup(b"Bearer flood.%d" % n, NOW_S)
+    for text in few[1::2]:  # callers who come while it floods have room made for them
+        cache.lookup(named(text), NOW_S)
+    for n in range(50_000, 100_000):
+        cache.lookup(b"Bearer flood.%d" % n, NOW_S)
+
+    assert len(cache) == 1000
+    assert known(cache, naming, *few) == few
+
+
+def test_one_tenant_alone_may_have_all_the_room() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
+    texts = [f"acme.{n}" for n in range(100)]
+
+    for text in texts:
+        cache.lookup(named(text), NOW_S)
+
+    assert known(cache, naming, *texts) == texts
+
+
+def test_with_one_token_each_the_oldest_makes_room() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
+    texts = [f"tenant-{n}.1" for n in range(250)]
+
+    for text in texts:
+        cache.lookup(named(text), NOW_S)
+
+    assert len(cache) == 100
+    assert known(cache, naming, *texts[-80:]) == texts[-80:]
+
+
+def test_a_token_that_has_expired_makes_room_first() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 3, MAX_TOKEN_BYTES)
+    for text in ("acme.1", "acme.2", "globex.1/10"):
+        cache.lookup(named(text), NOW_S)
+
+    cache.lookup(named("hooli.1"), NOW_S + 10)
+
+    assert known(cache, naming, "acme.1", "acme.2", "hooli.1", now_s=NOW_S + 10) == [
+        "acme.1", "acme.2", "hooli.1",
+    ]  # fmt: skip
+
+
+OPS = st.lists(
+    st.tuples(
+        st.sampled_from(["look", "look", "look", "jti", "tenant", "clear"]),
+        st.integers(0, 5),
+        st.integers(0, 9),
+        st.sampled_from(["", "1", "5"]),
+    ),
+    max_size=80,
+)
+
+
+@given(size=st.integers(1, 6), operations=OPS)
+def test_whatever_happens_it_never_remembers_too_much_nor_what_it_forgot(
+    size: int, operations: list[tuple[str, int, int, str]]
+) -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, size, MAX_TOKEN_BYTES)
+    for at, (operation, tenant, jti, lifetime) in enumerate(operations):
+        if operation == "look":
+            text = f"{tenant}.{jti}/{lifetime}"
+            assert cache.lookup(named(text), NOW_S + at).tenant == str(tenant)
+            assert known(cache, naming, text, now_s=NOW_S + at) == [text]
+        elif operation == "clear":
+            cache.clear()
+        else:
+            gone = {str(jti)} if operation == "jti" else {str(tenant)}
+            by_jti = operation == "jti"
+            cache.forget(gone if by_jti else set(), set() if by_jti else gone, is_lifted=False)
+            held = list(cache.remembered())
+            assert not [one for one in held if (one.jti if by_jti else one.tenant) in gone]
+        assert len(cache) <= size
+
+
 def test_even_one_entry_is_a_cache(verifier: Verifier, eddsa: Signer) -> None:
     cache = IdentityCache(verifier, 1, MAX_TOKEN_BYTES)
 
@@ -230,6 +367,72 @@ def test_a_token_of_an_unknown_key_is_not_remembered_as_bad(
     refusal(cache, authorization)
 
     assert counting.calls == 2
+
+
+# --- revocation ------------------------------------------------------------------------------
+
+
+def test_a_remembered_token_that_is_revoked_is_refused_once_it_is_forgotten(
+    verifier: Verifier, rs256: Signer
+) -> None:
+    revoked: set[str] = set()
+    cache = IdentityCache(verifier, 8, MAX_TOKEN_BYTES, lambda identity: identity.jti in revoked)
+    stolen, other = bearer(rs256, jti="t-1"), bearer(rs256, jti="t-2")
+    cache.lookup(stolen, NOW_S)
+    cache.lookup(other, NOW_S)
+
+    revoked.add("t-1")
+    cache.forget({"t-1"}, set(), is_lifted=False)
+
+    refused = refusal(cache, stolen)
+    assert refused.code is Code.TOKEN_INVALID
+    assert "revoked" in refused.detail
+    assert cache.lookup(other, NOW_S).jti == "t-2"
+
+
+def test_every_spelling_of_a_revoked_token_is_forgotten(verifier: Verifier, rs256: Signer) -> None:
+    revoked: set[str] = set()
+    cache = IdentityCache(verifier, 8, MAX_TOKEN_BYTES, lambda identity: identity.jti in revoked)
+    token = rs256.mint(good_claims(jti="t-1"))
+    spellings = [b"Bearer " + token, b"bearer " + token, b"Bearer   " + token]
+    for spelling in spellings:
+        cache.lookup(spelling, NOW_S)
+
+    revoked.add("t-1")
+    cache.forget({"t-1"}, set(), is_lifted=False)
+
+    for spelling in spellings:
+        refusal(cache, spelling)
+    assert len(cache) == 0
+
+
+def test_a_revoked_token_is_verified_once_and_good_again_when_that_is_lifted(
+    counting: CountingVerifier, rs256: Signer
+) -> None:
+    revoked = {"t-1"}
+    cache = IdentityCache(counting, 8, MAX_TOKEN_BYTES, lambda identity: identity.jti in revoked)
+    token = bearer(rs256, jti="t-1")
+    refusal(cache, token)
+    refusal(cache, token)
+    assert counting.calls == 1
+
+    revoked.clear()
+    cache.forget({"t-1"}, set(), is_lifted=True)
+
+    assert cache.lookup(token, NOW_S).jti == "t-1"
+
+
+def test_a_tenant_that_is_cut_off_is_verified_anew(
+    counting: CountingVerifier, rs256: Signer
+) -> None:
+    cache = IdentityCache(counting, 8, MAX_TOKEN_BYTES)
+    tokens = [bearer(rs256, sub=f"user-{n}") for n in range(3)]
+    for token in (*tokens, bearer(rs256, tenant="globex")):
+        cache.lookup(token, NOW_S)
+
+    cache.forget(set(), {"acme", "unknown"}, is_lifted=False)
+
+    assert [one.tenant for one in cache.remembered()] == ["globex"]
 
 
 # --- key changes -----------------------------------------------------------------------------
