@@ -19,6 +19,7 @@ from sidecar.errors import AuditUnwritableError, StoreUnavailableError
 from sidecar.model.audit import Kind
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
+from sidecar.policy.diff import content
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.connect import open_store
@@ -175,15 +176,8 @@ def _described(
     if before is None or before.labels == done.labels:
         return kind, facts
     facts["labels"] = dict(done.labels)
-    is_same = structs.replace(
-        done,
-        labels=before.labels,
-        revision=before.revision,
-        actor=before.actor,
-        comment=before.comment,
-        applied=before.applied,
-    )
-    return (Kind.LABEL if is_same == before else kind), facts
+    is_same = content(structs.replace(done, labels=before.labels)) == content(before)
+    return (Kind.LABEL if is_same else kind), facts
 
 
 def _policy_of(raw: object) -> Policy | None:

@@ -453,3 +453,32 @@ def test_sign_takes_nothing_that_was_changed_after_it_was_signed(
     assert (ran.code, "forged" in ran.out) == (1, True)
     assert text(redis, "policy", "tumor") == tampered
     assert signed("sign").code == 2
+
+
+# --- what others see of it -----------------------------------------------------------------------
+
+
+def test_status_tells_what_each_sidecar_does_not_believe(signed: Rmv, redis: Redis) -> None:
+    told = {"sidecar": "host-1", "refused:unsigned": "3", "refused:deleted": "1"}
+    for name in ("a", "b"):
+        redis.hset(key("fleet", f"host-1:{name}"), mapping=told)  # type: ignore[arg-type]  # stub
+        redis.expire(key("fleet", f"host-1:{name}"), 7)
+        redis.zadd(key("fleet"), {f"host-1:{name}": 1})
+
+    people, programs = signed("status"), signed("status", "--json")
+
+    assert "host-1 does not believe what is stored: 1 deleted, 3 unsigned" in people.err
+    (sidecar,) = json.loads(programs.out)["sidecars"]
+    assert sidecar["refused"] == {"unsigned": 3, "deleted": 1}
+
+
+def test_a_label_that_is_moved_with_a_signature_is_audited_as_that(
+    signed: Rmv, ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMV_AUDIT__DIR", str(tmp_path / "audit"))
+
+    assert signed("label", "tumor", "stable", "v1", "--key", ann).code == 0
+    assert signed("delete", "tumor", "--key", ann).code == 0
+
+    told = signed("audit", "tail", "--json").out.splitlines()
+    assert [json.loads(line)["kind"] for line in told] == ["label", "delete"]
