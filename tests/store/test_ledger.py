@@ -149,6 +149,13 @@ def test_the_file_is_its_owners_alone(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_folder_that_cannot_be_is_told(file: Path) -> None:
+    file.parent.write_text("a file, not a folder")
+
+    with pytest.raises(ConfigError, match="state_dir: "):
+        Ledger(file)
+
+
 def test_a_file_that_is_none_is_told_by_its_name(file: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b"not a database, and longer than the header of one" * 9)

@@ -6,10 +6,12 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 
 from sidecar.policy import codec
-from sidecar.store.keys import KillKey, PinKey
+from sidecar.store.keys import Keys, KillKey, PinKey
 from sidecar.store.live import LivePolicies
 from sidecar.store.trust import AHEAD_MS, MAX_REFUSED
 from tests.store.documents import default_of, pin_of, policy
@@ -278,6 +280,69 @@ def test_what_is_refused_is_held_only_so_often(trust: Trust) -> None:
         trust.admit(PinKey("fraud", f"t{number}"), "v2")
 
     assert trust.refused() == {"unsigned": MAX_REFUSED}
+
+
+# --- whatever an attacker shows, in whatever order --------------------------------------------
+
+VALUES = (None, "v1", "v2", "v1", None, "v2")  # what a pin was signed to be, one after the other
+SHOWN = (
+    *(ANN.mark(ACME, value or "", T + at) for at, value in enumerate(VALUES)),
+    None,
+    "v2",
+    "",
+    EVE.mark(ACME, "v2", T + 99),
+    ANN.mark(PinKey("fraud", "globex"), "v2", T + 99),
+    ANN.mark(ACME, "v1", T + 1).replace("v1", "v2", 1),
+)
+RESTART = len(SHOWN)
+
+
+@given(st.lists(st.integers(0, RESTART), max_size=30))
+def test_a_pin_is_always_the_newest_that_was_signed_and_shown(steps: list[int]) -> None:
+    remembered: dict[str, bytes] = {}
+    live, newest = _with_memory(remembered), -1
+    for step in steps:
+        if step == RESTART:
+            live = _with_memory(remembered)
+        else:
+            live.put_pin("fraud", "acme", SHOWN[step])
+            newest = max(newest, step) if step < len(VALUES) else newest
+
+        assert pin_of(live, "acme") == (VALUES[newest] if newest >= 0 else None)
+
+
+@given(st.lists(st.integers(0, 11), max_size=30))
+def test_a_policy_is_always_the_newest_that_was_signed_and_shown(steps: list[int]) -> None:
+    remembered: dict[str, bytes] = {}
+    live, newest = _with_memory(remembered), 5
+    for step in steps:
+        match step:
+            case 0:
+                live.put_policy("fraud", None)
+            case 1:
+                live.put_policy("fraud", codec.encode(policy(default="v2", revision=99)))
+            case 2:
+                live = _with_memory(remembered)
+            case revision:
+                live.put_policy("fraud", signed("v1" if revision % 2 else "v2", revision))
+                newest = max(newest, revision)
+
+        assert live.snapshots["fraud"].revision == newest
+        assert default_of(live) == ("v1" if newest % 2 else "v2")
+
+
+def _with_memory(remembered: dict[str, bytes]) -> LivePolicies:
+    """Start anew with what was remembered, and have it remembered."""
+    trust, keys = trust_in(ANN), Keys()
+    live = LivePolicies(trust=trust)
+    for spelled, value in remembered.items():
+        key = keys.parse(spelled.encode())
+        assert key is not None
+        live.put(key, value)
+    trust.remember = lambda key, _, value: remembered.update({key: value})
+    if not remembered:
+        live.put_policy("fraud", signed("v1", 5))
+    return live
 
 
 def test_without_trust_a_seal_is_left_out_and_nothing_is_asked() -> None:
