@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -79,7 +80,7 @@ class Entry(Event, frozen=True, gc=False, omit_defaults=True, kw_only=True):
 
 
 _FIELDS: Final = frozenset(Event.__struct_fields__) - {"at_s", "kind", "facts", "inputs"}
-encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 decode: Final = msgspec.json.Decoder(Entry).decode
 
 
@@ -92,3 +93,11 @@ def event(kind: Kind, at_s: float, facts: Mapping[str, JSON]) -> Event:
     own = {name: value for name, value in facts.items() if name in _FIELDS}
     others = {name: value for name, value in facts.items() if name not in _FIELDS}
     return msgspec.convert({**own, "at_s": at_s, "kind": kind.value, "facts": others}, Event)
+
+
+def encode(one: Event) -> bytes:
+    """Return an event as a JSON object; what is no Unicode, as a claim may be, is told as `?`."""
+    try:
+        return _encode(one)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(one), ensure_ascii=False).encode("utf-8", "replace")

@@ -60,7 +60,7 @@ class AuditLog:
         self._events: list[Event] = []
         self._ending = asyncio.Event()
         self._writing: list[asyncio.Task[None]] = []
-        self._is_closed_on_failure = settings.on_failure is OnFailure.CLOSED
+        self._closes_on_failure = self.is_on and settings.on_failure is OnFailure.CLOSED
         sign = None if key is None else key.sign
         self._outlets = [
             Outlet(
@@ -120,7 +120,7 @@ class AuditLog:
 
     def _look(self) -> None:
         """Note whether requests have to be refused."""
-        is_stuck = self._is_closed_on_failure and all(one.is_stuck for one in self._outlets)
+        is_stuck = self._closes_on_failure and all(one.is_stuck for one in self._outlets)
         if is_stuck is not self.is_refusing:
             self.is_refusing = is_stuck
             if self.on_refusing is not None:

@@ -133,8 +133,8 @@ class Verifier:
         known: Iterable[Head] = (),
     ) -> None:
         self.faults: list[Fault] = []
-        self.unreadable: list[str] = []
-        """Lines that are of no chain which is here: where, and what they are."""
+        self.notes: list[str] = []
+        """What is to be said of no chain that is here, and is no fault for sure."""
         self.entries = 0
         self._verify = verify
         self._is_whole = is_whole
@@ -297,7 +297,7 @@ class Verifier:
                 track.report.seq, track.is_unsure = seq, True
         elif track is None:
             whose = f"half a line of {writer}" if writer else "no entry, or too little of one"
-            self.unreadable.append(f"{_spell(place)}: {whose}")
+            self.notes.append(f"{_spell(place)}: {whose}")
         elif seq not in track.recent:
             track.torn[seq] = place
 
@@ -325,9 +325,11 @@ class Verifier:
     def _look_for(self, head: Head) -> None:
         track = self._tracks.get(head.writer)
         if track is None:
+            why = f"its chain is not here; entry {head.seq} of it was seen before"
             if self._is_whole:
-                why = f"its chain is not here; entry {head.seq} of it was seen before"
                 self.faults.append(Fault("", head.writer, head.seq, why))
+            else:
+                self.notes.append(f"{head.writer}: {why}: removed, or with all that was as old")
         elif track.report.seq < head.seq:
             why = f"it is the last of its chain, and entry {head.seq} was seen before: cut off"
             self._blame(head.writer, track.place, track.report.seq, why)

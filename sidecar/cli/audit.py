@@ -176,15 +176,15 @@ async def verify(
     Exit status: 0 no such row, 1 there is one, 2 it could not be checked.
     """
     check = _check_of(key or ())
-    known = [] if against is None else _heads(against)
+    seen = [] if against is None else _seen(against)
     results = []
     for trail in await trails(session, file, source):
-        verifier = Verifier(check, is_whole=whole or trail.is_whole, known=known)
+        verifier = Verifier(check, is_whole=whole or trail.is_whole, known=_heads(seen, trail))
         async for page in trail.pages():
             verifier.read(page.source, page.lines)
         chains = verifier.end(SystemClock().now_s())
-        results.append(Result(trail.name, verifier.entries, chains, verifier.faults,
-                              verifier.unreadable))  # fmt: skip
+        found = Result(trail.name, verifier.entries, chains, verifier.faults, verifier.notes)
+        results.append(found)
     if session.as_json:
         output.emit(results)
     else:
@@ -203,18 +203,18 @@ class Result(msgspec.Struct):
     entries: int
     chains: list[ChainReport]
     faults: list[Fault]
-    torn: list[str]
+    notes: list[str]
 
 
 def _is_proved(result: Result) -> bool:
-    return not result.torn and not any(chain.notes for chain in result.chains)
+    return not result.notes and not any(chain.notes for chain in result.chains)
 
 
 def _tell(result: Result, *, is_checked: bool) -> None:
     number = len(result.chains)
     output.say(f"{result.source}: {result.entries:,} entries of {number:,} writers")
     notes = [f"{chain.writer} {note}" for chain in result.chains for note in chain.notes]
-    notes += result.torn
+    notes += result.notes
     for note in notes[:MAX_NOTES]:
         output.say(f"  {note}")
     if len(notes) > MAX_NOTES:
@@ -237,17 +237,26 @@ def _check_of(keys: Sequence[Path]) -> Callable[[bytes, bytes], bool] | None:
     return lambda message, signature: any(one.verify(message, signature) for one in loaded)
 
 
-def _heads(path: Path) -> list[Head]:
-    class Seen(msgspec.Struct):
-        chains: list[Head]
+class _Seen(msgspec.Struct):
+    """What an earlier `verify --json` said of one place."""
 
+    source: str
+    chains: list[Head]
+
+
+def _seen(path: Path) -> list[_Seen]:
     try:
-        results = msgspec.json.decode(path.read_bytes(), type=list[Seen])
+        return msgspec.json.decode(path.read_bytes(), type=list[_Seen])
     except OSError as error:
         raise SidecarError(f"{path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise SidecarError(f"{path}: not what `rmv audit verify --json` prints: {error}") from error
-    return [head for result in results for head in result.chains]
+
+
+def _heads(seen: Sequence[_Seen], trail: Trail) -> list[Head]:
+    """Return the heads that were seen in this place, or in all if it was not among them."""
+    here = [one for one in seen if one.source == trail.name]
+    return [head for one in here or seen for head in one.chains]
 
 
 def _create(path: Path) -> BinaryIO:
@@ -272,7 +281,7 @@ def _print(line: bytes, *, as_json: bool) -> None:
     if as_json:
         output.emit_line(msgspec.json.decode(line))
     else:
-        output.say(_spell(decode(line)))
+        output.say(output.plain(_spell(decode(line))))
     sys.stdout.flush()
 
 

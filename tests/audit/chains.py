@@ -74,7 +74,7 @@ class Outcome(NamedTuple):
 
     faults: list[Fault]
     chains: list[ChainReport]
-    unreadable: list[str]
+    notes: list[str]
 
 
 def verified(
@@ -88,4 +88,4 @@ def verified(
     verifier = Verifier(verify, is_whole=is_whole, known=known)
     verifier.read("log", enumerate(lines, 1))
     chains = verifier.end(SystemClock().now_s())
-    return Outcome(verifier.faults, chains, verifier.unreadable)
+    return Outcome(verifier.faults, chains, verifier.notes)

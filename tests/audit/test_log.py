@@ -54,3 +54,13 @@ async def test_without_a_sink_nothing_is_kept() -> None:
 
     assert not log.is_on
     assert not metrics.events
+
+
+async def test_what_is_no_unicode_is_told_all_the_same(tmp_path: Path) -> None:
+    log = _log(tmp_path)
+
+    log.note("denied", tenant="acme", subject="\ud800")
+    await log.close()
+
+    (entry,) = (one for one in map(decode, _lines(tmp_path)) if one.kind == "denied")
+    assert (entry.tenant, entry.subject) == ("acme", "?")

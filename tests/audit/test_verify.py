@@ -139,9 +139,13 @@ async def test_an_end_that_is_cut_off_is_named_by_who_saw_it_before(lines: list[
 
 
 async def test_a_chain_that_was_seen_before_and_is_gone_is_named(lines: list[bytes]) -> None:
-    (fault,) = verified(lines, known=[Head("worker-gone", 7, "0" * 64)]).faults
+    gone = [Head("worker-gone", 7, "0" * 64)]
+
+    (fault,) = verified(lines, known=gone).faults
+    (note,) = verified(lines, known=gone, is_whole=False).notes
 
     assert fault.writer == "worker-gone"
+    assert note.startswith("worker-gone: its chain is not here")
 
 
 async def test_two_chains_that_are_spliced_are_named(tmp_path: Path) -> None:
