@@ -88,7 +88,6 @@ class Decisions:
             pin,
             snapshot.kills,
             tuple(sorted(snapshot.unready)) if snapshot.unready else (),
-            identity.segments,
             identity.grants,
         )
 

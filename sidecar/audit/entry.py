@@ -22,8 +22,8 @@ class Inputs(Struct, frozen=True, gc=False, omit_defaults=True):
 
     `attributes` are as in a `Context`: what the policy looks at, by the names of matchers. `pin`
     is what the tenant was pinned to, `kills` reasons by version or label ("" the whole model),
-    `unready` the versions without a healthy endpoint, all at the moment of the decision. `segments`
-    and `grants` are what the token said.
+    `unready` the versions without a healthy endpoint, all at the moment of the decision. `grants`
+    are those of the token.
     """
 
     attributes: dict[str, Values] = {}
@@ -31,7 +31,6 @@ class Inputs(Struct, frozen=True, gc=False, omit_defaults=True):
     pin: str | None = None
     kills: dict[str, str] = {}
     unready: tuple[str, ...] = ()
-    segments: tuple[str, ...] = ()
     grants: dict[str, tuple[str, ...]] | None = None
 
 
