@@ -23,6 +23,8 @@ POLICIES_STALE: Final = "rmv_policies_stale"
 POLICIES_LOST: Final = "rmv_policies_lost"
 POLICIES_BEHIND: Final = "rmv_policies_behind"
 SIGNATURE_REFUSED: Final = "rmv_signature_refused"
+IDENTITIES: Final = "rmv_identities"
+REVOCATIONS: Final = "rmv_revocations"
 LONGEST_STALL: Final = "rmv_loop_stall_seconds"
 SHARED_GAUGES: Final = frozenset(
     (
@@ -32,6 +34,7 @@ SHARED_GAUGES: Final = frozenset(
         POLICIES_STALE,
         POLICIES_LOST,
         POLICIES_BEHIND,
+        REVOCATIONS,
         SIGNATURE_REFUSED,
         ENDPOINT_HEALTHY,
     )

@@ -61,15 +61,15 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from sidecar.app.tokens import Tokens
     from sidecar.audit.log import AuditLog
     from sidecar.config import Config
-    from sidecar.identity.cache import IdentityCache
-    from sidecar.identity.issuers import Issuers
     from sidecar.model.audit import AuditSettings
     from sidecar.model.policy import Policy
     from sidecar.runtime.clock import Clock
     from sidecar.runtime.questions import Answers
     from sidecar.store.base import Store
+    from sidecar.store.revocations import Revocations
 
 LOAD_WAIT_S: Final = 2.0  # for policies, before traffic is accepted without them
 _log = logging.getLogger("sidecar.worker")
@@ -129,7 +129,7 @@ class Worker:
         self._sampler = Sampler(config.contexts.per_second, random.random, instance)
         clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
         self._answers: Answers | None = None
-        self._tokens = _tokens(config, self._on_unknown_key, clock)
+        self._tokens = _tokens(config, self._on_unknown_key, clock, self.live.revocations)
         worker = f"{os.getpid()}-{os.urandom(3).hex()}"  # containers may share name and pids
         member = Member(instance, worker, __version__, clock.now_s())
         self.pulse = Pulse(member, self.live, self._totals)
@@ -267,6 +267,8 @@ class Worker:
         gauges[POLICIES_LOST] = len(self.live.lost)
         gauges[POLICIES_BEHIND] = len(self.live.behind)
         signing.measure(self.live.trust, self._metrics)
+        if self._tokens is not None:
+            self._tokens.measure(self._metrics)
         self._plane.upstreams.measure()
         self._plane.mirror.upstreams.measure_ejected()
         return self._metrics.exposition()
@@ -299,34 +301,15 @@ class Worker:
         return self._metrics.totals()
 
 
-class _Tokens:
-    """What tells callers by their tokens: issuers, and the memory of what they said."""
-
-    def __init__(self, issuers: Issuers, identities: IdentityCache) -> None:
-        self.issuers = issuers
-        self.identities = identities
-
-    def take(self, told: str) -> list[str]:
-        """Learn of keys; return whose were looked at for tokens that wait."""
-        # Where no token is checked it is not loaded: see `_tokens`.
-        from sidecar.identity.holding import decode  # noqa: PLC0415
-
-        is_changed, settled = self.issuers.take(decode(told))
-        if is_changed:
-            self.identities.renew(self.issuers)
-        return settled
-
-
-def _tokens(config: Config, ask: Callable[[str], None], clock: Clock) -> _Tokens | None:
+def _tokens(
+    config: Config, ask: Callable[[str], None], clock: Clock, revocations: Revocations
+) -> Tokens | None:
     if not config.believed:
         return None
     # Loaded only where tokens are checked: cryptography is a fifth of a worker's memory.
-    from sidecar.identity.cache import IdentityCache  # noqa: PLC0415
-    from sidecar.identity.issuers import Issuers  # noqa: PLC0415
+    from sidecar.app.tokens import Tokens  # noqa: PLC0415
 
-    issuers = Issuers(config.believed, ask, clock.monotonic_s)
-    limits = config.limits
-    return _Tokens(issuers, IdentityCache(issuers, limits.identities, limits.token_bytes))
+    return Tokens(config, ask, clock, revocations)
 
 
 def _open_log(target: str) -> int | None:

@@ -74,6 +74,15 @@ At = Annotated[
     float | None,
     typer.Option("--at", parser=_moment, help="When: 2026-11-23T13:00:00Z.", metavar="TIME"),
 ]
+Before = Annotated[
+    float | None,
+    typer.Option(
+        "--before",
+        parser=_moment,
+        help="Issued before; default: now. 2026-11-23T13:00:00Z.",
+        metavar="TIME",
+    ),
+]
 Versions = Annotated[
     list[str] | None,
     typer.Option(help="A version and its endpoint; may be repeated.", metavar="NAME=URL"),

@@ -33,8 +33,12 @@ def verifier_of(settings: IdentitySettings, keys: KeySet) -> Verifier:
         subject=settings.subject_claim,
         app=settings.app_claim,
         scope=settings.scope_claim,
+        segments=settings.segments_claim,
+        grants=settings.grants_claim,
     )
-    return Verifier(keys, settings.issuer, settings.audience, names, settings.leeway_s)
+    return Verifier(
+        keys, settings.issuer, settings.audience, names, settings.leeway_s, settings.typ
+    )
 
 
 class Issuers:

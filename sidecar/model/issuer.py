@@ -41,4 +41,7 @@ class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     subject_claim: str = "sub"
     app_claim: str = "azp"
     scope_claim: str = "scope"
+    segments_claim: str = ""  # empty: not read
+    grants_claim: str = ""
+    typ: str = ""  # what tokens have to be by their header, such as `at+jwt`; empty: anything
     leeway_s: Annotated[float, Meta(ge=0, le=300)] = 30.0

@@ -189,6 +189,7 @@ def test_every_attribute_and_operator_has_a_row() -> None:
 def test_every_kind_of_key_has_a_row() -> None:
     keys = Keys()
     spelled = {keys.policy("m"), keys.pin("m", "t"), keys.kill("m"), keys.kill("m", "v")}
+    spelled |= {keys.revoked("<jti>"), keys.cutoff("t")}
 
     named = first_column(page("redis.md"), "key")
 
