@@ -55,6 +55,7 @@ def trust() -> Trust:
         (signed("v2", 4), "older"),
         (signed("v2", 5), "older"),
     ],
+    ids=["unsigned", "stranger", "changed", "renumbered", "older", "another"],
 )
 def test_a_policy_that_is_not_signed_anew_changes_nothing(
     trust: Trust, raw: bytes, cause: str
