@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
 from sidecar.identity.places import discovery_url, url_fault
+from sidecar.model.admin import AdminCertificate, AdminSettings, AdminToken, credential_faults
 from sidecar.model.audit import AuditSettings, OnFailure
 from sidecar.model.context import ContextSettings
 from sidecar.model.issuer import IdentitySettings
@@ -42,6 +43,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     listen: str = "127.0.0.1:8080"
     admin: str | None = "127.0.0.1:8081"
+    admin_api: AdminSettings = AdminSettings()
+    admin_tls: TlsSettings | None = None  # of `admin`
+    admin_tokens: tuple[AdminToken, ...] = ()
+    admin_certificates: tuple[AdminCertificate, ...] = ()
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     redis: str = "embedded"
     state_dir: str = ""  # of the embedded server; empty: $XDG_STATE_HOME/rmv or ~/.local/state/rmv
@@ -99,6 +104,9 @@ _SERVICE_LINK = re.compile(
 )
 _PATHS = {
     "state_dir",
+    "admin_tls.cert_file",
+    "admin_tls.key_file",
+    "admin_tls.client_ca_file",
     "identity.jwks_file",
     "identity.ca_file",
     "identity.keys[].file",
@@ -192,7 +200,9 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((f"routes{at}", why) for at, why in route.faults(config.routes))
     yield from _redis_faults(config)
     yield from _audit_faults(config.audit)
-    yield from _tls_faults(config.tls)
+    yield from _tls_faults("tls", config.tls)
+    yield from _tls_faults("admin_tls", config.admin_tls)
+    yield from _admin_faults(config)
     yield from _unix_faults(config)
     yield from _signing_faults(config.signing)
     is_unix = config.listen.startswith(UNIX)
@@ -319,18 +329,29 @@ def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:
         yield "listen", f"`{path}` is not an absolute path of at most {MAX_PATH_BYTES} bytes"
 
 
-def _tls_faults(settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
+def _tls_faults(table: str, settings: TlsSettings | None) -> Iterator[tuple[str, str]]:
     if settings is None:
         return
     if settings.client_certs != "off" and settings.client_ca_file is None:
-        yield "tls.client_certs", "says that clients have certificates: set tls.client_ca_file too"
+        why = f"says that clients have certificates: set {table}.client_ca_file too"
+        yield f"{table}.client_certs", why
     if settings.client_certs == "off" and settings.client_ca_file is not None:
-        why = 'has no effect without tls.client_certs: set that to "required" or "optional"'
-        yield "tls.client_ca_file", why
+        why = f'has no effect without {table}.client_certs: set that to "required" or "optional"'
+        yield f"{table}.client_ca_file", why
     try:
         tls.load(settings)
     except tls.TlsFileError as error:
-        yield f"tls.{error.setting}", str(error)
+        yield f"{table}.{error.setting}", str(error)
+
+
+def _admin_faults(config: Config) -> Iterator[tuple[str, str]]:
+    tokens, certificates = config.admin_tokens, config.admin_certificates
+    yield from credential_faults(tokens, certificates)
+    asks = config.admin_tls is not None and config.admin_tls.client_certs != "off"
+    if certificates and not asks:
+        yield "admin_certificates", 'has no effect: set admin_tls.client_certs = "optional"'
+    if config.admin is None and (tokens or certificates):
+        yield "admin", "is off, yet it is said who may use it: remove one"
 
 
 def _allow_faults(config: Config) -> Iterator[tuple[str, str]]:

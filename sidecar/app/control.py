@@ -15,7 +15,7 @@ import msgspec
 
 from sidecar import is_compiled
 from sidecar.admin.fleet import WorkerFleet
-from sidecar.admin.server import AdminServer
+from sidecar.app.admin import administering
 from sidecar.app.auditing import auditing, noting, telling
 from sidecar.app.keys import KeyDesk
 from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
@@ -124,20 +124,25 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
         return metrics.exposition()
 
     fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS, own=counted)
-    admin = AdminServer(partial(_unready, fleet, ending), fleet.metrics)
-    if admin_socket is not None:
-        await admin.start(admin_socket)
-    _log.info("starting", extra=_summary(bound))
-    workers.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
-    helpers = [spawn(_announce(bound, fleet), name="announce")]
-    if admin_socket is not None:
-        helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
-    await ending.asked()
-    await stop(*helpers)
-    await _stop(workers, _patience(config).kill_s, ending)
-    await desk.stop()
-    await admin.stop()
+    admin = administering(
+        bound,
+        admin_socket,
+        audit,
+        metrics,
+        unready=partial(_unready, fleet, ending),
+        exposition=fleet.metrics,
+    )
+    async with admin:
+        _log.info("starting", extra=_summary(bound))
+        workers.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
+        helpers = [spawn(_announce(bound, fleet), name="announce")]
+        if admin_socket is not None:
+            helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
+        await ending.asked()
+        await stop(*helpers)
+        await _stop(workers, _patience(config).kill_s, ending)
+        await desk.stop()
     held.close()
     if workers.is_hopeless:
         raise SidecarError("a worker could not begin; what it said stands above")

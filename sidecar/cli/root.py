@@ -50,6 +50,7 @@ COMMANDS = {
     "sign": "sidecar.cli.sign",
     "verify": "sidecar.cli.verify",
     "audit": "sidecar.cli.audit",
+    "admin": "sidecar.cli.admin",
     "token": "sidecar.cli.token",
     "demo": "sidecar.cli.demo",
 }
