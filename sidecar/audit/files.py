@@ -110,6 +110,8 @@ class FileSink:
             for old in found[: len(found) + 1 - self._settings.files]:
                 old.unlink(missing_ok=True)
         if newest != self._path or not self._is_there():
+            if self._is_dirty and self._settings.fsync != "never":
+                self._sync()
             self._forget()
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._fd = os.open(newest, flags, _FILE_MODE)
@@ -150,6 +152,7 @@ class FileSink:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+        self._is_dirty = False  # a failure to synchronise is told once, by the kernel and here
 
 
 def _next(path: Path) -> Path:

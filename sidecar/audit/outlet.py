@@ -88,12 +88,12 @@ class Outlet:
 
     def put(self, events: Sequence[bytes]) -> None:
         """Take encoded events."""
-        room = self._limit - len(self._waiting)
-        if self._lost and room > 0:
+        room = max(0, self._limit - len(self._waiting))
+        if self._lost and room:
             self._waiting.append(self._tell_lost())
         self._waiting.extend(events[:room] if room < len(events) else events)
         if room < len(events):
-            self._lose(len(events) - max(room, 0))
+            self._lose(len(events) - room)
 
     async def flush(self) -> bool:
         """Write what waits; return whether the sink has taken all of it."""
@@ -101,11 +101,13 @@ class Outlet:
             while self._unwritten or self._is_due():
                 self._unwritten = self._unwritten or self._link()
                 await self._sink.append(self._unwritten)
-                self._note_success()
+                self._count("rmv_audit_entries_total", len(self._unwritten))
+                self._unwritten = []
             await self._sink.settle()
         except AuditUnwritableError as error:
             self._note_failure(error)
             return False
+        self._note_success()
         return True
 
     async def end(self) -> None:
@@ -179,8 +181,6 @@ class Outlet:
         if self.is_failing:
             _log.warning("audit is written again", extra={"sink": self._sink.name})
         self.is_failing = False
-        self._count("rmv_audit_entries_total", len(self._unwritten))
-        self._unwritten = []
 
     def _count(self, name: str, number: int, *labels: str) -> None:
         self._metrics.events[name, "sink", self._sink.name, *labels] += number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 
 
 class BrokenSink:
-    """Files that can be written or not, as a test says."""
+    """Files that can be written or not, and brought to the disk or not, as a test says."""
 
     name = "files"
 
     def __init__(self, folder: Path) -> None:
         self.is_broken = False
+        self.is_unsettled = False
         self._files = FileSink(settings_for(folder), SystemClock())
 
     async def append(self, lines: Sequence[bytes]) -> None:
@@ -41,6 +43,8 @@ class BrokenSink:
         await self._files.append(lines)
 
     async def settle(self) -> None:
+        if self.is_unsettled:
+            raise AuditUnwritableError("input/output error")
         await self._files.settle()
 
     async def close(self) -> None:
@@ -127,6 +131,42 @@ async def test_requests_are_refused_only_if_the_settings_say_so(
 
     assert was_refusing is (on_failure is OnFailure.CLOSED)
     assert told == ([True, False] if was_refusing else [])
+
+
+async def test_a_disk_that_failed_once_is_believed_again(tmp_path: Path) -> None:
+    """With nothing to write meanwhile: requests that are refused leave nothing to write."""
+    sink = BrokenSink(tmp_path)
+    log = log_of(settings_for(tmp_path, on_failure=OnFailure.CLOSED), sinks=[sink])
+    await log.start()
+    sink.is_unsettled = True
+    await eventually(lambda: log.is_refusing)
+
+    sink.is_unsettled = False
+    await eventually(lambda: not log.is_refusing)
+    await log.close()
+
+    assert not verified(lines_in(tmp_path)).faults
+
+
+async def test_what_is_lost_in_bursts_is_counted_exactly(tmp_path: Path) -> None:
+    sink = BrokenSink(tmp_path)
+    settings = settings_for(tmp_path, buffer_entries=256)
+    log = log_of(settings, sinks=[sink], metrics=(metrics := Metrics()))
+    for number in (300, 1, 700, 513):
+        sink.is_broken = True
+        _note(log, number)
+        await log.start() if number == 300 else None
+        sink.is_broken = False
+        await asyncio.sleep(0)
+    await log.close()
+
+    entries = [decode(line) for line in lines_in(tmp_path)]
+    told = sum(one.facts["entries"] for one in entries if one.kind == "lost")  # type: ignore[misc]
+    counted = sum(n for name, n in metrics.events.items() if name[0] == "rmv_audit_lost_total")
+    denied = sum(one.kind == "denied" for one in entries)
+    assert told == counted
+    assert denied + told == 300 + 1 + 700 + 513
+    assert not verified(lines_in(tmp_path)).faults
 
 
 async def test_one_sink_that_works_is_enough(tmp_path: Path) -> None:
