@@ -239,6 +239,8 @@ class Worker:
 
     def unready(self) -> str:
         """Return why this worker should get no traffic, or an empty text."""
+        if self._plane.is_unaudited:
+            return "audit cannot be written"
         return "draining" if self._plane.is_draining else self._lacking()
 
     def _lacking(self) -> str:

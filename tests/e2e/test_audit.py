@@ -109,12 +109,15 @@ async def test_requests_are_refused_while_the_folder_cannot_be_written() -> None
         await running.ask(X_Model_Version="v9")  # something to write
         await running.says("audit cannot be written")
         refused = await running.ask()
+        unready = await running.asked_admin("/readyz")
         folder.unlink()
         await running.says("audit is written again")
         after = await running.ask()
 
     assert (before.status, refused.status, after.status) == (200, 503, 200)
     assert b"audit-unavailable" in refused.body
+    assert unready[0] == 503
+    assert "audit cannot be written" in unready[1]
 
 
 async def test_other_keys_and_bad_tokens_are_told(tmp_path: Path) -> None:
