@@ -155,6 +155,7 @@ def test_an_apply_creates_then_leaves_then_configures(store: Rmv, tmp_path: Path
             "replaced": "",
             "changes": [{"path": "default", "before": "v1", "after": "v2"}],
             "edits": [],
+            "compared_with": None,
         }
     ]
 
