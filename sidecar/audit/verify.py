@@ -81,7 +81,7 @@ class _Line(Struct):
     kind: str
     last: bool = False
     signature: str = ""
-    facts: dict[str, msgspec.Raw] = {}
+    facts: dict[str, object] = {}
 
 
 class _Track:
@@ -98,7 +98,7 @@ class _Track:
         "recent",
         "report",
         "torn",
-    )  # fmt: skip
+    )
 
     def __init__(self, writer: str) -> None:
         self.report = ChainReport(writer)
@@ -114,7 +114,6 @@ class _Track:
 
 
 _decode: Final = msgspec.json.Decoder(_Line).decode
-_number: Final = msgspec.json.Decoder(int).decode
 
 
 class Verifier:
@@ -152,7 +151,7 @@ class Verifier:
         found = hashlib.sha256(canonical).hexdigest().encode()
         try:
             one = _decode(line)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):  # of JSON, or of text that is no UTF-8
             self._take_unreadable(line, place)
             return
         self.entries += 1
@@ -204,7 +203,7 @@ class Verifier:
     def _advance(self, track: _Track, one: _Line, digest: bytes, place: Place) -> None:
         report = track.report
         report.seq = one.seq
-        report.hash = digest.decode("ascii")
+        report.hash = digest.decode("ascii", "replace")
         report.entries += 1
         report.last_at_s = one.at_s
         report.is_ended = one.last
@@ -264,8 +263,8 @@ class Verifier:
         report = track.report
         report.checkpoints += 1
         track.is_signing, track.after_signed = True, 0
-        if "every_entries" in one.facts:
-            track.promised = _number(one.facts["every_entries"])
+        promised = one.facts.get("every_entries")
+        track.promised = promised if isinstance(promised, int) else 0
         if self._verify is None:
             return
         message = CONTEXT + canonical[:-SIGNATURE_TAIL] + b"}"
@@ -295,10 +294,12 @@ class Verifier:
             self._blame(writer, place, seq, "it cannot be read: changed")
             if track is not None and seq == track.report.seq + 1:
                 track.report.seq, track.is_unsure = seq, True
+        elif track is None and len(self.notes) >= MAX_FAULTS:
+            return
         elif track is None:
             whose = f"half a line of {writer}" if writer else "no entry, or too little of one"
             self.notes.append(f"{_spell(place)}: {whose}")
-        elif seq not in track.recent:
+        elif seq not in track.recent and len(track.torn) < MAX_FAULTS:
             track.torn[seq] = place
 
     def _note_end(self, track: _Track, now_s: float) -> None:

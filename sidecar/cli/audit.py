@@ -272,7 +272,7 @@ async def _lines(trail: Trail, *, is_live: bool) -> AsyncIterator[bytes]:
         for _, line in page.lines:
             try:
                 decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except (ValueError, RecursionError):  # of JSON, or of text that is no UTF-8
                 continue
             yield line
 

@@ -48,11 +48,12 @@ async def test_a_chain_over_several_files_holds_together(lines: list[bytes]) -> 
     assert not chain.notes
 
 
-async def test_any_byte_that_is_changed_is_named(lines: list[bytes]) -> None:
+@pytest.mark.parametrize("bit", [0x01, 0x20, 0x80])
+async def test_any_byte_that_is_changed_is_named(lines: list[bytes], bit: int) -> None:
     target = 16
     for at in range(len(lines[target])):
         line = bytearray(lines[target])
-        line[at] ^= 0x01
+        line[at] ^= bit
         tampered = [*lines[:target], bytes(line), *lines[target + 1 :]]
 
         faults = verified(tampered).faults
