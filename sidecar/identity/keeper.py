@@ -72,8 +72,7 @@ class Keeper:
         self._fault = ""  # what was told of the last one
         self._settled = 0
         self._is_closed = False
-        self._is_reading = False
-        self._is_awaited = False  # somebody waits for the end of the next read
+        self._is_awaited = False  # somebody waits for a read
         self._woken = asyncio.Event()
 
     # --- what is known -------------------------------------------------------------------------
@@ -117,11 +116,11 @@ class Keeper:
 
     def ask(self) -> None:
         """Look for a key that a token names and nobody knows, unless that was done lately."""
-        if self._is_reading:
-            self._is_awaited = True  # its end is told
-        elif self._monotonic_s() < self._rests_until_s:
+        if self._is_awaited:
+            return  # the end of that read is told to all who wait
+        if self._monotonic_s() < self._rests_until_s:
             self._settle()
-        elif not self._is_awaited:
+        else:
             self._is_awaited = True
             self._rests_until_s = self._monotonic_s() + self._rest_s
             self._woken.set()
@@ -132,7 +131,7 @@ class Keeper:
         return max(min(self._due_s, ends_s) - now_s, 0.0)
 
     async def _read(self) -> None:
-        self._is_reading = True
+        is_awaited = self._is_awaited  # not by who asks from here on: this read may miss their key
         try:
             keys = await self._source.read()
         except KeySetError as error:
@@ -142,9 +141,7 @@ class Keeper:
             self._fail(KeySetError(f"a fault of the sidecar: {type(error).__name__}"))
         else:
             self._succeed(keys)
-        finally:
-            self._is_reading = False
-        if self._is_awaited:
+        if is_awaited:
             self._is_awaited = False
             self._settle()
 

@@ -170,45 +170,64 @@ async def test_any_number_of_unknown_keys_makes_one_fetch(tmp_path: Path) -> Non
         assert (await running.ask(Authorization=pair.bearer())).status == 200
 
 
-async def test_known_keys_outlive_an_outage_until_they_are_too_old(tmp_path: Path) -> None:
+async def is_served(running: Sidecar, pair: Pair) -> bool:
+    try:
+        return (await running.ask(Authorization=pair.bearer())).status == 200
+    except OSError:  # a worker is gone
+        return False
+
+
+async def lacks_keys(running: Sidecar) -> bool:
+    """Return whether it takes no traffic, as keys are not there."""
+    status, why = await running.asked_admin("/readyz")
+    return status == 503 and f"no keys of {ISSUER}" in why
+
+
+async def test_keys_are_waited_for_and_then_outlive_an_outage(tmp_path: Path) -> None:
     pair = Pair(tmp_path / "keys")
     port = free_port()
-    url = f"http://127.0.0.1:{port}{JWKS_PATH}"
-    settings = believing(jwks_url=url, keys_refresh_s=1, keys_max_age_s=8)
+    settings = believing(jwks_url=f"http://127.0.0.1:{port}{JWKS_PATH}", keys_refresh_s=1)
     async with guarded(settings, waits=False) as running:
         await running.located()
         await running.says("keys not there: tokens of their issuer get 503")
-
-        async def is_told() -> bool:
-            status, why = await running.asked_admin("/readyz")
-            return status == 503 and f"no keys of {ISSUER}" in why
-
-        await running.until(is_told, "word of keys that are not there")
+        await running.until(lambda: lacks_keys(running), "word of keys that are not there")
         async with key_server(pair.jwks, port=port):
             await running.ready()
-            assert (await running.ask(Authorization=pair.bearer())).status == 200
+            assert await is_served(running, pair)
         await running.says("keys not renewed: the last good ones are believed")
+        assert await is_served(running, pair)
         os.kill(running.workers()[0], signal.SIGKILL)
 
-        async def is_served() -> bool:
-            try:
-                return (await running.ask(Authorization=pair.bearer())).status == 200
-            except OSError:
-                return False
-
-        await running.until(is_served, "a new worker, which has the keys")
+        await running.until(lambda: is_served(running, pair), "a worker that is told old keys")
         assert await running.counted("rmv_key_age_seconds", issuer=ISSUER) > 0
+        assert await running.counted("rmv_key_reads_total", outcome="failed-connect") > 1
 
+
+async def test_keys_that_are_too_old_are_believed_no_more_and_newer_ones_are(
+    tmp_path: Path,
+) -> None:
+    pair = Pair(tmp_path / "keys")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}{JWKS_PATH}"
+    settings = believing(jwks_url=url, keys_refresh_s=1, keys_max_age_s=2)
+    async with guarded(settings, waits=False) as running:
+        await running.located()
+        async with key_server(pair.jwks, port=port):
+            await running.ready()
+            known = pair.bearer()
+            await running.until(lambda: is_served(running, pair), "service")
+            assert (await running.ask(Authorization=known)).status == 200
         await running.says("keys are too old: tokens of their issuer get 503")
 
         async def is_closed() -> bool:
-            answer = await running.ask(Authorization=pair.bearer())
+            answer = await running.ask(Authorization=known)  # remembered or not
             return (answer.status, answer.code) == (503, "not-ready")
 
         await running.until(is_closed, "refusals")
-        assert await is_told()
+        await running.until(lambda: lacks_keys(running), "word of keys that are not there")
+        assert await running.counted("rmv_keys", issuer=ISSUER) == 0
         async with key_server(pair.jwks, port=port):
-            await running.until(is_served, "keys again")
+            await running.until(lambda: is_served(running, pair), "keys again")
             await running.ready()
 
 

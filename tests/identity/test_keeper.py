@@ -144,6 +144,18 @@ async def test_who_waits_for_a_key_is_told_when_it_was_looked_for(
     assert await kept.after(0.0) == 0
 
 
+async def test_nobody_is_told_before_the_look_that_was_asked_for(kept: Kept) -> None:
+    """A second worker asks between the first one's word and the read that it leads to."""
+    before = kept.keeper.holding().settled
+    kept.keeper.ask()
+    kept.keeper.ask()
+    assert kept.keeper.holding().settled == before
+
+    await kept.after(0.0)
+
+    assert kept.keeper.holding().settled == before + 1
+
+
 async def test_there_is_one_read_at_a_time_and_it_answers_all_who_ask(kept: Kept) -> None:
     kept.shelf.opened.clear()
     kept.keeper.ask()
@@ -159,6 +171,23 @@ async def test_there_is_one_read_at_a_time_and_it_answers_all_who_ask(kept: Kept
     assert kept.shelf.reads == 2
     assert kept.keeper.holding().settled == before + 1
     assert await kept.after(0.0) == 0
+
+
+async def test_a_read_that_was_under_way_may_have_missed_a_key_and_is_followed_by_another(
+    kept: Kept,
+) -> None:
+    kept.shelf.opened.clear()
+    kept.clock.advance(1.1 * REFRESH_S)
+    reading = asyncio.ensure_future(kept.keeper.step())
+    await asyncio.sleep(0)
+    before = kept.keeper.holding().settled
+    kept.keeper.ask()
+    kept.shelf.opened.set()
+    await reading
+    assert (kept.shelf.reads, kept.keeper.holding().settled) == (2, before)
+
+    assert await kept.after(0.0) == 1
+    assert kept.keeper.holding().settled == before + 1
 
 
 async def test_the_last_good_keys_are_kept_as_long_as_they_may_be(
