@@ -330,13 +330,17 @@ class LivePolicies:
         for model in sorted(changed):
             self._changed(model)
 
-    def end_expired(self) -> None:
-        """Let go of pins and kills that were signed until now, if the store has not done so."""
+    def ending(self) -> Iterator[None]:
+        """Let go of pins and kills that were signed until now, if the store has not done so.
+
+        Yields after each, as many may end at one moment.
+        """
         for key in () if self.trust is None else self.trust.ended():
             if isinstance(key, PinKey):
                 self._hold(key.model, key.tenant, None)
             else:
                 self._switch(key.model, key.version, None)
+            yield
 
     def holds_on_to(self, model: str) -> bool:
         """Return whether a model in force stays so without its document: nobody signed its end."""
@@ -372,7 +376,7 @@ class LivePolicies:
             held = () if model in self.lost else self._kills.get(model, {})
             for version in {*held, *now}:
                 self.put_kill(model, version, now.get(version))
-            yield
+                yield
         yield from self._replace_revocations(contents.revocations)
         known = self._documents.keys() | self._taking.keys() | contents.policies.keys()
         for model in known - self.lost:

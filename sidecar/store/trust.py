@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 AHEAD_MS: Final = 300_000  # what the clock of whoever signs may be ahead of ours
 _EARLY_END_MS: Final = 2_000  # what the store's clock may be ahead: then it ends pins before we do
+_FOR_EVER: Final = (Cause.UNSIGNED, Cause.UNKNOWN_KEY, Cause.FORGED, Cause.OLDER)
 MAX_REFUSED: Final = 10_000  # keys that are held as refused; more of them are counted as so many
 
 
@@ -39,6 +40,16 @@ class _Held(Struct, gc=False):
     issued_ms: int
     until_ms: int
     text: int  # its hash: the same text again needs no verification, and changes nothing
+
+
+class _Refused(Struct, gc=False):
+    """What is not believed of a key; `text` is the hash of what never will be, if that is known.
+
+    Whoever can write to the store has it read again and again, and a signature takes its time.
+    """
+
+    cause: Cause
+    text: int | None
 
 
 class Trust:
@@ -64,7 +75,7 @@ class Trust:
         self._exempts_kills = exempt_kills
         self._count = count
         self._doubts = Doubts()
-        self._refused: dict[PolicyKey | PinKey | KillKey, Cause] = {}
+        self._refused: dict[PolicyKey | PinKey | KillKey, _Refused] = {}
         self._judged: dict[str, bytes] = {}  # what that on its way into force says, by model
         self._seen: dict[str, tuple[int, bytes]] = {}  # what was in force: revision, what it says
         self._held: dict[PinKey | KillKey, _Held] = {}
@@ -74,7 +85,7 @@ class Trust:
 
     def refused(self) -> Counter[str]:
         """Return how many keys are refused now, by cause."""
-        return Counter(cause.value for cause in self._refused.values())
+        return Counter(one.cause.value for one in self._refused.values())
 
     # --- policies ------------------------------------------------------------------------------
 
@@ -124,6 +135,9 @@ class Trust:
         if held is not None and held.text == hash(text):
             self._settle(key)
             return held.value
+        refused = self._refused.get(key)
+        if refused is not None and refused.text == hash(text):
+            return None if held is None else held.value
         mark = seal.read(text)
         cause = self._fault(key, mark, held)
         if cause is Cause.UNSIGNED and self._exempts_kills and isinstance(key, KillKey):
@@ -135,7 +149,7 @@ class Trust:
         if cause is None:
             self._settle(key)
         else:
-            self._refuse(key, cause)
+            self._refuse(key, cause, text if cause in _FOR_EVER else None)
         return None if held is None else held.value
 
     def ended(self) -> Iterator[PinKey | KillKey]:
@@ -208,11 +222,14 @@ class Trust:
         self.remember(self._keys.spell(key), mark.seal.issued_ms, text.encode())
         return held
 
-    def _refuse(self, key: PolicyKey | PinKey | KillKey, cause: Cause) -> None:
-        if self._refused.get(key) is cause:
+    def _refuse(
+        self, key: PolicyKey | PinKey | KillKey, cause: Cause, text: str | None = None
+    ) -> None:
+        before = self._refused.get(key)
+        if before is not None or len(self._refused) < MAX_REFUSED:
+            self._refused[key] = _Refused(cause, None if text is None else hash(text))
+        if before is not None and before.cause is cause:
             return
-        if len(self._refused) < MAX_REFUSED or key in self._refused:
-            self._refused[key] = cause
         self._count(cause.value)
         if not isinstance(key, PolicyKey):  # of those LivePolicies tells
             self._doubts.tell(self._keys.spell(key), key.model, seal.WORDS[cause])

@@ -91,7 +91,10 @@ class Watcher:
     async def _end_expired(self) -> None:
         """End what is signed until a moment, for whom the store may be deaf or told otherwise."""
         while self._live.trust is not None:
-            self._live.end_expired()
+            turn = Slice()
+            for _ in self._live.ending():
+                if turn.is_over():
+                    await turn.rest()
             await asyncio.sleep(_END_EVERY_S)
 
     async def _try_session(self) -> None:

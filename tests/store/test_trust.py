@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from sidecar.policy import codec
+from sidecar.runtime.ed25519 import PublicKey
 from sidecar.store.keys import Keys, KillKey, PinKey
 from sidecar.store.live import LivePolicies
 from sidecar.store.trust import AHEAD_MS, MAX_REFUSED
@@ -29,6 +30,11 @@ T = 1_800_000_000_000  # what a hand clock says, in milliseconds
 def signed(default: str, revision: int, by: object = ANN) -> bytes:
     assert isinstance(by, type(ANN))
     return codec.encode(by.policy(policy(default=default, revision=revision)))
+
+
+def end_expired(live: LivePolicies) -> None:
+    for _ in live.ending():
+        pass
 
 
 def live_with(trust: Trust) -> LivePolicies:
@@ -183,10 +189,10 @@ def test_a_pin_ends_when_it_was_signed_to_end_whatever_its_key_does() -> None:
     live.put_pin("fraud", "acme", text)
 
     clock.advance(59.0)
-    live.end_expired()
+    end_expired(live)
     assert pin_of(live, "acme") == "v2"
     clock.advance(1.0)
-    live.end_expired()
+    end_expired(live)
     assert pin_of(live, "acme") is None
 
     live.put_pin("fraud", "acme", text)  # its TTL was taken away
@@ -212,7 +218,7 @@ def test_a_pin_that_is_renewed_outlives_the_end_of_the_former(trust: Trust) -> N
     live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T + 1, T + 9_000))
 
     clock.advance(2.0)
-    live.end_expired()
+    end_expired(live)
 
     assert pin_of(live, "acme") == "v2"
 
@@ -344,6 +350,28 @@ def _with_memory(remembered: dict[str, bytes]) -> LivePolicies:
     if not remembered:
         live.put_policy("fraud", signed("v1", 5))
     return live
+
+
+def test_what_was_refused_is_verified_once_and_holds_off_nothing_else(
+    trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = live_with(trust)
+    forged, good = ANN.mark(ACME, "v1", T).replace("v1", "v2"), ANN.mark(ACME, "v1", T)
+    verified: list[bytes] = []
+
+    def verify(_: PublicKey, message: bytes, __: bytes) -> bool:
+        verified.append(message)
+        return False
+
+    monkeypatch.setattr(PublicKey, "verify", verify)
+    for _ in range(5):
+        live.put_pin("fraud", "acme", forged)
+    assert len(verified) == 1
+    monkeypatch.undo()
+
+    live.put_pin("fraud", "acme", good)
+
+    assert (pin_of(live, "acme"), trust.refused()) == ("v1", {})
 
 
 def test_without_trust_a_seal_is_left_out_and_nothing_is_asked() -> None:
