@@ -11,9 +11,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from sidecar.audit.entry import Entry, Inputs
 from sidecar.cli.root import COMMANDS, LazyGroup, app
 from sidecar.config import Config
 from sidecar.errors import Code
+from sidecar.model.audit import Kind, OnFailure
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.policy import (
     Column,
@@ -184,6 +186,18 @@ def test_every_attribute_and_operator_has_a_row() -> None:
     operators = {field.encode_name for field in msgspec.structs.fields(Operators)}
     assert set(first_column(text, "operator")) == operators
     assert set(first_column(text, "attribute")) == {*ATTRIBUTES, "claim.<path>", "header.<name>"}
+
+
+def test_every_kind_and_member_of_audit_has_a_row() -> None:
+    text = page("audit.md")
+
+    members = {field.encode_name for field in msgspec.structs.fields(Entry)}
+    assert set(first_column(text, "kind")) == {one.value for one in Kind}
+    assert set(first_column(text, "member")) == members
+    inputs = next(row[1] for row in table(text, "member") if coded(row[0]) == ["inputs"])
+    assert set(coded(inputs)) == {field.encode_name for field in msgspec.structs.fields(Inputs)}
+    on_failure = first_column(text, "`audit.on_failure`")
+    assert set(on_failure) == {one.value for one in OnFailure}
 
 
 def test_every_kind_of_key_has_a_row() -> None:
