@@ -106,3 +106,14 @@ def test_an_argument_that_is_no_text_is_refused(tumor: Rmv, command: tuple[str, 
 
     assert ran.code == 2
     assert "is not UTF-8" in ran.err
+
+
+def test_a_problem_is_one_line_whatever_a_document_names(rmv: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "forged.yaml"
+    file.write_text(POLICY.replace("default: v1", r'default: "v9\nforged.yaml: is valid"'))
+
+    told = rmv("validate", "-f", file)
+
+    assert told.code == 1
+    assert len(told.out.splitlines()) == 1
+    assert r'"v9\nforged.yaml: is valid"' in told.out
