@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
@@ -13,12 +13,12 @@ from typing import Annotated, BinaryIO, NamedTuple
 import msgspec
 import typer
 
-from sidecar.audit.entry import Entry, decode
+from sidecar.audit.entry import Entry
 from sidecar.audit.verify import ChainReport, Fault, Head, Verifier
 from sidecar.cli import durations, output
 from sidecar.cli.options import commands, one_of
 from sidecar.cli.session import Session, failing_with, with_store
-from sidecar.cli.trail import Files, From, Trail, trails
+from sidecar.cli.trail import Files, Found, From, Trail, entries, trails
 from sidecar.errors import SidecarError
 from sidecar.model.audit import Kind
 from sidecar.policy import moment
@@ -87,15 +87,15 @@ async def tail(
 ) -> None:
     """Print the last entries, oldest first."""
     trail = (await trails(session, file, source))[0]
-    last: deque[bytes] = deque(maxlen=number)
-    async for line in _lines(trail, is_live=follow):
-        last.append(line)
-    for line in last:
-        _print(line, as_json=session.as_json)
+    last: deque[Found] = deque(maxlen=number)
+    async for found in entries(trail, takes_torn=not follow):
+        last.append(found)
+    for found in last:
+        _print(found, as_json=session.as_json)
     while follow:
         await asyncio.sleep(FOLLOW_S)
-        async for line in _lines(trail, is_live=True):
-            _print(line, as_json=session.as_json)
+        async for found in entries(trail, takes_torn=False):
+            _print(found, as_json=session.as_json)
 
 
 @audit.command("search")
@@ -121,9 +121,9 @@ async def search(
     --since and --until take a time, or how long ago: 15m, 1h, 2d.
     """
     wanted = Wanted(kind, request_id, tenant, subject, model, version, since, until)
-    async for line in _lines((await trails(session, file, source))[0], is_live=False):
-        if wanted.fits(decode(line)):
-            _print(line, as_json=session.as_json)
+    async for found in entries((await trails(session, file, source))[0]):
+        if wanted.fits(found.entry):
+            _print(found, as_json=session.as_json)
 
 
 @audit.command("export")
@@ -266,22 +266,11 @@ def _create(path: Path) -> BinaryIO:
         raise SidecarError(f"{path}: {error.strerror}") from error
 
 
-async def _lines(trail: Trail, *, is_live: bool) -> AsyncIterator[bytes]:
-    """Iterate over the lines that are entries; what is none, `verify` tells of."""
-    async for page in trail.pages(takes_torn=not is_live):
-        for _, line in page.lines:
-            try:
-                decode(line)
-            except (ValueError, RecursionError):  # of JSON, or of text that is no UTF-8
-                continue
-            yield line
-
-
-def _print(line: bytes, *, as_json: bool) -> None:
+def _print(found: Found, *, as_json: bool) -> None:
     if as_json:
-        output.emit_line(msgspec.json.decode(line))
+        output.emit_line(msgspec.json.decode(found.line))
     else:
-        output.say(output.plain(_spell(decode(line))))
+        output.say(output.plain(_spell(found.entry)))
     sys.stdout.flush()
 
 

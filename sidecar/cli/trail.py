@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple, Protocol
 
 import typer
 
+from sidecar.audit.entry import Entry, decode
 from sidecar.audit.files import FileReader
 from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError
@@ -46,6 +47,13 @@ class Page(NamedTuple):
 
     source: str
     lines: list[tuple[object, bytes]]
+
+
+class Found(NamedTuple):
+    """An entry, and the line that it is."""
+
+    line: bytes
+    entry: Entry
 
 
 class Trail(Protocol):
@@ -129,6 +137,17 @@ async def trails(
             " their settings, --file a file or folder to read.",
         )
     return found
+
+
+async def entries(trail: Trail, *, takes_torn: bool = True) -> AsyncIterator[Found]:
+    """Iterate over the entries of a place, the oldest first; of what is none, `verify` tells."""
+    async for page in trail.pages(takes_torn=takes_torn):
+        for _, line in page.lines:
+            try:
+                entry = decode(line)
+            except (ValueError, RecursionError):  # of JSON, or of text that is no UTF-8
+                continue
+            yield Found(line, entry)
 
 
 def _is_folder(path: Path) -> bool:
