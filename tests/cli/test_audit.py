@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from sidecar.audit.files import files_in
 from sidecar.runtime.ed25519 import PrivateKey
+from tests.audit.chains import write
 from tests.cli.conftest import key
+from tests.support.messages import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,3 +177,21 @@ def test_a_key_that_is_none_is_refused(audited: Rmv, tmp_path: Path) -> None:
 
     assert ran.code == 2
     assert "a private key, which has no place here" in ran.err
+
+
+async def test_tail_follows_what_comes(tmp_path: Path) -> None:
+    await write(tmp_path / "audit", 1)
+    following = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "sidecar", "audit", "tail", "-n", "1", "-f",
+        "--file", str(tmp_path / "audit"), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert following.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        shown = await following.stdout.readline()
+        await write(tmp_path / "audit", 2)
+        come = [await following.stdout.readline() for _ in range(4)]
+    following.send_signal(signal.SIGINT)
+    await following.wait()
+
+    assert shown.split()[1] == b"end"
+    assert [line.split()[1] for line in come] == [b"begin", b"denied", b"denied", b"end"]
