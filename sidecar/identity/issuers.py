@@ -160,5 +160,5 @@ def issuer_of(token: bytes) -> str:
     parts = token.split(b".", 2)
     try:
         return _CLAIMS.decode(decode_base64url(parts[1])).iss
-    except (IndexError, ValueError):  # msgspec's errors are ValueErrors
+    except (IndexError, ValueError, RecursionError):  # msgspec's others are ValueErrors
         return ""

@@ -91,7 +91,23 @@ def test_an_issuer_that_is_named_twice_is_not_believed(two: Trusting, rs256: Sig
         assert two.refusal(token).code is Code.TOKEN_INVALID
 
 
-@pytest.mark.parametrize("token", [b"", b".", b"..", b"a.b.c", b"a.!.c", b"a.e30.c", b"x" * 9000])
+DEEP = b"[" * 2500 + b"]" * 2500
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"",
+        b".",
+        b"..",
+        b"a.b.c",
+        b"a.!.c",
+        b"a.e30.c",
+        b"x" * 9000,
+        b"a." + b64(b'{"x":' + DEEP + b',"iss":"a"}') + b".c",
+        b"a." + b64(b'{"iss":' + DEEP + b"}") + b".c",
+    ],
+)
 def test_what_is_no_token_is_refused_in_any_number_of_issuers(
     two: Trusting, rs256: Signer, token: bytes
 ) -> None:
