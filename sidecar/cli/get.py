@@ -12,7 +12,7 @@ import yaml
 
 from sidecar.cli import durations, output
 from sidecar.cli.failure import in_words
-from sidecar.cli.lookup import NO_POLICY, expect_model, policy_of, revision_of
+from sidecar.cli.lookup import NO_POLICY, document_of, expect_model, revision_of
 from sidecar.cli.marks import spell
 from sidecar.cli.names import Model, complete_model
 from sidecar.cli.options import commands, one_of
@@ -128,7 +128,7 @@ async def _print_named(store: Store, models: Sequence[str]) -> None:
     wrong: list[PolicyError] = []
     for number, model in enumerate(dict.fromkeys(models)):
         try:
-            text = _as_yaml(await policy_of(store, model))
+            text = _as_yaml(await document_of(store, model))
         except PolicyError as error:
             wrong.append(error)
             raw = await store.get_document(model) or b""
@@ -146,7 +146,7 @@ async def _all(session: Session, models: Sequence[str] | None) -> tuple[list[Pol
     broken: list[str] = []
     for model in dict.fromkeys(models or await session.store.models()):
         try:
-            policies.append(await policy_of(session.store, model))
+            policies.append(await document_of(session.store, model))
         except PolicyError:
             if models:
                 raise

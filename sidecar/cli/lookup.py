@@ -27,9 +27,17 @@ async def stored_of(store: Store, model: str) -> StoredPolicy:
     """Return a model's policy, and the bytes that a commit compares.
 
     Raises:
-        NotFoundError: the store has none; the text names those it has.
+        NotFoundError: the store has none, and the text names those it has; or it is deleted.
         BrokenError: the stored document is not valid.
     """
+    stored = await _stored_of(store, model)
+    if stored.policy.deleted:
+        error = NotFoundError(f"{model} is deleted (revision {stored.policy.revision})")
+        raise advised(error, f"`rmv rollback {model}` brings back what its history has.")
+    return stored
+
+
+async def _stored_of(store: Store, model: str) -> StoredPolicy:
     stored = await maybe_stored(store, model)
     if stored is None:
         raise await _no_policy(store, model)
@@ -51,6 +59,11 @@ async def maybe_stored(store: Store, model: str) -> StoredPolicy | None:
 async def policy_of(store: Store, model: str) -> Policy:
     """Return a model's policy; raises as `stored_of`."""
     return (await stored_of(store, model)).policy
+
+
+async def document_of(store: Store, model: str) -> Policy:
+    """Return a model's policy, or the document that says that it is deleted."""
+    return (await _stored_of(store, model)).policy
 
 
 async def expect_version(

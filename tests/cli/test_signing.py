@@ -188,6 +188,18 @@ def test_delete_commits_a_signed_end_and_apply_brings_the_model_back(
     assert back.out == "tumor configured (revision 3)\n"
 
 
+def test_a_model_that_is_deleted_is_told_as_that(signed: Rmv, ann: Path) -> None:
+    assert signed("delete", "tumor", "--key", ann).code == 0
+
+    for command in (("explain", "tumor"), ("try", "tumor"), ("label", "tumor", "x", "v1")):
+        ran = signed(*command)
+        assert (ran.code, "tumor is deleted (revision 2)" in ran.err) == (1, True)
+    assert "deleted: true" in signed("get", "tumor").out
+    assert "tumor  2" in signed("get").out
+    assert signed("rollback", "tumor", "--key", ann).code == 0
+    assert "v1" in signed("explain", "tumor").out
+
+
 def test_prune_deletes_by_a_signed_end_once(signed: Rmv, ann: Path, tmp_path: Path) -> None:
     folder = tmp_path / "policies"
     folder.mkdir()
