@@ -16,7 +16,7 @@ The floors, top to bottom; imports only ever point down:
 One way through:
 
     bytes -> RequestHead -> Identity -> Decision -> Endpoint -> response
-          -> ExchangeRecord -> metrics, log
+          -> ExchangeRecord -> metrics, log, audit
 
 Policy: Redis -> codec -> validate -> Snapshot -> one reference swap.
 """
