@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from sidecar.model.upstream import UpstreamSettings, UpstreamTls
 from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.upstream.names import Name, ask_system
+from sidecar.upstream.own import OwnListeners
 from sidecar.upstream.tls import TlsContext
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ P = TypeVar("P")
 
 MAX_TRIES: Final = 3  # addresses for one connection; the first gets half of the time
 HOLD_S: Final = 1.0  # between handshakes with an endpoint whose certificate is not believed
+OWN: Final = "it leads to a listener of this sidecar"
 REPEAT_S: Final = 10.0  # between log lines that say the same of an endpoint
 _log = logging.getLogger("sidecar.upstream")
 
@@ -50,9 +52,14 @@ class Dialer:
         resolve: Resolve = ask_system,
         users: Callable[[str], str] = lambda _url: "",
         allowed: AllowList = ANYWHERE,
+        own: OwnListeners | None = None,
     ) -> None:
-        """Tell in the log whose an endpoint is, by `users`: the versions that have its URL."""
+        """Tell in the log whose an endpoint is, by `users`: the versions that have its URL.
+
+        No connection leads to an `own` listener.
+        """
         self.users = users
+        self._own = own or OwnListeners()
         folders = settings.sockets if settings is not None else ()
         self._folders = tuple(folder.rstrip("/") for folder in folders)
         self._tls = TlsContext(tls or UpstreamTls())
@@ -83,9 +90,16 @@ class Dialer:
             msg = f"upstream_tls: {error}"
             raise Unbelieved(msg) from error
 
+    def check_address(self, address: str, port: int) -> None:
+        """Raise Unbelieved for an address where this sidecar listens itself."""
+        if self._own.has(address, port):
+            raise Unbelieved(OWN)
+
     def check_socket(self, path: str) -> None:
         """Raise Unbelieved unless the socket, links followed, is below a folder of the setting."""
         real = os.path.realpath(path)
+        if self._own.has_socket(real):
+            raise Unbelieved(OWN)
         for folder in self._folders:
             below = path.startswith(f"{folder}/")
             if below and real.startswith(os.path.realpath(folder or "/").rstrip("/") + "/"):
@@ -178,6 +192,7 @@ class Dial:
         self, make: Make, address: str, context: ssl.SSLContext | None, left_s: float
     ) -> asyncio.BaseProtocol:
         loop, port = asyncio.get_running_loop(), self._endpoint.port
+        self._dialer.check_address(address, port)
         if context is None:
             _, made = await loop.create_connection(make, address, port)
             return made

@@ -64,12 +64,12 @@ async def test_a_policy_is_read_with_its_revision_and_committed_against_it(
 
 async def test_of_two_commits_at_once_one_wins(valkey: Valkey, tmp_path: Path) -> None:
     async with desk(valkey, tmp_path) as at:
-        told = await asyncio.gather(
-            *(
-                at.call("PUT", FRAUD, document, role="admin", headers=("If-Match: *",))
-                for document in (V3, replace(V3, default="v2"), replace(V3, default="v3"))
-            )
-        )
+        match = ("If-Match: *",)
+        calls = [
+            at.call("PUT", FRAUD, document, role="admin", headers=match)
+            for document in (V3, replace(V3, default="v2"), replace(V3, default="v3"))
+        ]
+        told = await asyncio.gather(*calls)
         revisions = [one.revision for one in await at.store.history("fraud")]
 
     won = [one for one in told if one.status == 200]
