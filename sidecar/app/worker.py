@@ -34,7 +34,8 @@ from sidecar.dataplane.listener import Listener
 from sidecar.dataplane.mirror import Mirror
 from sidecar.dataplane.plane import Plane
 from sidecar.decide import ClaimedTenants, Decider
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, SidecarError
+from sidecar.identity.callers import Callers
 from sidecar.policy.route import RouteTable
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
@@ -94,8 +95,12 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     answers = await serve_questions(answering, worker.questions())
     worker.tell_of_unknown_keys(answers)
     await worker.wait_until_fit()
-    await audit.start()  # whether it can be written is known before the first request
-    await worker.listener.start(listening)
+    try:
+        await audit.start()  # whether it can be written is known before the first request
+        await worker.listener.start(listening)
+    except (SidecarError, OSError) as error:
+        answers.excuse(str(error))
+        raise
     answers.begin()
     watchdog = Watchdog(worker.note_stall)
     gc.collect()

@@ -112,6 +112,10 @@ class Answers:
         """Say that this process has begun."""
         self._say(_BEGUN)
 
+    def excuse(self, why: str) -> None:
+        """Say why this process cannot begin after all."""
+        self._say(_EXCUSE, why)
+
     def notice(self, text: str) -> None:
         """Say something unasked; whoever does it often has to bound it."""
         self._say(_NOTICE, text)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import asynccontextmanager
 from itertools import count
@@ -20,7 +21,7 @@ from tests.support.certificates import write_certificate
 from tests.support.keys import JWKS_PATH, key_server
 from tests.support.messages import read_answer
 from tests.support.servers import free_port
-from tests.support.sidecar import policy_flags, sidecar
+from tests.support.sidecar import PATIENCE_S, policy_flags, sidecar
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:
@@ -231,6 +232,20 @@ async def test_keys_that_are_too_old_are_believed_no_more_and_newer_ones_are(
             await running.ready()
 
 
+async def explain(running: Sidecar, bearer: str) -> tuple[int, str]:
+    """Run `rmv explain` for a token, by the settings of a sidecar."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "sidecar", "explain", "m", "--token", bearer[7:]),
+        *("--config", f"{running.folder}/rmv.toml", "--state-dir", str(running.state_dir)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
 async def test_issuers_of_every_kind_stand_side_by_side(tmp_path: Path) -> None:
     pairs = [Pair(tmp_path / name) for name in ("discovered", "pem", "file")]
     tls = write_certificate(tmp_path)
@@ -256,6 +271,10 @@ async def test_issuers_of_every_kind_stand_side_by_side(tmp_path: Path) -> None:
                 for named, issuer in enumerate(names):
                     answer = await running.ask(Authorization=pair.bearer(issuer))
                     assert answer.status == (200 if mine == named else 401), (mine, issuer)
+                status, told = await explain(running, pair.bearer(names[mine]))
+                assert (status, "tenant    acme" in told) == (0, True), told
+            status, told = await explain(running, pairs[0].bearer(names[1]))
+            assert (status, "no known key" in told) == (1, True), told
 
 
 async def test_a_file_of_keys_is_read_when_it_changes_and_never_while_it_is_no_good(

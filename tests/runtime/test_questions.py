@@ -117,6 +117,17 @@ async def test_who_cannot_begin_says_why() -> None:
     assert not line.has_begun
 
 
+async def test_who_answers_already_may_still_be_unable_to_begin() -> None:
+    line = Line("one")
+    answers = await serve_questions(await line.open(), {})
+
+    answers.excuse("no port")
+    await answers.end("")
+    await line.ended()
+
+    assert (line.excuse, line.has_begun) == ("no port", False)
+
+
 def test_an_excuse_that_nobody_hears_is_none() -> None:
     gone, own = socket.socketpair()
     gone.close()
