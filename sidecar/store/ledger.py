@@ -56,6 +56,7 @@ class Ledger:
         self._noted: dict[str, tuple[int, bytes]] = {}  # by key; the newest wins
         self._wake = asyncio.Event()
         self._is_failing = False
+        self._job: asyncio.Future[None] | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -115,6 +116,9 @@ class Ledger:
 
     async def close(self) -> None:
         """Write what is left, once `run` has ended, and let go of the file."""
+        if self._job is not None:
+            await asyncio.wait((self._job,))
+            self._job.exception()  # it is in what is left, then
         while self._noted and await self._write():
             pass
         self._base.close()
@@ -123,7 +127,9 @@ class Ledger:
         """Write a portion of what is noted; return whether that went well."""
         portion = dict(islice(self._noted.items(), _BATCH))
         try:
-            await asyncio.to_thread(self._put, portion)
+            # Not cancelled with who waits: a thread goes on, and `close` has to know of it.
+            self._job = asyncio.get_running_loop().run_in_executor(None, self._put, portion)
+            await asyncio.shield(self._job)
         except sqlite3.Error as error:
             if not self._is_failing:
                 _log.error(

@@ -89,8 +89,6 @@ class Mark(NamedTuple):
 
 def read(text: str) -> Mark:
     """Take the text of a pin or kill apart; whoever trusts nobody goes by the value alone."""
-    if _WORD not in text:  # there may be a million of them
-        return Mark(text, None)
     found = _SEALED.fullmatch(text)
     if found is None:
         return Mark(text, None)
@@ -102,7 +100,9 @@ def read(text: str) -> Mark:
 
 def bare(text: str | None) -> str | None:
     """Return the value that a text means without its seal, None when that ends it."""
-    return None if text is None else read(text).in_force
+    if text is None or _WORD not in text:  # there may be a million pins
+        return text
+    return read(text).in_force
 
 
 class Signer:
