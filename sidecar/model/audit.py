@@ -25,7 +25,6 @@ class Kind(Enum):
     REVIVE = "revive"  # what was killed is on again
     REVOKE = "revoke"
     UNREVOKE = "unrevoke"
-    ROLLOUT = "rollout"
     KEYS = "keys"  # other keys are believed
     LOGIN = "login"  # to the admin surface, taken or refused
     DENIED = "denied"  # a request got no version
