@@ -102,13 +102,15 @@ Attributes: `tenant segment subject app scope method path time claim.<path> head
 class Segment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A named set of callers: who is in `include` is in, else who is in `exclude` is out.
 
-    Of all others those are in whom a matcher of `when` fits. Both lists are of tenants. A matcher
-    may name other segments; none may lead back to itself.
+    Of all others those are in whom a matcher of `when` fits, and with `claimed` those whose token
+    lists the segment. Both lists are of tenants. A matcher may name other segments; none may lead
+    back to itself.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     when: tuple[Matcher, ...] = ()
+    claimed: bool = False
 
 
 class Rewrite(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

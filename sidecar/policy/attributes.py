@@ -26,6 +26,9 @@ MAX_VERSION_CHARS: Final = 65  # one more than a version has: what is cut is non
 _ALWAYS: Final = frozenset({"tenant", "segment", "time", "request"})
 """Told by every context, or made of what is told."""
 
+CLAIMED: Final = "claimed"
+"""The segments that a token lists; no matcher names it, but segments that are `claimed` ask."""
+
 SECRETS: Final = frozenset(
     {"header.authorization", "header.proxy-authorization", "header.cookie", "header.x-api-key"}
 )
@@ -35,6 +38,8 @@ def attributes_of(policy: Policy) -> frozenset[str]:
     """Return the attributes that decisions by `policy` can depend on, but for those always told."""
     named = {spelled(attribute) for matcher in matchers_of(policy) for attribute in matcher}
     named |= {spelled(rule.split.key) for rule in policy.rules if rule.split is not None}
+    if any(segment.claimed for segment in policy.segments.values()):
+        named.add(CLAIMED)
     return frozenset(named) - _ALWAYS
 
 
@@ -64,7 +69,8 @@ def take(attributes: Iterable[str], identity: Identity, head: RequestHead) -> di
     for attribute in attributes:
         if attribute in SECRETS:
             continue
-        values = _plain(reader(attribute)(identity, head))
+        is_claimed = attribute == CLAIMED
+        values = _plain(identity.segments if is_claimed else reader(attribute)(identity, head))
         if values is not None:
             taken[attribute] = values
     return taken
@@ -78,8 +84,14 @@ def identity_of(context: Context) -> Identity:
         if attribute.startswith("claim.") and values:
             # A claim of that whole name comes before a path, so it needs no objects around it.
             claims[attribute.removeprefix("claim.")] = list(values)
-    scopes = tuple(str(scope) for scope in given.get("scope", ()))
-    return Identity(context.tenant, _text(given, "subject"), _text(given, "app"), scopes, claims)
+    return Identity(
+        context.tenant,
+        _text(given, "subject"),
+        _text(given, "app"),
+        tuple(map(str, given.get("scope", ()))),
+        claims,
+        segments=tuple(map(str, given.get(CLAIMED, ()))),
+    )
 
 
 def head_of(context: Context) -> RequestHead:

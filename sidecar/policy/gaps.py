@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.model.decision import Cause, Reason
-from sidecar.policy.attributes import attributes_of, spelled
+from sidecar.policy.attributes import CLAIMED, attributes_of, spelled
 from sidecar.policy.match import compile_matcher, listed_tenants, segments_named
 from sidecar.policy.segment import references
 
@@ -45,8 +45,9 @@ class Gaps:
         """What is missing to tell who is in a segment, by itself and those it names."""
         after = {name: references(one, policy.segments) for name, one in policy.segments.items()}
         for name in TopologicalSorter(after).static_order():  # those first that others name
-            asked = map(self._asked, policy.segments[name].when)
-            self._segments[name] = frozenset[str]().union(*asked)
+            segment = policy.segments[name]
+            own = frozenset({CLAIMED} if segment.claimed else ()) & self._missing
+            self._segments[name] = own.union(*map(self._asked, segment.when))
         self._numbers = {rule.id: number for number, rule in enumerate(policy.rules)}
         self._general: list[tuple[int, _Gap]] = []  # in rules for anybody, by their number
         self._by_tenant: dict[str, list[tuple[int, _Gap]]] = {}

@@ -66,6 +66,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "include": "Tenants that are in, whatever else is said.",
         "exclude": "Tenants that are out, unless they are in `include`.",
         "when": "Of all others those are in whom any of these matches.",
+        "claimed": "Of all others those are in, too, whose token lists the segment.",
     },
     "Operators": {
         "in": "The value is one of the list.",

@@ -53,7 +53,7 @@ def compiling_segments(segments: Mapping[str, Segment]) -> Steps[dict[str, Membe
                 ready.append(name)
             yield
         for name in ready:
-            compiled[name] = yield from _compiling(segments[name], compiled)
+            compiled[name] = yield from _compiling(name, segments[name], compiled)
             del left[name]
             yield
     if left:
@@ -72,10 +72,12 @@ def references(segment: Segment, known: Mapping[str, object]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _compiling(segment: Segment, known: Memberships) -> Steps[Membership]:
+def _compiling(name: str, segment: Segment, known: Memberships) -> Steps[Membership]:
     include = yield from gathering(segment.include)
     exclude = yield from gathering(segment.exclude)
     whens, needed = yield from compiling_matchers(segment.when, known)
+    if segment.claimed:
+        whens, needed = (_claiming(name), *whens), max(needed, Needs.IDENTITY)
     if include or exclude:
         needed = max(needed, Needs.TENANT)
     test = _member(include, exclude, whens)
@@ -84,6 +86,10 @@ def _compiling(segment: Segment, known: Memberships) -> Steps[Membership]:
     elif whens:
         test = asking_once(test)
     return Membership(test, needed, None if whens else include, whens)
+
+
+def _claiming(name: str) -> Test:
+    return lambda identity, _head: name in identity.segments
 
 
 def _member(include: Set[str], exclude: Set[str], whens: tuple[Test, ...]) -> Test:

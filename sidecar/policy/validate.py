@@ -228,8 +228,8 @@ def _labels(scope: _Scope) -> Iterator[Finding]:
 def _segment(name: str, segment: Segment, scope: _Scope) -> Findings:
     at: Path = ("segments", name)
     yield from _name(name, at)
-    if not segment.include and not segment.when:
-        yield at, "nobody is in it: give include, when or both"
+    if not segment.include and not segment.when and not segment.claimed:
+        yield at, "nobody is in it: give include, when or claimed"
     for member, tenants in (("include", segment.include), ("exclude", segment.exclude)):
         for n, tenant in enumerate(tenants):
             if not is_tenant(tenant):

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from sidecar.model.policy import Operators, Segment
+from sidecar.model.context import Context
+from sidecar.model.policy import Operators, Policy, Rule, Segment, Version
+from sidecar.policy.attributes import CLAIMED, attributes_of, identity_of, take
+from sidecar.policy.gaps import Gaps
 from sidecar.policy.match import Needs
+from sidecar.policy.resolver import resolve
 from sidecar.policy.segment import MAX_DEPTH, compile_segments
+from sidecar.policy.snapshot import compile_snapshot
 from tests.policy.examples import caller, make_head
 
 if TYPE_CHECKING:
@@ -147,3 +153,63 @@ def test_an_answer_is_that_of_the_caller_and_not_of_the_head_alone() -> None:
         True,
         False,
     ]
+
+
+def test_a_claimed_segment_takes_in_whose_token_lists_it() -> None:
+    compiled = compile_segments(
+        {
+            "beta": Segment(include=("acme",), exclude=("globex",), when=(GOLD,), claimed=True),
+            "plain": Segment(include=("acme",)),
+            "outer": Segment(when=({"segment": "beta"},)),
+        }
+    )
+    beta, outer = compiled["beta"], compiled["outer"]
+
+    assert beta.test(replace(caller("initech"), segments=("other", "beta")), HEAD)
+    assert outer.test(replace(caller("initech"), segments=("beta",)), HEAD)
+    assert beta.test(caller("initech", claims={"plan": "gold"}), HEAD)
+    assert beta.test(caller("acme"), HEAD)
+    assert not beta.test(replace(caller("initech"), segments=("betas", "Beta")), HEAD)
+    assert not beta.test(replace(caller("globex"), segments=("beta",)), HEAD)
+    assert not compiled["plain"].test(replace(caller("initech"), segments=("plain",)), HEAD)
+    assert (beta.needs, beta.tenants, compiled["plain"].needs) == (
+        Needs.IDENTITY, None, Needs.TENANT,
+    )  # fmt: skip
+
+
+def test_what_a_token_lists_is_kept_of_a_request_only_where_a_segment_asks() -> None:
+    identity = replace(caller("initech"), segments=("beta", "gold"))
+    versions = {"v1": Version(endpoints=("http://127.0.0.1:9001",))}
+    claimed = Policy(model="m", versions=versions, segments={"beta": Segment(claimed=True)})
+    plain = Policy(model="m", versions=versions, segments={"beta": Segment(include=("acme",))})
+
+    taken = take(attributes_of(claimed), identity, HEAD)
+    context = Context(
+        request_id="r", at_s=1.0, model="m", tenant="initech", version="v1", reason="DEFAULT",
+        revision=1, duration_s=0.1, instance="i", attributes=taken,
+    )  # fmt: skip
+
+    assert taken == {CLAIMED: ("beta", "gold")}
+    assert identity_of(context).segments == identity.segments
+    assert take(attributes_of(plain), identity, HEAD) == {}
+
+
+def test_a_decision_hangs_on_what_a_token_lists_if_that_was_not_kept() -> None:
+    versions = {name: Version(endpoints=("http://127.0.0.1:9001",)) for name in ("v1", "v2")}
+    policy = Policy(
+        model="m",
+        versions=versions,
+        segments={
+            "beta": Segment(exclude=("globex",), claimed=True),
+            "all": Segment(include=("acme",)),
+        },
+        rules=(
+            Rule(id="beta", when={"segment": "beta"}, serve="v2"),
+            Rule(id="all", when={"segment": "all"}, serve="v2"),
+        ),
+        default="v1",
+    )
+    decision = resolve(compile_snapshot(policy, {}, {}), caller("initech"), HEAD)
+
+    assert Gaps(policy, frozenset()).met(caller("initech"), HEAD, decision) == {CLAIMED}
+    assert Gaps(policy, frozenset({CLAIMED})).met(caller("initech"), HEAD, decision) == frozenset()
