@@ -18,9 +18,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sidecar.errors import ConfigError
+from sidecar.identity.callers import pattern_fault
 from sidecar.identity.places import discovery_url, url_fault
 from sidecar.model.admin import AdminCertificate, AdminSettings, AdminToken, credential_faults
 from sidecar.model.audit import AuditSettings, OnFailure
+from sidecar.model.caller import CallerSettings
 from sidecar.model.context import ContextSettings
 from sidecar.model.issuer import IdentitySettings
 from sidecar.model.limits import Limits, Timeouts
@@ -29,7 +31,7 @@ from sidecar.model.route import RouteRule
 from sidecar.model.signing import SigningSettings
 from sidecar.model.tls import TlsSettings
 from sidecar.model.upstream import EndpointSettings, UpstreamSettings, UpstreamTls
-from sidecar.policy import route, words
+from sidecar.policy import network, route, words
 from sidecar.policy.address import AllowList
 from sidecar.runtime import tls
 from sidecar.runtime.sockets import MAX_PATH_BYTES, UNIX
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """One sidecar. `identity` absent means auth is off, which `no_auth` must confirm."""
+    """One sidecar. Unless `no_auth` says that auth is off, somebody has to be believed."""
 
     listen: str = "127.0.0.1:8080"
     admin: str | None = "127.0.0.1:8081"
@@ -55,6 +57,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     routes: tuple[RouteRule, ...] = ()
     identity: IdentitySettings | None = None
     issuers: tuple[IdentitySettings, ...] = ()  # more of them
+    callers: CallerSettings = CallerSettings()  # who is believed without a token
     no_auth: bool = False
     tls: TlsSettings | None = None  # of `listen`
     proxy_protocol: bool = False  # every connection to `listen` has to begin with it
@@ -188,7 +191,8 @@ def take_over(environ: Mapping[str, str]) -> ServeSpec:
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Yield what is wrong between settings that are each well-formed: setting, reason."""
-    if config.identity is None and not config.no_auth:
+    is_anybody_believed = config.identity is not None or config.callers.are_believed
+    if not is_anybody_believed and not config.no_auth:
         yield (
             "auth",
             "it is not said whose tokens are believed: set jwks_file, issuer and audience"
@@ -197,6 +201,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if config.identity is not None and config.no_auth:
         yield "no_auth", "auth is off, yet [identity] says whose tokens are believed: remove one"
     yield from _identity_faults(config)
+    yield from _caller_faults(config)
     yield from ((f"routes{at}", why) for at, why in route.faults(config.routes))
     yield from _redis_faults(config)
     yield from _audit_faults(config.audit)
@@ -319,6 +324,33 @@ def _signing_faults(settings: SigningSettings) -> Iterator[tuple[str, str]]:
         if key.id in ids:
             yield f"signing.trusted[{n}]", f"{file}: the same key as {ids[key.id]}"
         ids.setdefault(key.id, file)
+
+
+def _caller_faults(config: Config) -> Iterator[tuple[str, str]]:
+    settings = config.callers
+    if settings.are_believed and config.no_auth:
+        yield "callers", "auth is off, yet [callers] says who is believed: remove one"
+    asks = config.tls is not None and config.tls.client_certs != "off"
+    if settings.certificate != "off" and not asks:
+        why = 'no client is asked for a certificate: set tls.client_certs = "optional"'
+        yield "callers.certificate", why
+    yield from _pattern_faults(settings)
+    for n, entry in enumerate(settings.trusted_networks):
+        try:
+            network.parse(entry)
+        except ValueError as error:
+            yield f"callers.trusted_networks[{n}]", f"`{entry}`: {error}"
+    if settings.trust_unix and not config.listen.startswith(UNIX):
+        yield "callers.trust_unix", "has no effect: `listen` is no unix socket"
+
+
+def _pattern_faults(settings: CallerSettings) -> Iterator[tuple[str, str]]:
+    pattern = settings.certificate_pattern
+    if settings.certificate != "off":
+        if why := pattern_fault(pattern):
+            yield "callers.certificate_pattern", why
+    elif pattern != CallerSettings().certificate_pattern:
+        yield "callers.certificate_pattern", "has no effect without callers.certificate"
 
 
 def _unix_faults(config: Config) -> Iterator[tuple[str, str]]:

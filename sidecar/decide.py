@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import Code
+from sidecar.identity.callers import without_token
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.identity import ANONYMOUS, Identity, is_tenant
@@ -13,6 +14,7 @@ from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 
 if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
+    from sidecar.identity.callers import Caller
     from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
     from sidecar.model.route import Route
@@ -111,11 +113,16 @@ class Decider:
         self._lookup = identities.lookup
         self._is_authenticated = not isinstance(identities, ClaimedTenants)
 
-    def decide(self, head: RequestHead, now_s: float) -> Verdict:
-        """Return the verdict on a request whose head has arrived; `now_s` is epoch seconds."""
+    def decide(self, head: RequestHead, now_s: float, caller: Caller | None = None) -> Verdict:
+        """Return the verdict on a request whose head has arrived; `now_s` is epoch seconds.
+
+        `caller` is who calls over its connection, if there is no bearer token.
+        """
         claim = head.authorization if self._is_authenticated else head.claimed_tenant
         try:
-            identity = self._lookup(claim, now_s)
+            identity = None if caller is None else without_token(caller, head, now_s)
+            if identity is None:
+                identity = self._lookup(claim, now_s)
         except TokenRefused as refused:
             reason = f"{Reason.DENIED.value}:{refused.code.slug}"
             decision = Decision("", "", reason, 0, refusal=refused.code, detail=refused.detail)

@@ -492,3 +492,53 @@ def test_a_spec_arrives_as_it_was_handed_over() -> None:
 def test_a_worker_without_a_spec_says_so(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="RMV_SPEC"):
         take_over(environ)
+
+
+# --- callers without a token ------------------------------------------------------------------
+
+BELIEVED = '[identity]\nkeys = [{file = "key.pem"}]\nissuer = "i"\naudience = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("callers", "words"),
+    [
+        ('certificate = "cn"', "callers.certificate: no client is asked for a certificate"),
+        ('certificate = "ou"', "callers.certificate: "),
+        ('certificate_pattern = "(?P<tenant>.)"', "has no effect without callers.certificate"),
+        ('certificate = "cn"\ncertificate_pattern = "("', "is no regular expression"),
+        ('certificate = "cn"\ncertificate_pattern = ".*"', "has no group (?P<tenant>...)"),
+        ('trusted_networks = ["10.0.0.1/8"]', "callers.trusted_networks[0]: `10.0.0.1/8`"),
+        ('trusted_networks = ["10.0.0.0/8", "here"]', "callers.trusted_networks[1]: `here`"),
+        ("trust_unix = true", "callers.trust_unix: has no effect"),
+        ("trust_networks = []", "did you mean `callers.trusted_networks`"),
+    ],
+)
+def test_callers_without_a_token_are_said_in_full(tmp_path: Path, callers: str, words: str) -> None:
+    file = written(tmp_path, f"{BELIEVED}[callers]\n{callers}\n")
+    (tmp_path / "key.pem").write_text("")
+
+    with pytest.raises(ConfigError) as refused:
+        load(file, {}, {})
+
+    assert words in str(refused.value)
+
+
+def test_who_is_believed_without_a_token_needs_no_issuer(tmp_path: Path) -> None:
+    file = written(tmp_path, '[callers]\ntrusted_networks = ["10.0.0.0/8", "fd00::/8"]\n')
+
+    config = load(file, {}, {})
+
+    assert config.callers.are_believed
+    assert not config.believed
+
+
+def test_nobody_is_believed_while_auth_is_off(tmp_path: Path) -> None:
+    file = written(tmp_path, 'no_auth = true\n[callers]\ntrusted_networks = ["10.0.0.0/8"]\n')
+
+    with pytest.raises(ConfigError, match="callers: auth is off"):
+        load(file, {}, {})
+
+
+def test_callers_that_are_named_and_not_believed_are_nobody(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="auth: it is not said whose tokens are believed"):
+        load(written(tmp_path, "[callers]\ntrusted_networks = []\n"), {}, {})

@@ -58,7 +58,7 @@ _log = logging.getLogger("sidecar.control")
 async def run_control(spec: ServeSpec) -> None:
     """Run the sidecar until a signal comes; raises SidecarError or OSError if it cannot begin."""
     ending = Ending()
-    if spec.config.identity is None:
+    if spec.config.no_auth:
         _log.warning("AUTH IS OFF: every caller is believed to be whom its X-Tenant names")
     if not spec.config.upstream_tls.verify:
         _log.warning("UPSTREAM TLS IS NOT VERIFIED: any certificate of any endpoint is believed")

@@ -176,6 +176,7 @@ class Worker:
             timeouts=timeouts,
             limits=limits,
             shows_decisions=config.decision_headers,
+            callers=Callers(config.callers) if config.callers.are_believed else None,
         )
         self._health = HealthChecks(
             # Of its own: a check is a fresh connection, and says nothing of those in use.
@@ -311,7 +312,7 @@ class Worker:
 def _tokens(
     config: Config, ask: Callable[[str], None], clock: Clock, revocations: Revocations
 ) -> Tokens | None:
-    if not config.believed:
+    if config.no_auth:
         return None
     # Loaded only where tokens are checked: cryptography is a fifth of a worker's memory.
     from sidecar.app.tokens import Tokens  # noqa: PLC0415

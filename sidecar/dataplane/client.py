@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.dataplane.flow import Reading
+    from sidecar.identity.callers import Caller
     from sidecar.runtime.transport import Transport
 
 PARTS: Final = 4  # a look at 10,000 clients takes 0.8 ms, in which no other is served
@@ -36,6 +37,7 @@ class Client:
     is_full: bool  # whether it does not keep up with what is written to it
     deadline_s: float  # when `on_deadline` is due
     forwarded_lines: bytes  # X-Forwarded-* up to the value of X-Forwarded-Host
+    caller: Caller | None = None  # who calls where no token says so
 
     @property
     @abstractmethod

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 MAX_REQUESTS: Final = 32  # begun in one turn of the loop
+FIRST_BYTES: Final = 4 * 1024  # of a large read, where its head is looked for
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
 
@@ -141,9 +142,14 @@ class ClientConnection(Client):
         """Join the listener; over its limit the client is told so and left."""
         self.transport = cast("Transport", transport)
         self.reading = Reading(self.transport)
+        address = _address(self.transport)
+        callers = self._plane.callers
+        if callers is not None:
+            addresses = [address] if self._peer is None else [address, self._peer]
+            self.caller = callers.of(self.transport.get_extra_info("peercert"), addresses)
         scheme = "http" if self.transport.get_extra_info("ssl_object") is None else "https"
         self.forwarded_lines = (
-            f"X-Forwarded-For: {self._peer or _address(self.transport)}\r\n"
+            f"X-Forwarded-For: {self._peer or address}\r\n"
             f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: "
         ).encode()
         self.deadline_s = self._plane.monotonic_s() + self._plane.timeouts.idle_s
@@ -151,6 +157,21 @@ class ClientConnection(Client):
         if not self._clients.admit(self):
             self._plane.metrics.count("rmv_limits_hit_total", "limit", "connections")
             self._refuse(Code.OVERLOADED, "too many connections")
+
+    def get_buffer(self, _size_hint: int) -> bytearray:
+        """Return where to read into."""
+        return self._plane.inbox.buffer()
+
+    def buffer_updated(self, size: int) -> None:
+        """Take what was read; of a large read, a body with a length is handed on where it lies."""
+        data = self._plane.inbox.take(size)
+        if isinstance(data, bytes):
+            self.data_received(data)
+        elif self._is_deaf or self._pending or self._tunnel is not None or self._is_parsing:
+            self.data_received(data.tobytes())
+        else:
+            self.read_s = self._plane.monotonic_s()
+            self._parse_large(data)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand each request on once for what this read amounts to."""
@@ -233,6 +254,24 @@ class ClientConnection(Client):
         else:
             self._rest(data[pos:])
 
+    def _parse_large(self, data: memoryview) -> None:
+        """Take the body that a large read is most of; `_parse` does the rest."""
+        current, pos = self._current, 0
+        self._is_parsing = True
+        if current is None and not self.is_full:
+            first = data[: min(FIRST_BYTES, self._max_head_bytes)].tobytes()
+            end = first.find(HEAD_END)
+            if end >= 0 and first[0] != CR:
+                current = self._begin(first[: end + 2])
+                pos = end + 4
+        if current is not None and self._chunks is None:
+            if self._is_body_due:
+                pos = self._take_body(current, data, pos)
+            current.flush()
+        self._is_parsing = False
+        if pos < len(data):
+            self._parse(bytes(data[pos:]))
+
     def _tire(self, rest: bytes) -> None:
         """Leave the rest for a turn of its own."""
         self._pending = rest
@@ -307,7 +346,7 @@ class ClientConnection(Client):
             return Code.NOT_IMPLEMENTED, "HTTP/2 is not supported: speak HTTP/1.1"
         return None
 
-    def _take_body(self, exchange: Exchange, data: bytes, pos: int) -> int:
+    def _take_body(self, exchange: Exchange, data: bytes | memoryview, pos: int) -> int:
         """Hand pieces of the body on; return how far they go."""
         size, chunks = len(data), self._chunks
         if chunks is None:
@@ -318,7 +357,7 @@ class ClientConnection(Client):
         else:
             pieces: list[bytes] = []
             try:
-                end = chunks.feed(data, pos, pieces)
+                end = chunks.feed(bytes(data), pos, pieces)
             except HeadError as error:
                 self._is_deaf = True
                 exchange.fail(error.code, str(error))

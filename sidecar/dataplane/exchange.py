@@ -119,7 +119,7 @@ class Exchange(ResponseSink):
             self.verdict = _UNFIT[Code.AUDIT_UNAVAILABLE]
             self.refuse(Code.AUDIT_UNAVAILABLE, "what is decided could not be recorded")
             return
-        verdict = self.verdict = plane.decide(head, self.at_s)
+        verdict = self.verdict = plane.decide(head, self.at_s, client.caller)
         decision = verdict.decision
         if decision.refusal is not None:
             if not isinstance(verdict, Pending) or not self._pend(verdict.issuer):

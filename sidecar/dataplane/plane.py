@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sidecar.audit.decisions import Decisions
     from sidecar.dataplane.mirror import Mirror
     from sidecar.decide import Decider
+    from sidecar.identity.callers import Callers
     from sidecar.model.decision import Decision
     from sidecar.model.limits import Limits, Timeouts
     from sidecar.model.policy import Version
@@ -72,12 +73,14 @@ class Plane:
         timeouts: Timeouts,
         limits: Limits,
         shows_decisions: bool,
+        callers: Callers | None = None,
     ) -> None:
         self.decide = decider.decide
         self.instead = decider.instead
         self.live = live
         self.upstreams = upstreams
         self.turns = upstreams.turns
+        self.inbox = upstreams.inbox
         self.mirror = mirror
         self.recorder = recorder
         self.record = recorder.add
@@ -96,6 +99,7 @@ class Plane:
         self.audit: Decisions | None = None  # told of what is denied, and of all where asked for
         self.is_unaudited = False  # no request may be served, as audit cannot be written
         self.key_waits = KeyWaits(metrics)
+        self.callers = callers
         self.is_draining = False
         self.tenant_lines = TenantLines()
         self.lanes: dict[Decision, Lane] = {}
@@ -133,6 +137,8 @@ class Plane:
         changed = self.live.snapshots.get(model)
         self.sampler.follow(model, None if changed is None else changed.policy)
         self.lanes.clear()
+        if self.audit is not None:
+            self.audit.forget(model)
         self.mirror.forget_lanes()
         named = {
             url

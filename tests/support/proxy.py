@@ -25,7 +25,8 @@ from sidecar.store.live import Contents, LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.telemetry.sampler import Sampler
-from sidecar.upstream.pool import PoolSettings, Upstreams
+from sidecar.upstream.pool import Upstreams
+from sidecar.upstream.settings import PoolSettings
 from tests.support.messages import NEXT_REQUEST, PATIENCE_S, Feed, feed, read_answer
 from tests.support.upstream import ANSWER, eventually, scripted_upstream
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sidecar.identity.cache import IdentityCache
+    from sidecar.identity.callers import Callers
     from sidecar.model.identity import JSON
     from sidecar.runtime.clock import Clock
     from sidecar.runtime.tls import ServerTls
@@ -176,6 +178,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     clock: Clock | None = None,
     tls: ServerTls | None = None,
     reads_proxy_header: bool = False,
+    callers: Callers | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
     metrics, clock = Metrics(), clock or SystemClock()
@@ -212,6 +215,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
         timeouts=timeouts,
         limits=limits,
         shows_decisions=True,
+        callers=callers,
     )
     live.replace(Contents(policies={"m": document}))
     assert not live.faults

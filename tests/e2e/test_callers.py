@@ -1,0 +1,75 @@
+"""Callers without a token, where settings say that they are believed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.identity.issuer import JWKS_FILE, create_keys, issue
+from tests.support.sidecar import policy_flags, sidecar
+from tests.support.upstream import scripted_upstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ISSUER, AUDIENCE = "https://issuer.test", "models"
+
+
+def identity(folder: Path) -> str:
+    """Make an issuer's keys; return the settings of a sidecar that believes it."""
+    create_keys(folder, "EdDSA")
+    return (
+        f'[identity]\njwks_file = "{folder / JWKS_FILE}"\n'
+        f'issuer = "{ISSUER}"\naudience = "{AUDIENCE}"\n'
+    )
+
+
+def bearer(folder: Path, tenant: str) -> str:
+    token = issue(
+        folder,
+        tenant=tenant,
+        subject="ada",
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        lifetime_s=600.0,
+        now_s=time.time(),  # noqa: TID251 -- the sidecar reads the same clock
+    )
+    return f"Bearer {token}"
+
+
+async def test_headers_from_a_trusted_network_tell_who_calls_unless_a_token_does(
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "keys"
+    settings = identity(keys) + '[callers]\ntrusted_networks = ["127.0.0.0/8"]\n'
+    async with (
+        scripted_upstream() as up,
+        sidecar(*policy_flags(v1=up.url), settings=settings) as running,
+    ):
+        claimed = await running.ask("globex", X_Subject="bob")
+        assert (claimed.status, up.received[-1].get(b"X-Tenant")) == (200, b"globex")
+
+        shown = await running.ask("globex", Authorization=bearer(keys, "acme"))
+        assert (shown.status, up.received[-1].get(b"X-Tenant")) == (200, b"acme")
+
+        before = len(up.received)
+        for field in ("Bearer forged", "Bearer", "bearer a.b.c"):
+            assert (await running.ask("globex", Authorization=field)).status == 401
+        assert (await running.ask()).status == 401
+        assert len(up.received) == before
+
+
+@pytest.mark.parametrize("networks", ["", 'trusted_networks = ["10.0.0.0/8"]\n'])
+async def test_headers_from_anywhere_else_tell_nothing(tmp_path: Path, networks: str) -> None:
+    settings = identity(tmp_path / "keys") + f"[callers]\n{networks}"
+    async with (
+        scripted_upstream() as up,
+        sidecar(*policy_flags(v1=up.url), settings=settings) as running,
+    ):
+        answer = await running.ask("globex")
+
+        assert answer.status == 401
+        assert b"token-missing" in answer.body
+        assert up.received == []
