@@ -30,6 +30,7 @@ UNSIGNED = 1
 TROUBLE = 2
 
 _GOOD = "signed"
+_EXEMPT = "exempt"
 
 app = commands()
 
@@ -38,7 +39,8 @@ class Checked(msgspec.Struct, frozen=True):
     """One thing of a model, and what its signature says.
 
     `kind` is `policy`, `pin`, `kill`, `revision` (of the history) or `file`; `name` the tenant,
-    version, number or path. `state` is `signed`, or why it is not believed; `key` the id of the key
+    version, number or path. `state` is `signed`, `exempt` (a kill without a signature, which
+    `signing.exempt_kills` allows), or why it is not believed; `key` the id of the key
     that it says it is signed by, and `file` that of the public key, if that is trusted. `detail`
     says what it is: a version, a reason, `ended`.
     """
@@ -55,13 +57,14 @@ class Checked(msgspec.Struct, frozen=True):
     def is_wrong(self) -> bool:
         """Whether it would not be believed, or claims what is not so."""
         is_past = self.kind == "revision" and self.state == Cause.UNSIGNED.value
-        return self.state != _GOOD and not is_past
+        return self.state not in {_GOOD, _EXEMPT} and not is_past
 
 
 class Verifier:
     """Checks against some keys, by the file that each is from."""
 
-    def __init__(self, keys: Mapping[str, PublicKey]) -> None:
+    def __init__(self, keys: Mapping[str, PublicKey], *, exempts_kills: bool = False) -> None:
+        self._exempts_kills = exempts_kills
         self._ring = Keyring(keys.values())
         self._files = {key.id: file for file, key in keys.items()}
 
@@ -80,6 +83,8 @@ class Verifier:
             cause = Cause.EXPIRED
         kind, name = ("pin", key.tenant) if isinstance(key, PinKey) else ("kill", key.version)
         state = cause.value if cause else _GOOD
+        if cause is Cause.UNSIGNED and self._exempts_kills and isinstance(key, KillKey):
+            state = _EXEMPT
         detail = "ended" if mark.in_force is None else mark.value
         return self._checked(
             key.model, kind, name, state, mark.seal.key_id if mark.seal else "", detail
@@ -120,7 +125,7 @@ async def verify(
     if not keys:
         msg = "--trust FILE, or signing.trusted of the settings, has to name whom to believe"
         raise ConfigError(msg)
-    verifier = Verifier(keys)
+    verifier = Verifier(keys, exempts_kills=session.config.signing.exempt_kills)
     if file:
         found = _of_files(file, verifier)
     else:

@@ -363,6 +363,20 @@ def test_verify_trusts_whom_the_settings_name(signed: Rmv, ann: Path, tmp_path: 
     assert signed("verify", "--config", settings).code == 1
 
 
+def test_verify_lets_kills_be_where_the_settings_do(
+    signed: Rmv, ann: Path, tmp_path: Path, redis: Redis
+) -> None:
+    redis.set(key("kill", "tumor", "v2"), "by anybody")
+    settings = tmp_path / "rmv.toml"
+    settings.write_text('[signing]\ntrusted = ["ann.pub"]\nexempt_kills = true\n')
+
+    ran = signed("verify", "--config", settings, "--json")
+
+    assert ran.code == 0
+    assert {one["state"] for one in json.loads(ran.out)} == {"signed", "exempt"}
+    assert signed("verify", "--trust", ann.with_suffix(".pub")).code == 1
+
+
 def test_verify_without_anybody_to_trust_is_trouble(signed: Rmv, ann: Path) -> None:
     nobody, unreadable = signed("verify"), signed("verify", "--trust", ann)
 
