@@ -56,7 +56,8 @@ from sidecar.telemetry.sampler import Sampler
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
-from sidecar.upstream.pool import PoolSettings, Upstreams
+from sidecar.upstream.pool import Upstreams
+from sidecar.upstream.settings import PoolSettings
 
 if TYPE_CHECKING:
     import socket

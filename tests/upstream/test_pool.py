@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.upstream.pool import PoolSettings, Upstreams
+from sidecar.upstream.pool import Upstreams
+from sidecar.upstream.settings import PoolSettings
 from tests.support.upstream import eventually, scripted_upstream
 
 if TYPE_CHECKING:
