@@ -10,7 +10,7 @@ import msgspec
 
 from sidecar.cli import durations, output, steps
 from sidecar.cli.failure import advised
-from sidecar.cli.lookup import NotFoundError, find_revision
+from sidecar.cli.lookup import NotFoundError
 from sidecar.cli.session import Session
 from sidecar.model.context import Context
 from sidecar.model.decision import Cause, Decision, Reason
@@ -21,7 +21,7 @@ from sidecar.policy.gaps import Gaps
 from sidecar.policy.trace import Trace, trace
 from sidecar.store import document
 from sidecar.store.base import Store
-from sidecar.store.committed import expect_committed
+from sidecar.store.committed import expect_committed, find_revision
 from sidecar.store.snapshots import snapshot_of
 
 _OWN_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

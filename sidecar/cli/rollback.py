@@ -18,7 +18,7 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.committing import commit
 from sidecar.cli.failure import advised
-from sidecar.cli.lookup import MAX_REVISIONS, expect_model, no_revision, revision_of
+from sidecar.cli.lookup import expect_model, no_revision, revision_of
 from sidecar.cli.names import Model, complete_revision
 from sidecar.cli.options import Actor, Comment, SigningKey, Timeout, Wait, commands, user
 from sidecar.cli.review import (
@@ -42,7 +42,7 @@ from sidecar.policy.diff import diff
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import HistoryEntry, Store
-from sidecar.store.committed import expect_committed
+from sidecar.store.committed import MAX_REVISIONS, expect_committed
 from sidecar.store.document import without_lines
 
 MARK = "rollback to revision "
