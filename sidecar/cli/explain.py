@@ -22,6 +22,7 @@ from sidecar.cli.options import (
     Headers,
     Method,
     Scopes,
+    Segments,
     Subject,
     Target,
     commands,
@@ -82,6 +83,7 @@ async def explain(
     subject: Subject = "",
     app_name: AppName = "",
     scope: Scopes = None,
+    segment: Segments = None,
     claim: Claims = None,
     token: Token = "",
     header: Headers = None,
@@ -104,7 +106,7 @@ async def explain(
     """
     if model and not request and looks_like_a_request(model):
         request, model = model, model_option
-    who = (tenant, subject, app_name, scope, claim)
+    who = (tenant, subject, app_name, scope, segment, claim)
     if request:
         is_default = (at_s, method, path) == (None, POST, ROOT)
         _refuse_described(*who, token, header, asked_version, not_ready, not is_default)
@@ -118,7 +120,14 @@ async def explain(
         identity = await verified(session.config, _told(token), now_s)
     else:
         claims = read_claims(claim or ())
-        identity = Identity(tenant, subject, app_name, tuple(scope or ()), claims)
+        identity = Identity(
+            tenant,
+            subject,
+            app_name,
+            tuple(scope or ()),
+            claims,
+            segments=tuple(segment or ()),
+        )
     head = request_head(method, path, header or (), asked_version)
     head.at_s = now_s if at_s is None else at_s
     await _explain(session, model, (identity, head), not_ready or (), is_brief=brief)
@@ -177,7 +186,7 @@ def _told(token: str) -> str:
 
 def _refuse_both(*others: object) -> None:
     if any(others):
-        msg = "--token says who calls: leave out --tenant, --subject, --app, --scope and --claim"
+        msg = "--token says who calls: leave out what else does"
         raise ConfigError(msg)
 
 

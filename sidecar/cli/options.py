@@ -92,6 +92,10 @@ Shadows = Annotated[
     list[str] | None, typer.Option(help="A version that gets copies.", metavar="NAME[=PERCENT]")
 ]
 Scopes = Annotated[list[str] | None, typer.Option(help="A scope; may be repeated.")]
+Segments = Annotated[
+    list[str] | None,
+    typer.Option("--segment", help="A segment that the token lists; may be repeated."),
+]
 Claims = Annotated[
     list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
 ]

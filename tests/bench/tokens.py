@@ -162,7 +162,7 @@ def floods(signer: Signer, edwards: Signer) -> None:
     before = resident_bytes(os.getpid())
     began_s = time.process_time()
     for number in range(FLOOD):
-        refused(cache, b"Bearer %b.%b.%08x" % (head, body, number))
+        refused(cache, b"Bearer %b.%b.A%08x%b" % (head, body, number, b"A" * 333))
     spent_s = time.process_time() - began_s
     report(
         cache, good, f"{FLOOD:,} bad tokens", spent_s / FLOOD, resident_bytes(os.getpid()) - before

@@ -310,3 +310,24 @@ def test_who_is_excluded_from_a_segment_is_told_so(store: Rmv, tmp_path: Path) -
     told = 'in none of these segments{}, wanted "beta"'
     assert told.format(" (the tenant is in the exclude list of beta)") in excluded
     assert told.format("") in another
+
+
+def test_a_segment_that_the_token_lists_is_said_by_an_option(store: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(
+        "model: m\n"
+        "versions:\n  v1: {endpoints: ['http://127.0.0.1:9001']}\n"
+        "  v2: {endpoints: ['http://127.0.0.1:9002']}\n"
+        "segments:\n  beta: {exclude: [globex], claimed: true}\n"
+        "rules:\n  - {id: beta, when: {segment: beta}, serve: v2}\n"
+        "default: v1\n"
+    )
+    assert store("apply", "-f", file).code == 0
+
+    def version(*who: str) -> str:
+        return str(json.loads(store("explain", "m", *who, "--json").out)["version"])
+
+    assert version("--tenant", "acme") == "v1"
+    assert version("--tenant", "acme", "--segment", "other", "--segment", "beta") == "v2"
+    assert version("--tenant", "globex", "--segment", "beta") == "v1"
+    assert store("explain", "m", "--token", "x", "--segment", "beta").code == 2
