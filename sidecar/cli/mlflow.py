@@ -103,7 +103,7 @@ async def import_(
     actor: Actor = None,
     key: SigningKey = None,
 ) -> None:
-    """Tell what a version was made from, as an MLflow server knows it.
+    """Take the lineage of a version from an MLflow server.
 
     The policy has the version already, with its endpoints; its lineage is replaced, in one commit.
     """
@@ -155,7 +155,7 @@ async def sync(
     actor: Actor = None,
     key: SigningKey = None,
 ) -> None:
-    """Move labels to where an MLflow server has the aliases of their names.
+    """Move labels to where aliases of an MLflow server are.
 
     In one commit. Aliases of versions that the policy does not have are told and left out; labels
     that are no alias there stay where they are.
