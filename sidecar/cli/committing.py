@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar.cli import output
 from sidecar.cli.failure import advised
+from sidecar.cli.review import read
 from sidecar.errors import StoreConflictError
 from sidecar.model.policy import Policy
 from sidecar.store.base import Store
@@ -21,6 +23,13 @@ async def commit(
         committed = await store.commit(policy, expected=expected, actor=actor, comment=comment)
     except StoreConflictError as error:
         raise conflict(policy.model) from error
+    if store.signer is None and not store.doubt_of(committed):  # else it is told already
+        before = read(expected, policy.model)
+        if before is not None and before.signature:
+            output.warn(
+                f"{policy.model} was signed before, and revision {committed.revision} is not: "
+                "sidecars that trust keys refuse it (--key signs)"
+            )
     return committed.revision
 
 

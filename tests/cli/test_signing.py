@@ -107,8 +107,11 @@ def test_a_commit_without_a_key_takes_the_signature_away(
 ) -> None:
     (ann.parent / "tumor.yaml").write_text(POLICY.replace("9001", "9003"))
 
-    assert signed("apply", "-f", ann.parent / "tumor.yaml").code == 0
+    first = signed("apply", "-f", ann.parent / "tumor.yaml")
+    second = signed("label", "tumor", "stable", "v1")
 
+    assert "tumor was signed before, and revision 2 is not" in first.err
+    assert (second.code, second.err) == (0, "")
     assert stored(redis).signature == ""
 
 
