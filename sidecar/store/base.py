@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from msgspec import Struct
 
 from sidecar.model.policy import Policy
+from sidecar.store.doubts import NO_TEXT
+from sidecar.store.revocations import NO_MOMENT, moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -65,6 +67,13 @@ class Cutoff(Struct, frozen=True):
     before_s: float | None
     ttl_s: float | None = None
     fault: str = ""
+
+
+def cutoff_of(tenant: str, value: str | None, ttl_s: float | None) -> Cutoff:
+    """Return a cut-off as it is stored; no value is one of another type."""
+    before_s = None if value is None else moment(value)
+    fault = NO_TEXT if value is None else NO_MOMENT if before_s is None else ""
+    return Cutoff(tenant, before_s, ttl_s, fault)
 
 
 class HistoryEntry(Struct, frozen=True):

@@ -14,11 +14,18 @@ from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
 from sidecar.store import document
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
-from sidecar.store.base import Cutoff, HistoryEntry, Kill, Pin, RevokedToken, StoredPolicy
+from sidecar.store.base import (
+    Cutoff,
+    HistoryEntry,
+    Kill,
+    Pin,
+    RevokedToken,
+    StoredPolicy,
+    cutoff_of,
+)
 from sidecar.store.fleet import merged, told_of
 from sidecar.store.keys import CutoffKey, Key, Keys, KillKey, PinKey, PolicyKey, RevokedKey
 from sidecar.store.live import Contents
-from sidecar.store.revocations import cutoff_of
 from sidecar.store.seal import Reader, bare, renewed
 
 if TYPE_CHECKING:

@@ -15,7 +15,15 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.store import document, fleet
 from sidecar.store.adoption import MAX_REVISION
 from sidecar.store.audits import AuditStream
-from sidecar.store.base import Cutoff, HistoryEntry, Kill, Pin, RevokedToken, StoredPolicy
+from sidecar.store.base import (
+    Cutoff,
+    HistoryEntry,
+    Kill,
+    Pin,
+    RevokedToken,
+    StoredPolicy,
+    cutoff_of,
+)
 from sidecar.store.client import bounded
 from sidecar.store.contexts import ContextRing
 from sidecar.store.doubts import NO_TEXT
@@ -31,7 +39,6 @@ from sidecar.store.keys import (
     model_of,
 )
 from sidecar.store.link import open_link
-from sidecar.store.revocations import cutoff_of
 from sidecar.store.seal import Reader, bare, renewed
 from sidecar.store.watch import Watcher, WatchTiming
 

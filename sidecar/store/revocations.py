@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from sidecar.policy.pins import Pins
-from sidecar.store.base import Cutoff
-from sidecar.store.doubts import NO_TEXT
 from sidecar.store.keys import CutoffKey, Revocation, RevokedKey
 
 if TYPE_CHECKING:
@@ -31,13 +29,6 @@ _MOMENT: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 def moment(text: str) -> float | None:
     """Read the epoch seconds of a cut-off; None for anything else."""
     return float(text) if _MOMENT.fullmatch(text) else None
-
-
-def cutoff_of(tenant: str, value: str | None, ttl_s: float | None) -> Cutoff:
-    """Return a cut-off as it is stored; no value is one of another type."""
-    before_s = None if value is None else moment(value)
-    fault = NO_TEXT if value is None else NO_MOMENT if before_s is None else ""
-    return Cutoff(tenant, before_s, ttl_s, fault)
 
 
 class Changes(Struct, frozen=True):
