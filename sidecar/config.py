@@ -59,6 +59,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     issuers: tuple[IdentitySettings, ...] = ()  # more of them
     callers: CallerSettings = CallerSettings()  # who is believed without a token
     no_auth: bool = False
+    allow_slow: bool = False  # start without modules in C that have a slow stand-in
     tls: TlsSettings | None = None  # of `listen`
     proxy_protocol: bool = False  # every connection to `listen` has to begin with it
     timeouts: Timeouts = Timeouts()
@@ -238,6 +239,8 @@ def _identity_faults(config: Config) -> Iterator[tuple[str, str]]:
 
 def _issuer_faults(settings: IdentitySettings) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with one issuer: setting of it, reason."""
+    if settings.grants_required and not settings.grants_claim:
+        yield "grants_required", "needs grants_claim: no token would be believed"
     for name in ("issuer", "audience"):
         if not getattr(settings, name):
             yield name, "must not be empty"

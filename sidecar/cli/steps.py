@@ -70,7 +70,8 @@ def _standing(one: Standing) -> str:
         return "may serve"
     if one.by_name is None:
         return f"may serve by pin or request only ({one.by_rule.value})"
-    return f"may not serve ({one.by_name.value})"
+    barrier = "" if one.barrier is None else f": {one.barrier.in_words()}"
+    return f"may not serve ({one.by_name.value}{barrier})"
 
 
 def _name(step: Step) -> str:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.identity import MAX_JTI_CHARS, MAX_TENANT_CHARS, Identity, is_tenant
+from sidecar.policy import grant
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class ClaimNames(Struct, frozen=True):
     """Where the claims are: a claim's whole name, or a path (`org.tenant`: member of claim `org`).
 
-    An empty name means that the claim is not read.
+    An empty name means that the claim is not read. With `needs_grants` a token has to have grants.
     """
 
     tenant: str = "tenant"
@@ -26,6 +27,7 @@ class ClaimNames(Struct, frozen=True):
     scope: str = "scope"
     segments: str = ""
     grants: str = ""
+    needs_grants: bool = False
 
 
 def read_identity(
@@ -39,7 +41,7 @@ def read_identity(
     """Return the caller that verified `claims` speak of; raise TokenRefused.
 
     An absent or null subject, app, scope, segment list or `jti` is empty, and absent or null
-    grants are none; the tenant has to be there.
+    grants are none; the tenant has to be there, and grants where they are needed.
     """
     return Identity(
         tenant=_tenant(find(claims, names.tenant), names.tenant),
@@ -51,7 +53,7 @@ def read_identity(
         jti=_jti(claims.get("jti")),
         issued_s=issued_s,
         segments=_words(find(claims, names.segments), names.segments),
-        grants=_grants(find(claims, names.grants), names.grants),
+        grants=_grants(find(claims, names.grants), names),
         issuer=issuer,
     )
 
@@ -102,8 +104,11 @@ def _words(value: JSON, name: str) -> tuple[str, ...]:
     return words
 
 
-def _grants(value: JSON, name: str) -> dict[str, tuple[str, ...]] | None:
+def _grants(value: JSON, names: ClaimNames) -> dict[str, tuple[str, ...]] | None:
+    name = names.grants
     if value is None:
+        if names.needs_grants:
+            raise TokenRefused(Code.TENANT_DENIED, f"the token has no grants in claim '{name}'")
         return None
     # What cannot be read is not read as no grants at all: that would give the caller everything.
     fault = TokenRefused(Code.TOKEN_INVALID, f"claim '{name}' is not an object of lists of strings")
@@ -115,6 +120,12 @@ def _grants(value: JSON, name: str) -> dict[str, tuple[str, ...]] | None:
         if words is None:
             raise fault
         granted[model] = words
+    try:
+        for words in granted.values():
+            grant.read(words)
+    except ValueError:
+        detail = f"claim '{name}' has a grant that is no version, label or range"
+        raise TokenRefused(Code.TOKEN_INVALID, detail) from None
     return granted
 
 

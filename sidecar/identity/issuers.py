@@ -35,6 +35,7 @@ def verifier_of(settings: IdentitySettings, keys: KeySet) -> Verifier:
         scope=settings.scope_claim,
         segments=settings.segments_claim,
         grants=settings.grants_claim,
+        needs_grants=settings.grants_required,
     )
     return Verifier(
         keys, settings.issuer, settings.audience, names, settings.leeway_s, settings.typ

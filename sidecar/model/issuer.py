@@ -43,5 +43,6 @@ class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     scope_claim: str = "scope"
     segments_claim: str = ""  # empty: not read
     grants_claim: str = ""
+    grants_required: bool = False  # no token without that claim is believed
     typ: str = ""  # what tokens have to be by their header, such as `at+jwt`; empty: anything
     leeway_s: Annotated[float, Meta(ge=0, le=300)] = 30.0

@@ -54,6 +54,13 @@ class OnUnavailable(Enum):
     FALLBACK = "fallback"
 
 
+class DefaultAccess(Enum):
+    """Who may use a version where neither it nor its model says so by `allow`: all, or nobody."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
 class Audited(Enum):
     """Which requests of a model audit is told of, where there is any."""
 
@@ -209,7 +216,8 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One deployed variant. `deny` wins over `allow`; without `allow` all may use it.
+    """One deployed variant. `deny` wins over `allow`; without `allow` all may use it whom the model
+    lets in.
 
     It serves only what one of `accepts` fits (compatibility); without it, everything. Where it may
     not serve, or cannot before the first byte of an answer, `fallback` may, and so on from there.
@@ -277,6 +285,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     `labels` are further names of versions, which can be moved: `canary: v3`.
 
+    `allow` and `deny` are of every version, beside what it says itself: only whom both let in may
+    use it. `default_access` is for versions without either `allow`.
+
     `deleted` says that there is no such model any more, as a commit that can be signed; nothing
     but what commits write stands beside it. `signature` is that of whoever made the commit.
     """
@@ -287,6 +298,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     segments: dict[Name, Segment] = {}
     rules: tuple[Rule, ...] = ()
     default: VersionRef | None = None
+    default_access: DefaultAccess = DefaultAccess.ALLOW
+    allow: tuple[Matcher, ...] | None = None
+    deny: tuple[Matcher, ...] = ()
     on_unavailable: OnUnavailable = OnUnavailable.REFUSE
     shadows: tuple[Shadow, ...] = ()
     audit: Audited = Audited.DENIALS

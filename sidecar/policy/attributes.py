@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from sidecar.model.identity import Identity
 from sidecar.model.request import RequestHead
+from sidecar.policy import grant
 from sidecar.policy.match import reader
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _ALWAYS: Final = frozenset({"tenant", "segment", "time", "request"})
 
 CLAIMED: Final = "claimed"
 """The segments that a token lists; no matcher names it, but segments that are `claimed` ask."""
+
+GRANTED: Final = "granted"
+"""What a token grants of the model; no matcher names it, and without it nothing is held back."""
 
 SECRETS: Final = frozenset(
     {"header.authorization", "header.proxy-authorization", "header.cookie", "header.x-api-key"}
@@ -50,6 +54,8 @@ def spelled(attribute: str) -> str:
 
 def matchers_of(policy: Policy) -> Iterator[Matcher]:
     """Yield every matcher of a policy that decisions go through."""
+    yield from policy.allow or ()
+    yield from policy.deny
     for version in policy.versions.values():
         yield from version.allow or ()
         yield from version.deny
@@ -76,6 +82,14 @@ def take(attributes: Iterable[str], identity: Identity, head: RequestHead) -> di
     return taken
 
 
+def take_grants(identity: Identity, model: str) -> dict[str, Values]:
+    """Return what a caller's token grants of a model, as an attribute of its requests, if it does.
+
+    It is never cut, for who has no grants is held back by none: tokens have a length.
+    """
+    return {} if identity.grants is None else {GRANTED: grant.of_model(identity.grants, model)}
+
+
 def identity_of(context: Context) -> Identity:
     """Return the caller of a request, as far as its context tells."""
     given = context.attributes
@@ -84,6 +98,7 @@ def identity_of(context: Context) -> Identity:
         if attribute.startswith("claim.") and values:
             # A claim of that whole name comes before a path, so it needs no objects around it.
             claims[attribute.removeprefix("claim.")] = list(values)
+    granted = given.get(GRANTED)
     return Identity(
         context.tenant,
         _text(given, "subject"),
@@ -91,6 +106,7 @@ def identity_of(context: Context) -> Identity:
         tuple(map(str, given.get("scope", ()))),
         claims,
         segments=tuple(map(str, given.get(CLAIMED, ()))),
+        grants=None if granted is None else {context.model: tuple(map(str, granted))},
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.model.decision import Cause
-from sidecar.model.policy import State
+from sidecar.model.policy import DefaultAccess, State
 from sidecar.policy.match import Needs, any_of, compiling_matchers, remembering
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Version
+    from sidecar.model.policy import Matcher, Version
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Memberships, Test
     from sidecar.policy.steps import Steps
@@ -20,6 +20,41 @@ _NOT_SERVING = {
     State.WARMING: Cause.NOT_ACTIVE,
     State.RETIRED: Cause.RETIRED,
 }
+
+
+class Entitlement:
+    """Who may use something by one `allow` and one `deny`, compiled: without a `test`, everybody.
+
+    `is_closed` says that without an `allow` of its own nothing below it is open.
+    """
+
+    __slots__ = ("is_closed", "needs", "test", "tests")
+
+    def __init__(
+        self, test: Test | None, needed: Needs, tests: tuple[Test, ...], *, is_closed: bool
+    ) -> None:
+        self.test = test
+        self.needs = needed
+        self.tests = tests
+        self.is_closed = is_closed
+
+
+def compiling_entitlement(
+    allow: tuple[Matcher, ...] | None,
+    deny: tuple[Matcher, ...],
+    segments: Memberships,
+    default: DefaultAccess = DefaultAccess.ALLOW,
+) -> Steps[Entitlement]:
+    """Compile an `allow` and a `deny`, in steps; `default` is what holds below without `allow`."""
+    allowed, of_allow = yield from compiling_matchers(allow or (), segments)
+    denied, of_deny = yield from compiling_matchers(deny, segments)
+    needed = max(of_allow, of_deny)
+    test: Test | None = None
+    if allow is not None or denied:
+        allows = None if allow is None else any_of(allowed)
+        test = _kept(_entitlement(allows, any_of(denied)), needed)
+    is_closed = allow is None and default is DefaultAccess.DENY
+    return Entitlement(test, needed, (*allowed, *denied), is_closed=is_closed)
 
 
 class Access:
@@ -47,33 +82,40 @@ class Access:
         """Whether requests of one tenant may differ."""
 
 
-def compiling_access(version: Version, segments: Memberships) -> Steps[Access]:
-    """Compile `allow`, `deny` and `accepts` of a version, in steps."""
-    allow, of_allow = yield from compiling_matchers(version.allow or (), segments)
-    deny, of_deny = yield from compiling_matchers(version.deny, segments)
+def compiling_access(
+    version: Version, segments: Memberships, of_model: Entitlement
+) -> Steps[Access]:
+    """Compile `allow`, `deny` and `accepts` of a version below those of its model, in steps."""
+    own = yield from compiling_entitlement(version.allow, version.deny, segments)
     accept, of_accept = yield from compiling_matchers(version.accepts or (), segments)
-    entitled: Test | None = None
     accepts: Test | None = None
-    of_caller = max(of_allow, of_deny)
-    if version.allow is not None or deny:
-        allows = None if version.allow is None else any_of(allow)
-        entitled = _kept(_entitlement(allows, any_of(deny)), of_caller)
     if version.accepts is not None:
         accepts = _kept(any_of(accept), of_accept)
-    return Access(entitled, accepts, max(of_caller, of_accept), (*allow, *deny, *accept))
+    entitled, needed = _both(of_model.test, own.test), max(of_model.needs, own.needs)
+    if of_model.is_closed and version.allow is None:
+        entitled, needed = nobody, Needs.NOTHING
+    return Access(entitled, accepts, max(needed, of_accept), (*own.tests, *accept))
 
 
 class Candidate:
     """One version as things stand.
 
     `out` is why it serves nobody who asks for it or is pinned to it, `passed` why no rule, default
-    or fallback leads to it: a draining version serves the former alone.
+    or fallback leads to it: a draining version serves the former alone. One that is not granted is
+    out for that alone, lest anybody learns of its state.
     """
 
     __slots__ = ("access", "name", "out", "passed")
 
     def __init__(
-        self, name: str, access: Access, state: State, *, is_killed: bool, is_ready: bool
+        self,
+        name: str,
+        access: Access,
+        state: State,
+        *,
+        is_killed: bool,
+        is_ready: bool,
+        is_granted: bool = True,
     ) -> None:
         self.name = name
         self.access = access
@@ -84,6 +126,8 @@ class Candidate:
         if not is_ready:
             self.out = self.out or Cause.NOT_READY
             self.passed = self.passed or Cause.NOT_READY
+        if not is_granted:
+            self.out = self.passed = Cause.NOT_ENTITLED
 
     @property
     def serves_all(self) -> bool:
@@ -106,6 +150,20 @@ class Candidate:
         if out is None and accepts is not None and not accepts(identity, head):
             return Cause.INCOMPATIBLE
         return out
+
+
+def nobody(_identity: Identity, _head: RequestHead) -> bool:
+    """Hold for no one."""
+    return False
+
+
+def _both(one: Test | None, other: Test | None) -> Test | None:
+    if one is None:
+        return other
+    if other is None:
+        return one
+    first, second = one, other
+    return lambda identity, head: first(identity, head) and second(identity, head)
 
 
 def _entitlement(allows: Test | None, denies: Test) -> Test:

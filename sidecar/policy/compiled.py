@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from sidecar.model.policy import OnUnavailable, Operators, State
 from sidecar.policy.attributes import matchers_of
 from sidecar.policy.bucket import Sampler
-from sidecar.policy.candidate import Access, compiling_access
+from sidecar.policy.candidate import Access, Entitlement, compiling_access, compiling_entitlement
 from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
@@ -69,6 +69,7 @@ class CompiledPolicy:
     """
 
     __slots__ = (
+        "_entitlement",
         "_segments",
         "accesses",
         "chains",
@@ -87,8 +88,10 @@ class CompiledPolicy:
         accesses: Mapping[str, Access],
         rules: RuleIndex,
         segments: Memberships,
+        entitlement: Entitlement,
     ) -> None:
         self._segments = segments
+        self._entitlement = entitlement
         self.policy = policy
         self.names = names
         self.accesses = accesses
@@ -100,7 +103,8 @@ class CompiledPolicy:
 
     def parts(self) -> dict[str, list[object]]:
         """Return what it is made of, for whoever lets go of it little by little."""
-        policy, tests = self.policy, list[object]()
+        policy = self.policy
+        tests: list[object] = [*self._entitlement.tests]
         for access in self.accesses.values():
             tests += access.tests
         for segment in self._segments.values():
@@ -140,9 +144,12 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     patterns = yield from _patterns(policy)  # held until the tests below hold them
     segments = yield from compiling_segments(policy.segments)
     names = _names(policy)
+    entitlement = yield from compiling_entitlement(
+        policy.allow, policy.deny, segments, policy.default_access
+    )
     accesses: dict[str, Access] = {}
     for name, version in policy.versions.items():
-        accesses[name] = yield from compiling_access(version, segments)
+        accesses[name] = yield from compiling_access(version, segments, entitlement)
         yield
     rules = RuleIndex()
     for n, rule in enumerate(policy.rules):
@@ -150,7 +157,7 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
         yield
     yield from rules.finishing(segments)
     patterns.clear()
-    return CompiledPolicy(policy, names, accesses, rules, segments)
+    return CompiledPolicy(policy, names, accesses, rules, segments, entitlement)
 
 
 def _names(policy: Policy) -> dict[str, str]:

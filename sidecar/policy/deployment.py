@@ -13,7 +13,7 @@ from sidecar.policy.rewrite import PLACEHOLDERS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from sidecar.model.policy import Health, Rewrite, Version
+    from sidecar.model.policy import Health, Matcher, Policy, Rewrite, Version
     from sidecar.policy.address import AllowList
     from sidecar.policy.problem import Finding, Findings, Path
 
@@ -32,15 +32,10 @@ def version_faults(
 ) -> Findings:
     """Yield everything that is wrong with a version but for what it has to do with others."""
     yield from _endpoints(version.endpoints, (*at, "endpoints"), allowed)
-    if version.allow is not None and not version.allow:
-        yield (*at, "allow"), "an empty list lets nobody in; leave it out to let everybody in"
+    yield from access_faults(version, at, segments)
     if version.accepts is not None and not version.accepts:
         yield (*at, "accepts"), "an empty list fits no request; leave it out to fit every one"
-    lists = {"allow": version.allow, "deny": version.deny, "accepts": version.accepts}
-    for member, matchers in lists.items():
-        for n, matcher in enumerate(matchers or ()):
-            yield from matcher_faults(matcher, (*at, member, n), segments)
-            yield None
+    yield from _list_faults(version.accepts, (*at, "accepts"), segments)
     if version.rewrite is not None:
         yield from _rewrite(version.rewrite, (*at, "rewrite"))
     if version.health is not None:
@@ -48,6 +43,22 @@ def version_faults(
     if version.deprecation is not None:
         yield from _deprecation(version.deprecation, (*at, "deprecation"))
     yield from lineage.faults(version.lineage, (*at, "lineage"))
+
+
+def access_faults(of: Version | Policy, at: Path, segments: Collection[str]) -> Findings:
+    """Yield everything that is wrong with `allow` and `deny` of a version, or of a whole model."""
+    if of.allow is not None and not of.allow:
+        yield (*at, "allow"), "an empty list lets nobody in; leave it out to let everybody in"
+    yield from _list_faults(of.allow, (*at, "allow"), segments)
+    yield from _list_faults(of.deny, (*at, "deny"), segments)
+
+
+def _list_faults(
+    matchers: tuple[Matcher, ...] | None, at: Path, segments: Collection[str]
+) -> Findings:
+    for n, matcher in enumerate(matchers or ()):
+        yield from matcher_faults(matcher, (*at, n), segments)
+        yield None
 
 
 def _endpoints(endpoints: tuple[str, ...], at: Path, allowed: AllowList) -> Iterator[Finding]:

@@ -53,6 +53,7 @@ class Gaps:
         self._by_tenant: dict[str, list[tuple[int, _Gap]]] = {}
         for number, rule in enumerate(policy.rules) if self._missing else ():
             self._add_rule(number, rule)
+        self._model = tuple(self._of((*(policy.allow or ()), *policy.deny)))
         self._versions = {
             name: tuple(self._of((*(version.allow or ()), *version.deny, *(version.accepts or ()))))
             for name, version in policy.versions.items()
@@ -86,6 +87,8 @@ class Gaps:
             for number, gap in (*self._general, *self._by_tenant.get(identity.tenant, ())):
                 if number <= last:
                     yield gap
+        if considered & self._versions.keys():
+            yield from self._model
         for name in considered & self._versions.keys():
             yield from self._versions[name]
 

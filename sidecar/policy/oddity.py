@@ -11,7 +11,7 @@ from sidecar.policy.check import as_text
 from sidecar.policy.condition import values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sidecar.model.policy import Matcher, Policy, Scalar
     from sidecar.policy.problem import Finding, Path
@@ -38,16 +38,21 @@ def oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
 
 
 def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
+    yield from _placed(policy.allow, ("allow",))
+    yield from _placed(policy.deny, ("deny",))
     for name, version in policy.versions.items():
         lists = {"allow": version.allow, "deny": version.deny, "accepts": version.accepts}
         for member, matchers in lists.items():
-            for n, matcher in enumerate(matchers or ()):
-                yield ("versions", name, member, n), matcher
+            yield from _placed(matchers, ("versions", name, member))
     for name, segment in policy.segments.items():
-        for n, matcher in enumerate(segment.when):
-            yield ("segments", name, "when", n), matcher
+        yield from _placed(segment.when, ("segments", name, "when"))
     for n, rule in enumerate(policy.rules):
         yield ("rules", n, "when"), rule.when
+
+
+def _placed(matchers: Sequence[Matcher] | None, at: Path) -> Iterator[tuple[Path, Matcher]]:
+    for n, matcher in enumerate(matchers or ()):
+        yield (*at, n), matcher
 
 
 def _odd_tenant(text: str) -> str:

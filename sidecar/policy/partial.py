@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from msgspec import structs
 
-from sidecar.model.policy import Policy
+from sidecar.model.policy import DefaultAccess, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
+    from sidecar.model.policy import Matcher
     from sidecar.policy.problem import Findings, Path
     from sidecar.policy.steps import Steps
 
 T = TypeVar("T")
+
+_ACCESS: Final = frozenset({"allow", "deny", "default_access"})
+_SOME: Final[tuple[Matcher, ...]] = ({"tenant": "x"},)
+"""Whom a model lets in that nobody can read: some, and not all."""
 
 _NAMED: Final = ("versions", "labels", "segments")
 _FIELDS: Final = frozenset(Policy.__struct_encode_fields__)
@@ -46,8 +51,9 @@ class Parts(NamedTuple):
                 yield None
                 continue
             path, reason = one
-            if len(path) > 1 and isinstance(path[1], int):
-                path = (path[0], self.numbers[str(path[0])][path[1]], *path[2:])
+            numbers = self.numbers.get(str(path[0])) if len(path) > 1 else None
+            if numbers is not None and isinstance(path[1], int):
+                path = (path[0], numbers[path[1]], *path[2:])
             yield path, reason
 
 
@@ -97,10 +103,11 @@ def dividing(made: Policy, holes: Sequence[Path]) -> Steps[Partial]:
     segments = yield from _by_name(made.segments, "segments", faulty)
     rules = yield from _by_number(made.rules, "rules", faulty)
     shadows = yield from _by_number(made.shadows, "shadows", faulty)
+    access = _access(made, holes)
     sound, mended = (
         Parts(
             structs.replace(
-                made,
+                access[half],
                 versions=versions[half],
                 segments=segments[half],
                 rules=tuple(rules[half].values()),
@@ -111,6 +118,14 @@ def dividing(made: Policy, holes: Sequence[Path]) -> Steps[Partial]:
         for half in (0, 1)
     )
     return Partial(sound, mended, holes, _unread(holes))
+
+
+def _access(made: Policy, holes: Sequence[Path]) -> tuple[Policy, Policy]:
+    """Return a policy with its `allow` and `deny` if they are sound, and one with them if not."""
+    without = structs.replace(made, allow=None, deny=(), default_access=DefaultAccess.ALLOW)
+    if any(hole[0] in _ACCESS for hole in holes):
+        return structs.replace(without, allow=_SOME), made
+    return made, without
 
 
 def _by_name(

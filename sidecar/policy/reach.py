@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sidecar.model.policy import State
+from sidecar.model.policy import DefaultAccess, State
 from sidecar.policy.match import listed, listed_tenants
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-    from sidecar.model.policy import Condition, Policy, Rule, Split
+    from sidecar.model.policy import Condition, Policy, Rule, Split, Version
 
 
 def named(policy: Policy, ref: str) -> str | None:
@@ -33,7 +33,17 @@ def bar(policy: Policy, ref: str) -> str:
     version = policy.versions[name]
     if version.state is not State.ACTIVE:
         return f"{name} is {version.state.value}"
-    return f"{name} is denied to everybody" if {} in version.deny else ""
+    why = shut(policy, version)
+    return f"{name} is {why}" if why else ""
+
+
+def shut(policy: Policy, version: Version) -> str:
+    """Return why nobody may use a version, whoever calls, or nothing."""
+    if {} in version.deny or {} in policy.deny:
+        return "denied to everybody"
+    if version.allow is None and policy.allow is None and _denies_by_default(policy):
+        return "allowed to nobody (default_access: deny)"
+    return ""
 
 
 def fallbacks(policy: Policy, ref: str) -> Iterator[str]:
@@ -142,4 +152,9 @@ def _is_open(ref: str, policy: Policy) -> bool:
         return False
     version = policy.versions[name]
     is_for_all = version.allow is None and not version.deny and version.accepts is None
-    return is_for_all and version.state is State.ACTIVE
+    is_model_open = policy.allow is None and not policy.deny and not _denies_by_default(policy)
+    return is_for_all and is_model_open and version.state is State.ACTIVE
+
+
+def _denies_by_default(policy: Policy) -> bool:
+    return policy.default_access is DefaultAccess.DENY

@@ -28,6 +28,8 @@ def excesses(policy: Policy) -> Findings:
     yield from _over(policy.versions, MAX_NAMES, ("versions",), "versions")
     yield from _over(policy.labels, MAX_NAMES, ("labels",), "labels")
     yield from _over(policy.shadows, MAX_NAMES, ("shadows",), "shadows")
+    yield from _of_matchers(policy.allow or (), ("allow",))
+    yield from _of_matchers(policy.deny, ("deny",))
     for name, version in policy.versions.items():
         yield from _of_version(version, ("versions", name))
         yield None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason, Rejected
+from sidecar.policy import grant
 from sidecar.policy.candidate import Candidate
 from sidecar.policy.compiled import compile_policy
 from sidecar.policy.ruleset import CompiledRule
@@ -19,9 +20,43 @@ if TYPE_CHECKING:
 MAX_PLANS = 16_384  # tenants, about 100 bytes each
 MAX_PLANNED_RULES = 262_144  # in the plans of all tenants, 8 bytes each
 MAX_INTERNED = 4096  # decisions; a policy has fewer unless it holds hundreds of versions
+MAX_VIEWS = 256  # sets of versions that tokens grant
+MAX_VIEWED = 16_384  # versions in all views, about 150 bytes each
+LISTS_A_VIEW = 4  # of grants, whose versions are known: many mean the same
 
 Plan = Decision | tuple[CompiledRule, ...]
 """What is known of a tenant: the decision itself, or the rules that its requests have to ask."""
+
+
+class Memory:
+    """What is known of tenants, in a snapshot and its views: bounded as a whole."""
+
+    __slots__ = ("_every", "_rules", "_tenants")
+
+    def __init__(self) -> None:
+        self._every: list[dict[str, Plan]] = []
+        self._tenants = 0
+        self._rules = 0
+
+    def open(self) -> dict[str, Plan]:
+        """Return a new dict of plans by tenant; whoever reads it writes by `keep` alone."""
+        plans: dict[str, Plan] = {}
+        self._every.append(plans)
+        return plans
+
+    def keep(self, plans: dict[str, Plan], tenant: str, plan: Plan, rules: int) -> None:
+        """Keep what is known of a tenant; `rules` are those that its plan holds by itself."""
+        self._tenants += 1
+        self._rules += rules
+        if self._tenants > MAX_PLANS or self._rules > MAX_PLANNED_RULES:
+            for one in self._every:
+                one.clear()
+            self._tenants, self._rules = 1, rules
+        plans[tenant] = plan
+
+    def forget_views(self) -> None:
+        """Let go of all plans but those that were opened first."""
+        del self._every[1:]
 
 
 class Snapshot:
@@ -31,10 +66,13 @@ class Snapshot:
     number. `kills` holds reasons by version or label, that of the whole model under the key "";
     `unready` are the versions without a healthy endpoint. A change of either makes a new
     snapshot by `with_health`. Decisions are interned: equal ones are one object.
+
+    A view is what a snapshot is to callers whose token grants some versions: `of` is the snapshot,
+    `granted` are the versions.
     """
 
     __slots__ = (
-        "_planned_rules",
+        "_granted",
         "barred",
         "chains",
         "compiled",
@@ -43,6 +81,7 @@ class Snapshot:
         "interned",
         "killed",
         "kills",
+        "memory",
         "mirrored",
         "model",
         "model_killed",
@@ -56,6 +95,7 @@ class Snapshot:
         "shadows",
         "unready",
         "versions",
+        "views",
     )
 
     def __init__(
@@ -64,6 +104,8 @@ class Snapshot:
         pins: Mapping[str, str],
         kills: Mapping[str, str],
         unready: frozenset[str],
+        of: Snapshot | None = None,
+        granted: frozenset[str] | None = None,
     ) -> None:
         policy = compiled.policy
         self.compiled = compiled
@@ -81,6 +123,7 @@ class Snapshot:
                 version.state,
                 is_killed=name in self.killed,
                 is_ready=name not in unready,
+                is_granted=granted is None or name in granted,
             )
             for name, version in policy.versions.items()
         }
@@ -90,10 +133,12 @@ class Snapshot:
         self.chains = compiled.chains
         default = compiled.default
         self.default = None if default is None else self.versions[default]
-        self.plans: dict[str, Plan] = {}
-        self._planned_rules = 0
-        self.served: dict[tuple[str, str], Decision] = {}
-        self.interned: dict[Decision, Decision] = {}
+        self.memory: Memory = Memory() if of is None else of.memory
+        self.plans = self.memory.open()
+        self.served: dict[tuple[str, str], Decision] = {} if of is None else of.served
+        self.interned: dict[Decision, Decision] = {} if of is None else of.interned
+        self._granted: dict[tuple[str, ...], frozenset[str]] = {}
+        self.views: dict[frozenset[str], Snapshot] = {}
         self.model_killed = self._killed_model()
         # What needs no look at the caller at all, by name and by label.
         ready = [
@@ -105,12 +150,35 @@ class Snapshot:
         self.explicit = {
             name.encode(): self.serve(version, Reason.EXPLICIT.value) for name, version in ready
         }
-        self.shadows = tuple(one for one in compiled.shadows if self._can_copy(one))
-        self.mirrored = self._mirrored()
+        # Grants are about answers, which no caller gets of a shadow.
+        self.shadows: tuple[CompiledShadow, ...] = (
+            tuple(one for one in compiled.shadows if self._can_copy(one))
+            if of is None
+            else of.shadows
+        )
+        self.mirrored: dict[str, tuple[Shadow, ...]] = (
+            self._mirrored() if of is None else of.mirrored
+        )
 
     def with_health(self, kills: Mapping[str, str], unready: frozenset[str]) -> Snapshot:
         """Return this policy under other kills and readiness; costs by its versions alone."""
         return Snapshot(self.compiled, self.pins, kills, unready)
+
+    def granting(self, grants: Mapping[str, tuple[str, ...]]) -> Snapshot:
+        """Return this policy as it is to callers whose token has these grants, by model.
+
+        What they do not mean is barred as if `deny` named the caller, whatever else leads to it.
+        """
+        texts = grant.of_model(grants, self.model)
+        granted = self._granted.get(texts)
+        if granted is None:
+            if len(self._granted) >= LISTS_A_VIEW * self._most_views():
+                self._granted.clear()
+            granted = self._granted[texts] = grant.granted(texts, self.policy)
+        if len(granted) == len(self.versions):
+            return self
+        view = self.views.get(granted)
+        return self._view(granted) if view is None else view
 
     def named(self, name: str) -> Candidate | None:
         """Return the version of a name or label."""
@@ -138,12 +206,21 @@ class Snapshot:
 
     def plan(self, tenant: str, plan: Plan) -> None:
         """Keep what is known of a tenant."""
+        rules = 0
         if isinstance(plan, tuple) and plan is not self.rules.general:
-            self._planned_rules += len(plan)
-        if len(self.plans) >= MAX_PLANS or self._planned_rules > MAX_PLANNED_RULES:
-            self.plans.clear()
-            self._planned_rules = 0
-        self.plans[tenant] = plan
+            rules = len(plan)
+        self.memory.keep(self.plans, tenant, plan, rules)
+
+    def _view(self, granted: frozenset[str]) -> Snapshot:
+        if len(self.views) >= self._most_views():
+            self.views.clear()
+            self.memory.forget_views()
+        view = Snapshot(self.compiled, self.pins, self.kills, self.unready, self, granted)
+        self.views[granted] = view
+        return view
+
+    def _most_views(self) -> int:
+        return min(MAX_VIEWS, max(1, MAX_VIEWED // max(1, len(self.versions))))
 
     def _intern(self, decision: Decision) -> Decision:
         if len(self.interned) >= MAX_INTERNED:

@@ -18,6 +18,7 @@ from sidecar.model.decision import Cause, Decision, Reason, Rejected
 from sidecar.model.identity import JSON
 from sidecar.model.policy import State
 from sidecar.policy import bucket
+from sidecar.policy.barrier import Barrier, Barriers
 from sidecar.policy.match import compile_matcher, reader, segments_named
 from sidecar.policy.segment import compile_segments
 from sidecar.policy.sticky import compile_unit
@@ -89,13 +90,17 @@ class Step(Struct, frozen=True, omit_defaults=True):
 
 
 class Standing(Struct, frozen=True):
-    """A version as this request finds it: why it may not serve, by name and by a rule."""
+    """A version as this request finds it: why it may not serve, by name and by a rule.
+
+    `barrier` says more of one that the caller is not entitled to.
+    """
 
     version: str
     state: State
     labels: tuple[str, ...]
     by_name: Cause | None
     by_rule: Cause | None
+    barrier: Barrier | None = None
 
 
 class Trace(Struct, frozen=True):
@@ -112,6 +117,8 @@ class Trace(Struct, frozen=True):
 
 def trace(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Trace:
     """Return every step of the decision that `resolve` takes for a request."""
+    if identity.grants is not None:
+        snapshot = snapshot.granting(identity.grants)
     walk = _Walk(snapshot, identity, head)
     decision = walk.decide()
     rules = sum(step.asked is Asked.RULE for step in walk.steps)
@@ -133,6 +140,7 @@ class _Walk:
 
     def standings(self) -> Iterator[Standing]:
         """Yield each version with what keeps it from serving this request."""
+        barriers = Barriers(self._policy)
         for name, version in self._policy.versions.items():
             candidate = self._snapshot.versions[name]
             labels = tuple(
@@ -140,7 +148,8 @@ class _Walk:
             )
             by_name = candidate.cause(self._identity, self._head)
             by_rule = candidate.cause_to_pass(self._identity, self._head)
-            yield Standing(name, version.state, labels, by_name, by_rule)
+            barrier = barriers.met(name, self._identity, self._head)
+            yield Standing(name, version.state, labels, by_name, by_rule, barrier)
 
     def decide(self) -> Decision:
         if self._snapshot.model_killed is not None:

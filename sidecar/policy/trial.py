@@ -80,6 +80,8 @@ def _draw(
     snapshot: Snapshot, reason: str, split: Split, identity: Identity, head: RequestHead
 ) -> Draw:
     """Return what a decision was drawn by, and the arms that it was drawn from."""
+    if identity.grants is not None:
+        snapshot = snapshot.granting(identity.grants)
     weights = {snapshot.compiled.names[arm]: weight for arm, weight in split.arms.items() if weight}
     arms = tuple(
         (name, weights[name])

@@ -13,7 +13,7 @@ from sidecar.policy.address import ANYWHERE
 from sidecar.policy.circle import circles
 from sidecar.policy.compiled import MAX_FALLBACKS
 from sidecar.policy.condition import header_faults, matcher_faults
-from sidecar.policy.deployment import version_faults
+from sidecar.policy.deployment import access_faults, version_faults
 from sidecar.policy.oddity import oddities
 from sidecar.policy.partial import Names, Unread
 from sidecar.policy.problem import MAX_PROBLEMS, gather
@@ -111,6 +111,7 @@ def _findings(scope: _Scope) -> Findings:
         yield from _deleted(policy)
     elif not policy.versions:
         yield ("versions",), "a policy needs at least one version"
+    yield from access_faults(policy, (), scope.segments)
     for name, version in policy.versions.items():
         yield from _version(name, version, scope)
     yield from _fallbacks(policy)
@@ -131,6 +132,7 @@ def _by_themselves(parts: Policy, scope: _Scope) -> Findings:
         yield excess
     if is_over:
         return
+    yield from access_faults(parts, (), scope.segments)
     for name, version in parts.versions.items():
         yield from _version(name, version, scope)
     for name, segment in parts.segments.items():
@@ -405,6 +407,9 @@ def _oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
 def _odd_versions(policy: Policy) -> Iterator[Finding]:
     for name, version in policy.versions.items():
         at: Path = ("versions", name)
+        shut = reach.shut(policy, version)
+        if shut:
+            yield at, f"nobody may use it: {shut}"
         if version.deprecation is not None and version.state is not State.DRAINING:
             yield (*at, "deprecation"), "is told to nobody before the state is draining"
         if version.max_queue is not None and version.max_concurrency is None:

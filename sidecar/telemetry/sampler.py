@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from sidecar.model.context import Context
-from sidecar.policy.attributes import MAX_VERSION_CHARS, attributes_of, take
+from sidecar.policy.attributes import MAX_VERSION_CHARS, attributes_of, take, take_grants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,8 @@ class Tally:
                 revision=decision.revision,
                 duration_s=duration_s,
                 instance=self._instance,
-                attributes=take(self._attributes, identity, head),
+                attributes=take(self._attributes, identity, head)
+                | take_grants(identity, decision.model),
                 asked_version=None if asked is None else _version_text(asked),
                 rejected={one.version: one.cause.value for one in decision.rejected},
                 code="" if refusal is None else refusal.slug,

@@ -163,6 +163,29 @@ def test_grants_of_any_other_shape_are_not_taken_for_none(grants: JSON) -> None:
     assert "models" in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    "text", ["", "v1 ", "label:", "label:*", ">= y", "v1,v2", "v1 or v2", "latest!", ">1 " * 90]
+)
+def test_a_grant_that_cannot_be_read_refuses_the_token(text: str) -> None:
+    with pytest.raises(TokenRefused) as refused:
+        read({"tenant": "acme", "models": {"other": ["v1"], "tumor": ["v1", text]}}, WIDE)
+
+    assert refused.value.code is Code.TOKEN_INVALID
+    assert "models" in refused.value.detail
+    assert "latest" not in refused.value.detail
+
+
+@pytest.mark.parametrize("claims", [{"tenant": "acme"}, {"tenant": "acme", "models": None}])
+def test_where_grants_are_needed_a_token_without_them_is_refused(claims: dict[str, JSON]) -> None:
+    strict = ClaimNames(grants="models", needs_grants=True)
+
+    with pytest.raises(TokenRefused, match="no grants in claim 'models'") as refused:
+        read(claims, strict)
+
+    assert refused.value.code is Code.TENANT_DENIED
+    assert read({**claims, "models": {}}, strict).grants == {}
+
+
 def test_a_token_is_told_apart_by_its_jti() -> None:
     assert read({"tenant": "acme", "jti": "t-1"}).jti == "t-1"
     assert not read({"tenant": "acme"}).jti

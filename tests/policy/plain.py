@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Rejected
-from sidecar.model.policy import OnUnavailable, Operators, State
+from sidecar.model.policy import DefaultAccess, OnUnavailable, Operators, State
 from sidecar.policy import bucket, semver
 
 if TYPE_CHECKING:
@@ -176,17 +176,34 @@ class PlainReading:
     def fits(self, matchers: tuple[Matcher, ...], identity: Identity, head: RequestHead) -> bool:
         return any(matches(one, identity, head, self.policy.segments) for one in matchers)
 
+    def is_granted(self, version: str, identity: Identity) -> bool:
+        if identity.grants is None:
+            return True
+        for text in identity.grants.get(self.policy.model, identity.grants.get("*", ())):
+            if text in {"*", version}:
+                return True
+            if text.startswith("label:"):
+                if self.policy.labels.get(text.removeprefix("label:")) == version:
+                    return True
+            elif not text[0].isalnum() and text != "*" and semver.within(text)(version):
+                return True
+        return False
+
     def cause(
         self, name: str, identity: Identity, head: RequestHead, *, by_name: bool
     ) -> Cause | None:
         if name not in self.policy.versions:
             return Cause.UNKNOWN
         version, state = self.policy.versions[name], self.policy.versions[name].state
-        is_denied = self.fits(version.deny, identity, head)
-        is_allowed = version.allow is None or self.fits(version.allow, identity, head)
+        policy = self.policy
+        is_denied = self.fits((*policy.deny, *version.deny), identity, head)
+        allows = [one.allow for one in (policy, version) if one.allow is not None]
+        is_allowed = all(self.fits(one, identity, head) for one in allows)
+        if not allows and policy.default_access is DefaultAccess.DENY:
+            is_allowed = False
         is_accepted = version.accepts is None or self.fits(version.accepts, identity, head)
         causes = {
-            Cause.NOT_ENTITLED: is_denied or not is_allowed,
+            Cause.NOT_ENTITLED: is_denied or not is_allowed or not self.is_granted(name, identity),
             Cause.KILLED: name in {self.name(ref) for ref in self.kills},
             Cause.NOT_ACTIVE: state in {State.REGISTERED, State.WARMING},
             Cause.RETIRED: state is State.RETIRED,

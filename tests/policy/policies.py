@@ -12,6 +12,7 @@ from sidecar.model.policy import (
     Column,
     Condition,
     DataSet,
+    DefaultAccess,
     FeatureSet,
     Lineage,
     Matcher,
@@ -210,6 +211,8 @@ def rules(draw: st.DrawFn) -> tuple[Rule, ...]:
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """Policies over `VERSIONS`; well shaped, and fit to be compiled."""
+    few = st.lists(matchers(max_size=1, by_segment=True), max_size=1).map(tuple)
+    access = st.just(()) | st.just(()) | few
     return Policy(
         model="tumor",
         versions=draw(versions()),
@@ -217,10 +220,24 @@ def policies(draw: st.DrawFn) -> Policy:
         segments=draw(segments()),
         rules=draw(rules()),
         default=draw(st.none() | NAMES),
+        default_access=draw(st.sampled_from((DefaultAccess.ALLOW, *DefaultAccess))),
+        allow=draw(access) or None,
+        deny=draw(access),
         on_unavailable=draw(st.sampled_from(OnUnavailable)),
         shadows=tuple(draw(st.lists(SHADOWS, max_size=2, unique_by=lambda one: one.version))),
         revision=draw(st.integers(0, 3)),
     )
+
+
+GRANTED = st.lists(
+    st.sampled_from((*VERSIONS, "v9", "label:canary", "label:v1", ">=2", "^1 || =3", "*")),
+    max_size=3,
+).map(tuple)
+GRANTS = (
+    st.none()
+    | st.none()
+    | st.dictionaries(st.sampled_from(("tumor", "tumor", "*", "other")), GRANTED, max_size=2)
+)
 
 
 @st.composite
@@ -235,6 +252,7 @@ def callers(draw: st.DrawFn) -> Identity:
         app=draw(st.sampled_from(("", *WORDS))),
         scopes=tuple(draw(st.lists(st.sampled_from(WORDS), max_size=2))),
         claims=claims,
+        grants=draw(GRANTS),
     )
 
 

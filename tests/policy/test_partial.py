@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.model.identity import JSON
     from sidecar.model.policy import Policy
 
-MISFIT: JSON = [[]]  # fits no field
+MISFIT = "[[]]"  # fits no field
 AT: JSON = {"endpoints": ["http://127.0.0.1:9001"]}
 RETIRED: JSON = {"endpoints": [1], "state": "retired"}
 VERSIONS: dict[str, JSON] = {"v1": AT, "v2": AT}
@@ -55,7 +55,11 @@ def test_no_problem_is_invented_from_what_does_not_decode(
 ) -> None:
     document: JSON = json.loads(codec.encode(policy))
     for _ in range(data.draw(st.integers(1, 3))):
-        put(document, data.draw(st.sampled_from(sorted(paths(document), key=str))), MISFIT)
+        put(
+            document,
+            data.draw(st.sampled_from(sorted(paths(document), key=str))),
+            json.loads(MISFIT),
+        )
     raw = json.dumps(document).encode()
     meant = {(one.path, one.reason) for one in validate(policy)}
 
@@ -79,7 +83,7 @@ def test_what_means_nothing_is_told_beside_what_does_not_decode(
     document = json.loads(codec.encode(policy))
     document["shadows"] = [*document.get("shadows", ()), {"version": "nosuch"}]
     others = [one for one in paths(document) if one[0] not in {"shadows", "versions", "labels"}]
-    put(document, data.draw(st.sampled_from(sorted(others, key=str))), MISFIT)
+    put(document, data.draw(st.sampled_from(sorted(others, key=str))), json.loads(MISFIT))
 
     with pytest.raises(PolicyError) as refused:
         codec.load(json.dumps(document).encode(), source="doc")

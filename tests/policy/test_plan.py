@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from sidecar.model.context import Context
 from sidecar.model.policy import OnUnavailable, Policy, Rule, Segment, Split, Version
-from sidecar.policy.attributes import attributes_of, head_of, identity_of, take
+from sidecar.policy.attributes import attributes_of, head_of, identity_of, take, take_grants
 from sidecar.policy.bucket import choose
 from sidecar.policy.gaps import Gaps
 from sidecar.policy.plan import Plan, plan
@@ -50,7 +50,7 @@ def context_of(
         revision=1,
         duration_s=0.1,
         instance="here",
-        attributes=take(told, identity, head),
+        attributes=take(told, identity, head) | take_grants(identity, "tumor"),
         asked_version=None if asked is None else asked.decode("utf-8", "replace"),
     )
     return replace(made, **members)

@@ -51,6 +51,8 @@ def test_a_trace_ends_in_the_decision_of_the_resolver(
     assert told.decision == replace(resolve(snapshot, identity, head), detail="")
     served = [step.version for step in told.steps if step.outcome is Outcome.SERVES]
     assert served == ([told.decision.version] if told.decision.version else [])
+    for one in told.versions:
+        assert (one.by_name is Cause.NOT_ENTITLED) == (one.barrier is not None)
     rejected = [one for step in told.steps for one in step.rejected]
     assert set(told.decision.rejected) <= set(rejected)
 
