@@ -56,6 +56,7 @@ from sidecar.telemetry.sampler import Sampler
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
+from sidecar.upstream.own import OwnListeners
 from sidecar.upstream.pool import Upstreams
 from sidecar.upstream.settings import PoolSettings
 
@@ -147,7 +148,11 @@ class Worker:
             queue_timeout_s=timeouts.queue_s,
             workers=config.workers,
             dialer=Dialer(
-                config.upstream, config.upstream_tls, users=self._users_of, allowed=allowed
+                config.upstream,
+                config.upstream_tls,
+                users=self._users_of,
+                allowed=allowed,
+                own=OwnListeners(filter(None, (config.listen, config.admin))),
             ),
         )
         mirror = Mirror(

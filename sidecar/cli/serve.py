@@ -53,6 +53,10 @@ def serve(
     no_auth: Annotated[
         bool | None, typer.Option("--no-auth", help="Believe every caller without a token.")
     ] = None,
+    allow_slow: Annotated[
+        bool | None,
+        typer.Option("--allow-slow", help="Start without modules in C that make it fast."),
+    ] = None,
 ) -> None:
     """Serve: decide the version of each request and pass it on.
 
@@ -68,6 +72,7 @@ def serve(
         "workers": workers,
         "exchange_log": exchange_log,
         "no_auth": no_auth,
+        "allow_slow": allow_slow,
     }
     settings = configuration.load(options.file(), os.environ, flags)
     allowed = configuration.allow_list(settings)

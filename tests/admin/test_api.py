@@ -22,6 +22,7 @@ from tests.docs.markdown import coded, page, table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sidecar.model.policy import Policy
     from tests.support.valkey import Valkey
 
 FRAUD = "/api/v1/policies/fraud"
@@ -65,10 +66,8 @@ async def test_a_policy_is_read_with_its_revision_and_committed_against_it(
 async def test_of_two_commits_at_once_one_wins(valkey: Valkey, tmp_path: Path) -> None:
     async with desk(valkey, tmp_path) as at:
         match = ("If-Match: *",)
-        calls = [
-            at.call("PUT", FRAUD, document, role="admin", headers=match)
-            for document in (V3, replace(V3, default="v2"), replace(V3, default="v3"))
-        ]
+        documents: list[Policy] = [V3, replace(V3, default="v2"), replace(V3, default="v3")]
+        calls = [at.call("PUT", FRAUD, one, role="admin", headers=match) for one in documents]
         told = await asyncio.gather(*calls)
         revisions = [one.revision for one in await at.store.history("fraud")]
 
@@ -106,7 +105,8 @@ async def test_what_is_not_valid_is_refused_with_its_places_and_changes_nothing(
     match = ('If-Match: "1"',)
     async with desk(valkey, tmp_path, config) as at:
         before = await at.store.get_document("fraud")
-        for document in (bad, far, [], {"model": "fraud", "odd": 1}):
+        documents: tuple[object, ...] = (bad, far, [], {"model": "fraud", "odd": 1})
+        for document in documents:
             told = await at.call("PUT", FRAUD, document, role="admin", headers=match)
             assert (told.status, told.code) == (422, "invalid")
             assert told.body["problems"]
