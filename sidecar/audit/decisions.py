@@ -74,6 +74,10 @@ class Decisions:
             )
         )
 
+    def forget(self, model: str) -> None:
+        """Let go of a model's policy, which another one has replaced."""
+        self._attributes.pop(model, None)
+
     def _inputs(
         self, identity: Identity, head: RequestHead, snapshot: Snapshot, pin: str | None
     ) -> Inputs:
