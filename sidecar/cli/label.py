@@ -56,7 +56,10 @@ async def label(
     timeout_s: Timeout = None,
     key: SigningKey = None,
 ) -> None:
-    """Move a label to a version: what names the label means that now."""
+    """Move a label to a version.
+
+    What names the label means that version from now on.
+    """
     if bool(version) == remove:
         msg = "name the version that the label moves to, or --remove it: one of both"
         raise typer.BadParameter(msg)
