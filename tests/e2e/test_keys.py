@@ -120,13 +120,13 @@ async def test_rotation_under_load_refuses_nobody(tmp_path: Path) -> None:
                 await running.until(is_reached, "answers")
 
             asking = [asyncio.ensure_future(keep_asking()) for _ in range(8)]
-            await go_on(50)
+            await go_on(20)
             server.keys = together(old, new)
             signing = new
-            await go_on(100)
+            await go_on(40)
             running.signal(signal.SIGHUP)
             await running.says("workers replaced")
-            await go_on(100)
+            await go_on(40)
             goes_on = False
             await asyncio.gather(*asking)
 
