@@ -17,7 +17,7 @@ COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests
 	tests/runtime/test_ids.py tests/runtime/test_inbox.py $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
 	$(patsubst %,tests/policy/test_%.py,bucket match resolver route ruleset segment snapshot sticky)
 
-.PHONY: help demo test check format bench bench-policy chaos compiled integration lock clean
+.PHONY: help demo test check format bench bench-policy chaos compiled integration lock sbom clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
@@ -77,6 +77,10 @@ lock: $(VENV)/.development  ## renew the hash-pinned requirement files
 	$(LOCK_INTEGRATION) requirements/integration-mlserver.in -o requirements/integration-mlserver.txt
 	$(LOCK_INTEGRATION) requirements/integration-llm-katan.in -o requirements/integration-llm-katan.txt
 	$(LOCK_INTEGRATION) requirements/integration-mlflow.in -o requirements/integration-mlflow.txt
+
+sbom: $(VENV)/.development  ## what a sidecar is made of, each package with its hashes: CycloneDX in build/sbom.json
+	@mkdir -p build
+	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/runtime.txt --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json
 
 clean:  ## remove the virtual environments, caches and what was built
 	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .hypothesis .import_linter_cache
