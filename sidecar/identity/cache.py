@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sidecar.model.identity import Identity
 
 MAX_REFUSALS = 256  # with tokens of 8 KiB that is 2 MiB; clients repeat few bad tokens at a time
+LARGE_BYTES: Final = 2048  # of a token: it takes up the room of one more, and so on from there
 LOOKED_AT: Final = 16  # tenants, to find one that has many tokens: Redis finds old keys like this
 
 
@@ -29,11 +30,11 @@ class Verifier(Protocol):
 class IdentityCache:
     """Callers by the value of their `Authorization` field.
 
-    At most `max_entries` (1 or more) are remembered, and none is used from its identity's
-    `expires_at_s` on. No number of tokens drives out those of a tenant that has fewer: see
-    `_Remembered`. Bad tokens are remembered apart, so they drive out no good one. A token of which
-    `is_revoked` says so is a bad one. Every lookup adds one to `hits` (remembered), `misses`
-    (verified now) or `refused`.
+    At most `max_entries` (1 or more) are remembered, fewer where tokens are over `LARGE_BYTES`, and
+    none is used from its identity's `expires_at_s` on. No number of tokens drives out those of a
+    tenant that has fewer: see `_Remembered`. Bad tokens are remembered apart, so they drive out no
+    good one. A token of which `is_revoked` says so is a bad one. Every lookup adds one to `hits`
+    (remembered), `misses` (verified now) or `refused`.
     """
 
     def __init__(
@@ -139,16 +140,17 @@ class IdentityCache:
 
 
 class _Remembered:
-    """At most `size` identities. A new one takes the place of the oldest of a tenant with many.
+    """Identities that take up `size` at most. A new one gets its room from a tenant with many.
 
     Of the tenant that had most lately, the new one's own, and some in turn, the one that has most
-    gives one up; so a tenant never loses any to one that has more. An identity that has expired
-    goes first where one is met.
+    gives its oldest up; so a tenant never loses any to one that has more. An identity that has
+    expired goes first where one is met.
     """
 
     def __init__(self, size: int) -> None:
         self.entries: dict[bytes | None, Identity] = {}
         self._size = size
+        self._taken = 0  # of it
         # Keys by tenant, oldest first, apart from the dict: finding a dict's first entry slows
         # down as entries go. One that is empty is let go of at its turn.
         self._keys: dict[str, deque[bytes | None]] = {}
@@ -160,15 +162,16 @@ class _Remembered:
         if key in self.entries:
             self.entries[key] = identity  # the same token, so it is of the same tenant
             return
+        room = _room(key)
+        while self.entries and self._taken + room > self._size:
+            self._drop(self._richest(self._keys.get(identity.tenant), now_s).popleft())
         keys = self._keys.get(identity.tenant)
-        if len(self.entries) >= self._size:
-            del self.entries[self._richest(keys, now_s).popleft()]
-            keys = self._keys.get(identity.tenant)
         if keys is None:
             keys = self._keys[identity.tenant] = deque()
             self._turns.append(identity.tenant)
         keys.append(key)
         self.entries[key] = identity
+        self._taken += room
         if len(keys) > len(self._largest):
             self._largest = keys
 
@@ -177,20 +180,25 @@ class _Remembered:
         for tenant in tenants:
             keys = self._keys.get(tenant)
             while keys:
-                del self.entries[keys.popleft()]
+                self._drop(keys.popleft())
         if not jtis:
             return
         gone = [(key, one.tenant) for key, one in self.entries.items() if one.jti in jtis]
         for key, tenant in gone:
-            del self.entries[key]
+            self._drop(key)
             self._keys[tenant].remove(key)
 
     def clear(self) -> None:
         """Forget all."""
         self.entries.clear()
+        self._taken = 0
         self._keys.clear()
         self._turns.clear()
         self._largest = deque()
+
+    def _drop(self, key: bytes | None) -> None:
+        del self.entries[key]
+        self._taken -= _room(key)
 
     def _richest(self, own: deque[bytes | None] | None, now_s: float) -> deque[bytes | None]:
         """Return the keys of who gives one up; there is an entry."""
@@ -210,6 +218,10 @@ class _Remembered:
             if other is not None and len(other) > len(richest):
                 richest = other
         return richest
+
+
+def _room(key: bytes | None) -> int:
+    return 1 + len(key or b"") // LARGE_BYTES
 
 
 class _Refusal:

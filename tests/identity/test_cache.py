@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Code
-from sidecar.identity.cache import MAX_REFUSALS, IdentityCache
+from sidecar.identity.cache import LARGE_BYTES, MAX_REFUSALS, IdentityCache
 from sidecar.identity.claims import ClaimNames
 from sidecar.identity.keys import load_jwks
 from sidecar.identity.tokens import TokenRefused, Verifier
@@ -266,6 +266,20 @@ def test_a_token_that_has_expired_makes_room_first() -> None:
     assert known(cache, naming, "acme.1", "acme.2", "hooli.1", now_s=NOW_S + 10) == [
         "acme.1", "acme.2", "hooli.1",
     ]  # fmt: skip
+
+
+def test_large_tokens_take_up_the_room_of_several() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 100, 8192)
+
+    for n in range(100):
+        cache.lookup(named(f"acme.{n}-" + "x" * 2 * LARGE_BYTES), NOW_S)
+    assert len(cache) == 33
+    cache.forget(set(), {"acme"}, is_lifted=False)
+    for n in range(150):
+        cache.lookup(named(f"acme.{n}"), NOW_S)
+
+    assert len(cache) == 100
 
 
 OPS = st.lists(
