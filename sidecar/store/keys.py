@@ -54,6 +54,9 @@ class CutoffKey(Struct, frozen=True, gc=False):
 Revocation = RevokedKey | CutoffKey
 """A key that takes tokens back."""
 
+Numerous = PinKey | Revocation
+"""A key of which there may be a million."""
+
 Key = PolicyKey | PinKey | KillKey | Revocation
 """A key that decisions depend on."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import nullcontext
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from msgspec import Struct, field
@@ -26,6 +26,7 @@ from sidecar.store.keys import (
     Key,
     Keys,
     KillKey,
+    Numerous,
     PinKey,
     PolicyKey,
     Revocation,
@@ -35,7 +36,7 @@ from sidecar.store.revocations import Revocations
 from sidecar.store.seal import bare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sidecar.model.policy import Policy
     from sidecar.policy.steps import Steps
@@ -268,6 +269,25 @@ class LivePolicies:
         pins = self._pins.get(pin.model)
         return pins is not None and pins.get(pin.tenant) is not None
 
+    def holds(self, key: Key) -> bool:
+        """Return whether a pin or a revocation is held; of other keys it is not said."""
+        match key:
+            case PinKey():
+                return self.has_pin(key)
+            case RevokedKey() | CutoffKey():
+                return self.revocations.has(key)
+            case _:
+                return False
+
+    def held(self, size: int) -> Iterator[Sequence[Numerous]]:
+        """Yield the pins and revocations that are held, as `pinned` does."""
+        yield from self.pinned(size)
+        yield from self.revocations.portions(size)
+
+    def may_be_lost(self, key: Numerous) -> bool:
+        """Return whether the store may lack a key as it lost its data, not as somebody took it."""
+        return key.model in self.lost if isinstance(key, PinKey) else bool(self.lost)
+
     def pinned(self, size: int) -> Iterator[list[PinKey]]:
         """Yield the pins that are held, at most `size` at a time; they may change in between."""
         for model in list(self._pins):
@@ -360,11 +380,14 @@ class LivePolicies:
             now = contents.pins.get(model, {})
             for tenant in self._pins_of(model).keys() | now.keys():
                 self.put_pin(model, tenant, now.get(tenant))
+        revoked = contents.revocations
+        for key in {*revoked, *chain.from_iterable(self.revocations.portions(_STRIDE))}:
+            self.put_revocation(key, revoked.get(key))
         for _ in self.replacing(contents):
             pass
 
     def replacing(self, contents: Contents) -> Iterator[None]:
-        """Make all but the pins as in `contents`, yielding so that a loop can serve in between.
+        """Make all as in `contents` but pins and revocations, yielding so that a loop can serve.
 
         Between the steps every model is whole: only how many are current differs. A key that
         changes in between is put both here and into `contents`. Of models that are `lost` nothing
@@ -377,7 +400,6 @@ class LivePolicies:
             for version in {*held, *now}:
                 self.put_kill(model, version, now.get(version))
                 yield
-        yield from self._replace_revocations(contents.revocations)
         known = self._documents.keys() | self._taking.keys() | contents.policies.keys()
         for model in known - self.lost:
             raw = contents.policies.get(model)
@@ -388,20 +410,6 @@ class LivePolicies:
             yield
         self.is_loaded = True
         yield from self._judge_all()
-
-    def _replace_revocations(self, now: Mapping[Revocation, str]) -> Iterator[None]:
-        keys = list(now)
-        for start in range(0, len(keys), _STRIDE):
-            for key in keys[start : start + _STRIDE]:
-                self.put_revocation(key, now.get(key))
-            yield
-        if self.lost:  # with the policies; nobody has believed the tokens again
-            return
-        for held in self.revocations.portions(_STRIDE):
-            for key in held:
-                if key not in now:
-                    self.put_revocation(key, None)
-            yield
 
     def _judge_all(self) -> Iterator[None]:
         """Look for pins and kills that a change of policy may have made wrong."""

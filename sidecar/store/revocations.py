@@ -8,6 +8,7 @@ reported as gone, by when its token should have expired as well.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -77,11 +78,19 @@ class Revocations:
         self._put_cutoff(key.tenant, before_s)
         return ""
 
+    def has(self, key: Revocation) -> bool:
+        """Return whether a key is held."""
+        if isinstance(key, RevokedKey):
+            return self._jtis.get(key.jti) is not None
+        return key.tenant in self._cutoffs
+
     def portions(self, size: int) -> Iterator[list[Revocation]]:
         """Yield the keys that are held, at most `size` at a time; they may change in between."""
         for jtis in self._jtis.portions(size):
             yield [RevokedKey(jti) for jti in jtis]
-        yield [CutoffKey(tenant) for tenant in self._cutoffs]
+        tenants = iter(list(self._cutoffs))
+        while portion := list(islice(tenants, size)):
+            yield [CutoffKey(tenant) for tenant in portion]
 
     def take(self) -> Changes:
         """Return what has changed since this was called last."""

@@ -16,7 +16,7 @@ from sidecar.runtime import tasks
 from sidecar.runtime.slices import Slice, lasting
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
-from sidecar.store.keys import MAX_KEY_BYTES, PinKey, PolicyKey, model_of
+from sidecar.store.keys import MAX_KEY_BYTES, Numerous, PolicyKey, model_of
 from sidecar.store.live import Contents
 from sidecar.store.loader import Loader
 
@@ -152,7 +152,7 @@ class Watcher:
                 key = self._parse(raw)
                 if key is None:
                     continue
-                if image is not None and not isinstance(key, PinKey):
+                if image is not None and not isinstance(key, Numerous):
                     image.put(key, value)
                 self._put(key, value)
                 if turn.is_over():  # a thousand models may have been written in one go
@@ -170,16 +170,16 @@ class Watcher:
     async def _reload_once(self, tracking: Tracking) -> bool:
         """Reload, following the changes that come meanwhile; False: all that was read is void.
 
-        There may be a million pins, so they are no part of the image: those that are not held are
-        taken as they are found, then each that was held is asked for.
+        There may be a million pins, and as many revocations, so they are no part of the image:
+        those that are not held are taken as they are found, then each that was held is asked for.
         """
         image = Contents()
-        has_held = next(self._live.pinned(1), None) is not None
+        has_held = next(self._live.held(1), None) is not None
         if not await self._load(tracking, image):
             return False
         self._note_lost(frozenset(await self._find_lost(tracking, image)))
         self._returned.clear()  # from here on they are read as all others are
-        if has_held and not await self._ask_for_pins(tracking, image):
+        if has_held and not await self._ask_for_held(tracking, image):
             return False
         turn = Slice()
         for _ in self._live.replacing(image):
@@ -230,7 +230,7 @@ class Watcher:
         self._live.is_stale = self._live.is_stale or bool(lost)
 
     async def _load(self, tracking: Tracking, image: Contents) -> bool:
-        """Read what is not held, pins into force and all else into `image`.
+        """Read what is not held, what is numerous into force and all else into `image`.
 
         Returns False when the store was flushed meanwhile.
         """
@@ -239,11 +239,11 @@ class Watcher:
         while True:
             cursor, found = await tracking.scan(cursor, self._keys.watched_pattern, _BATCH)
             keys = {raw: key for raw in found if (key := self._parse(raw)) is not None}
-            wanted = [raw for raw, key in keys.items() if not self._holds(key)]
+            wanted = [raw for raw, key in keys.items() if not self._live.holds(key)]
             values = await tracking.values(wanted)
             for raw, value in zip(wanted, values, strict=True):
                 key = keys[raw]
-                if isinstance(key, PinKey):
+                if isinstance(key, Numerous):
                     self._live.put(key, value)
                     if turn.is_over():  # a signature takes as long as ten requests
                         await turn.rest()
@@ -256,16 +256,16 @@ class Watcher:
                 return True
             await asyncio.sleep(0)
 
-    def _holds(self, key: Key) -> bool:
-        return isinstance(key, PinKey) and self._live.has_pin(key)
+    async def _ask_for_held(self, tracking: Tracking, image: Contents) -> bool:
+        """Read what is held once more, if it is numerous; False: the store was flushed meanwhile.
 
-    async def _ask_for_pins(self, tracking: Tracking, image: Contents) -> bool:
-        """Read the pins that are held once more; False when the store was flushed meanwhile."""
-        for pins in self._live.pinned(_BATCH):
-            raws = [self._keys.spell(pin).encode() for pin in pins]
-            for pin, value in zip(pins, await tracking.values(raws), strict=True):
-                if value is not None or pin.model not in self._live.lost:
-                    self._live.put(pin, value)
+        What was lost together with policies has not been taken away by anybody.
+        """
+        for keys in self._live.held(_BATCH):
+            raws = [self._keys.spell(key).encode() for key in keys]
+            for key, value in zip(keys, await tracking.values(raws), strict=True):
+                if value is not None or not self._live.may_be_lost(key):
+                    self._live.put(key, value)
             if await self._follow(tracking, image):
                 return False
             await asyncio.sleep(0)

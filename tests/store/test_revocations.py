@@ -174,6 +174,25 @@ async def test_every_way_back_and_forth_is_watched(valkey: Valkey) -> None:
     await store.close()
 
 
+async def test_what_nobody_reported_is_found_out_by_a_reload(valkey: Valkey) -> None:
+    store, live = RedisStore(valkey.url, timing=QUICK_RELOAD), LivePolicies()
+    async with watching(store, live):
+        for key, value in ((RevokedKey("t-1"), ""), (CutoffKey("acme"), str(NOW_S))):
+            live.put_revocation(key, value)  # as if its key had gone without a word
+        await valkey.client.set("rmv:revoked:t-2", "")
+        await valkey.client.set("rmv:revoked-before:globex", "2000")
+
+        await eventually(lambda: not live.revocations.is_revoked(token("t-1")))
+        await eventually(lambda: live.revocations.is_revoked(token("t-2")))
+        await eventually(lambda: len(live.revocations) == 2)
+        held = [key for keys in live.held(1) for key in keys]
+        assert sorted(map(str, held)) == [
+            "CutoffKey(tenant='globex')",
+            "RevokedKey(jti='t-2')",
+        ]
+    await store.close()
+
+
 async def test_what_was_taken_back_before_the_start_is_known_once_loaded(valkey: Valkey) -> None:
     await valkey.client.set("rmv:revoked:t-1", "")
     store = RedisStore(valkey.url)
