@@ -16,6 +16,7 @@ from sidecar.audit.files import FileReader, FileSink, files_in
 from sidecar.errors import AuditUnwritableError
 from sidecar.runtime.clock import SystemClock
 from tests.audit.chains import lines_in, log_of, settings_for, verified, write
+from tests.support.clock import HandClock
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
@@ -161,3 +162,31 @@ async def test_a_reader_leaves_a_line_that_is_being_written(tmp_path: Path) -> N
 
     assert begun == [[(1, b"one")]]
     assert done == [[(2, b"two")]]
+
+
+@pytest.mark.parametrize(("fsync", "expected"), [("batch", 3), ("second", 2), ("never", 0)])
+async def test_files_reach_the_disk_as_often_as_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, expected: int
+) -> None:
+    synced: list[int] = []
+    synchronise = os.fsync
+
+    def counted(fd: int) -> None:
+        synced.append(fd)
+        synchronise(fd)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    clock = HandClock()
+    sink = FileSink(settings_for(tmp_path, fsync=fsync), clock)
+
+    await sink.append([b"one"])
+    await sink.append([b"two"])
+    await sink.settle()
+    clock.advance(1.5)
+    await sink.settle()
+    await sink.settle()  # nothing is left to do
+    await sink.append([b"three"])
+    await sink.close()
+
+    assert len(synced) == expected
+    assert lines_in(tmp_path) == [b"one", b"two", b"three"]
