@@ -116,6 +116,8 @@ class FileSink:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._fd = os.open(newest, flags, _FILE_MODE)
             self._path = newest
+            if newest not in found and self._settings.fsync != "never":
+                _sync_folder(self._folder)
 
     def _is_there(self) -> bool:
         """Return whether the file that is open is still the one of its name."""
@@ -153,6 +155,15 @@ class FileSink:
             os.close(self._fd)
         self._fd = -1
         self._is_dirty = False  # a failure to synchronise is told once, by the kernel and here
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring to the disk that there is a new file, without which what is in it would be lost."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _next(path: Path) -> Path:

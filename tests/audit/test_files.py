@@ -164,7 +164,7 @@ async def test_a_reader_leaves_a_line_that_is_being_written(tmp_path: Path) -> N
     assert done == [[(2, b"two")]]
 
 
-@pytest.mark.parametrize(("fsync", "expected"), [("batch", 3), ("second", 2), ("never", 0)])
+@pytest.mark.parametrize(("fsync", "expected"), [("batch", 4), ("second", 3), ("never", 0)])
 async def test_files_reach_the_disk_as_often_as_the_settings_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, expected: int
 ) -> None:
@@ -188,5 +188,5 @@ async def test_files_reach_the_disk_as_often_as_the_settings_say(
     await sink.append([b"three"])
     await sink.close()
 
-    assert len(synced) == expected
+    assert len(synced) == expected  # one of them of the folder, which has a new file
     assert lines_in(tmp_path) == [b"one", b"two", b"three"]
