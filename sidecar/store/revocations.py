@@ -41,7 +41,10 @@ class Changes(Struct, frozen=True):
 
 
 class Revocations:
-    """What is taken back, as far as is known; `on_change` is called after each change."""
+    """What is taken back, as far as is known.
+
+    `on_change` is called after each change, of which `take` then tells.
+    """
 
     def __init__(self) -> None:
         self.on_change: Callable[[], None] | None = None
@@ -111,9 +114,7 @@ class Revocations:
         # That it is there is all that counts; its reason is kept by the store alone.
         self._jtis.put(jti, None if value is None else "")
         self._number += -1 if is_held else 1
-        self._fresh_jtis.add(jti)
-        self._is_lifted = self._is_lifted or is_held
-        self._changed()
+        self._changed(self._fresh_jtis, jti, is_lifted=is_held)
         return ""
 
     def _put_cutoff(self, tenant: str, cutoff_s: float | None) -> None:
@@ -124,10 +125,12 @@ class Revocations:
             del self._cutoffs[tenant]
         else:
             self._cutoffs[tenant] = cutoff_s
-        self._is_lifted |= cutoff_s is None or (before_s is not None and cutoff_s < before_s)
-        self._fresh_tenants.add(tenant)
-        self._changed()
+        is_lifted = cutoff_s is None or (before_s is not None and cutoff_s < before_s)
+        self._changed(self._fresh_tenants, tenant, is_lifted=is_lifted)
 
-    def _changed(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
+    def _changed(self, fresh: set[str], name: str, *, is_lifted: bool) -> None:
+        if self.on_change is None:  # nobody would take it, and it would pile up
+            return
+        fresh.add(name)
+        self._is_lifted = self._is_lifted or is_lifted
+        self.on_change()

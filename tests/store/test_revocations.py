@@ -29,6 +29,13 @@ def token(jti: str = "", tenant: str = "acme", issued_s: float = NOW_S) -> Ident
     return Identity(tenant, jti=jti, issued_s=issued_s)
 
 
+def heeded() -> Revocations:
+    """Return revocations whose changes somebody takes."""
+    revocations = Revocations()
+    revocations.on_change = lambda: None
+    return revocations
+
+
 # --- what is held -----------------------------------------------------------------------------
 
 
@@ -106,7 +113,7 @@ def test_what_changed_is_told_once() -> None:
 def test_a_token_that_is_believed_again_is_told_apart(
     key: RevokedKey | CutoffKey, value: str | None
 ) -> None:
-    revocations = Revocations()
+    revocations = heeded()
     revocations.put(RevokedKey("t-1"), "")
     revocations.put(CutoffKey("acme"), "1000")
     revocations.take()
@@ -117,8 +124,18 @@ def test_a_token_that_is_believed_again_is_told_apart(
     assert not revocations.is_revoked(token("t-1" if value else "", issued_s=1000)) or value
 
 
-def test_a_later_cutoff_lifts_nothing() -> None:
+def test_what_changed_does_not_pile_up_where_nobody_takes_it() -> None:
     revocations = Revocations()
+
+    revocations.put(RevokedKey("t-1"), "")
+    revocations.put(CutoffKey("acme"), "1000")
+    revocations.put(RevokedKey("t-1"), None)
+
+    assert revocations.take() == Changes(frozenset(), frozenset(), is_lifted=False)
+
+
+def test_a_later_cutoff_lifts_nothing() -> None:
+    revocations = heeded()
     revocations.put(CutoffKey("acme"), "1000")
     revocations.take()
 
