@@ -59,8 +59,7 @@ class Resigner:
         """Sign the policy, the kills and the pins of a model, but what is not to be signed."""
         yield await self._policy(model, actor)
         async for key, text, ttl_s in self._store.marks(model):
-            if seal.bare(text) is not None:
-                yield await self._mark(key, text, ttl_s)
+            yield await self._mark(key, text, ttl_s)
 
     async def _policy(self, model: str, actor: str) -> Outcome:
         try:
@@ -91,11 +90,21 @@ class Resigner:
             cause = Cause.EXPIRED
         if cause is not None and not (cause is Cause.UNSIGNED and self._takes_unsigned):
             return Outcome(key.model, kind, name, cause.value)
-        if isinstance(key, PinKey):
-            await self._store.set_pin(key.model, key.tenant, mark.value, ttl_s)
-        else:
-            await self._store.set_kill(key.model, key.version, mark.value, ttl_s)
+        await self._write(key, mark.in_force, ttl_s)
         return Outcome(key.model, kind, name, "signed")
+
+    async def _write(self, key: PinKey | KillKey, value: str | None, ttl_s: float | None) -> None:
+        """Sign a pin or kill, or its end: what went before it is still of the former key."""
+        store = self._store
+        if isinstance(key, KillKey):
+            if value is None:
+                await store.delete_kill(key.model, key.version)
+            else:
+                await store.set_kill(key.model, key.version, value, ttl_s)
+        elif value is None:
+            await store.delete_pin(key.model, key.tenant)
+        else:
+            await store.set_pin(key.model, key.tenant, value, ttl_s)
 
 
 @app.command("sign")

@@ -55,8 +55,8 @@ class Checked(msgspec.Struct, frozen=True):
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it would not be believed, or claims what is not so."""
-        is_past = self.kind == "revision" and self.state == Cause.UNSIGNED.value
+        """Whether it would not be believed, or of what is past, whether it was tampered with."""
+        is_past = self.kind == "revision" and self.state != Cause.FORGED.value
         return self.state not in {_GOOD, _EXEMPT} and not is_past
 
 
@@ -118,8 +118,8 @@ async def verify(
     """Tell what is signed, and by which key.
 
     Each document, pin, kill and revision is looked at. Exit status: 0 all are signed by keys that
-    are trusted, 1 some are not, 2 trouble. Revisions without any signature are from before there
-    was one, and count for nothing.
+    are trusted, 1 some are not, 2 trouble. Revisions count only if they were tampered with: those
+    of the past may be of no key, or of one that is no longer trusted.
     """
     keys = {str(path): load_public(path) for path in trust or ()} or trusted(session.config)
     if not keys:

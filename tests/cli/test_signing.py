@@ -444,13 +444,17 @@ def test_sign_moves_everything_that_is_believed_to_another_key(
         ("policy", "tumor"): "signed",
         ("kill", "v1"): "signed",
         ("pin", "acme"): "signed",
+        ("pin", "gone"): "signed",
         ("pin", "plain"): "unsigned",
     }
+    assert bare(text(redis, "pin", "tumor", "gone")) is None
     assert ring(eve).fault_of_policy(stored(redis)) is None
     assert 0 < redis.pttl(key("pin", "tumor", "acme")) <= 3_600_000
     assert text(redis, "pin", "tumor", "plain") == "v2"
     again = signed("sign", "tumor", "--key", eve, *trust, "--json")
     assert set(outcomes(again).values()) == {"kept", "unsigned"}
+    redis.delete(key("pin", "tumor", "plain"))
+    assert verified(signed, eve)[0].code == 0
 
 
 def test_sign_takes_what_nobody_has_signed_only_when_told_to(
