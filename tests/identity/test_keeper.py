@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.identity.fetch import FetchError
 from sidecar.identity.keeper import RETRY_S, UNKNOWN_KEY_S, Keeper
@@ -363,3 +365,48 @@ async def test_how_old_keys_are_is_measured(kept: Kept) -> None:
 
     assert kept.metrics.levels["rmv_keys", "issuer", ISSUER] == 1
     assert kept.metrics.levels["rmv_key_age_seconds", "issuer", ISSUER] == 120.0
+
+
+Event = tuple[str, float]
+EVENTS = st.one_of(
+    st.tuples(st.just("ask"), st.just(0.0)),
+    st.tuples(st.sampled_from(["old", "new", "fail"]), st.just(0.0)),
+    st.tuples(st.just("pass"), st.floats(0.0, 60.0)),
+    st.tuples(st.just("pass"), st.floats(0.0, 1.5 * MAX_AGE_S)),
+)
+
+
+@given(events=st.lists(EVENTS, max_size=60))
+def test_whatever_happens_keys_are_the_last_good_ones_and_reads_are_rare(
+    rs256: Signer, es256: Signer, events: list[Event]
+) -> None:
+    sets = {"old": keys_of(rs256), "new": keys_of(es256)}
+
+    async def live() -> None:
+        kept = Kept(Shelf(sets["old"]))
+        reads: list[float] = []
+        good, good_s = "", 0.0
+        for name, seconds in [("pass", 0.0), *events]:
+            if name == "ask":
+                kept.keeper.ask()
+            elif name == "fail":
+                kept.shelf.fault = FetchError("status", "500")
+            elif name != "pass":
+                kept.shelf.fault, kept.shelf.keys = None, sets[name]
+            settled, before = kept.keeper.holding().settled, len(reads)
+            reads += [kept.clock.monotonic_s() + seconds] * await kept.after(seconds)
+            now_s = kept.clock.monotonic_s()
+            if len(reads) > before and kept.shelf.fault is None:
+                good, good_s = kept.keeper.holding().jwks, now_s
+                assert good in {keys.spelled() for keys in sets.values()}
+
+            holding = kept.keeper.holding()
+            is_old = bool(good) and now_s - good_s >= MAX_AGE_S
+            assert holding.jwks == ("" if is_old else good)
+            assert holding.is_closed is is_old
+            assert holding.settled >= settled
+            # One for an unknown key, and one that was due; without keys it is tried more often.
+            lately = [at_s for at_s in reads if now_s - UNKNOWN_KEY_S < at_s]
+            assert len(lately) <= 2 or not good or is_old
+
+    asyncio.run(live())
