@@ -60,7 +60,7 @@ chaos: $(VENV)/.development  ## break a sidecar under load in every way, and cou
 
 integration: $(VENV)/.development $(INTEGRATION)/client $(INTEGRATION)/mlserver $(INTEGRATION)/llm-katan $(INTEGRATION)/mlflow  ## MLServer and OpenAI clients through the sidecar, lineages from MLflow, skipping what cannot be installed; a gibibyte and mutated messages through it
 	if [ -e $(INTEGRATION)/client/.installed ]; then python=$(INTEGRATION)/client/bin/python; else python=$(BIN)/python; fi; \
-	"$$python" -m pytest -rs tests/integration --ignore=tests/integration/test_memory.py --ignore=tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
+	"$$python" -m pytest -rs --confcutdir=tests/integration tests/integration --ignore=tests/integration/test_memory.py --ignore=tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]  # 5: every module was skipped
 	$(BIN)/python -m pytest -rP tests/integration/test_memory.py tests/integration/test_fuzz.py $(ARGS) || [ $$? -eq 5 ]
 
 format: $(VENV)/.development  ## format and fix what can be fixed
