@@ -18,7 +18,7 @@ from sidecar.audit.verify import ChainReport, Fault, Head, Verifier
 from sidecar.cli import durations, output
 from sidecar.cli.options import commands, one_of
 from sidecar.cli.session import Session, failing_with, with_store
-from sidecar.cli.trail import Files, Found, From, Trail, entries, trails
+from sidecar.cli.trail import Files, Found, From, Trail, entries, trail_of, trails
 from sidecar.errors import SidecarError
 from sidecar.model.audit import Kind
 from sidecar.policy import moment
@@ -49,7 +49,9 @@ def _when(text: str) -> float:
         raise typer.BadParameter(msg) from error
 
 
-When = Annotated[float | None, typer.Option(parser=_when, metavar="TIME")]
+When = Annotated[
+    float | None, typer.Option(parser=_when, help="A time, or how long ago.", metavar="TIME")
+]
 
 
 class Wanted(NamedTuple):
@@ -86,7 +88,7 @@ async def tail(
     source: From = None,
 ) -> None:
     """Print the last entries, oldest first."""
-    trail = (await trails(session, file, source))[0]
+    trail = await trail_of(session, file, source)
     last: deque[Found] = deque(maxlen=number)
     async for found in entries(trail, takes_torn=not follow):
         last.append(found)
@@ -118,10 +120,10 @@ async def search(
 ) -> None:
     """Print the entries that fit all that is given, oldest first.
 
-    --since and --until take a time, or how long ago: 15m, 1h, 2d.
+    A time is written 2026-11-23T13:00:00Z, how long ago 15m, 1h, 2d.
     """
     wanted = Wanted(kind, request_id, tenant, subject, model, version, since, until)
-    async for found in entries((await trails(session, file, source))[0]):
+    async for found in entries(await trail_of(session, file, source)):
         if wanted.fits(found.entry):
             _print(found, as_json=session.as_json)
 
@@ -138,7 +140,7 @@ async def export(
     source: From = None,
 ) -> None:
     """Write every line as it is, so that `rmv audit verify --file` can check the copy."""
-    trail = (await trails(session, file, source))[0]
+    trail = await trail_of(session, file, source)
     number = 0
     with nullcontext(sys.stdout.buffer) if to is None else _create(to) as out:
         async for page in trail.pages():

@@ -13,7 +13,7 @@ from sidecar.cli import durations, output
 from sidecar.cli.audit import When
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
-from sidecar.cli.trail import Files, From, Trail, trails
+from sidecar.cli.trail import Files, From, Trail, trail_of
 from sidecar.model.audit import Kind
 from sidecar.model.policy import Audited, Lineage, Policy
 from sidecar.policy import codec
@@ -162,10 +162,10 @@ async def recall(
 ) -> None:
     """List who got answers of what was made from something.
 
-    Which tenants, how many, and when. Audit's decisions are joined with the histories' documents. --since and --until take a time, or
-    how long ago: 15m, 1h, 2d.
+    Which tenants, how many, and when. Audit's decisions are joined with the histories' documents.
+    --since and --until take a time, or how long ago: 15m, 1h, 2d.
     """
-    place = (await trails(session, file, source))[0]
+    place = await trail_of(session, file, source)
     known, served = Known(place.name), dict[Served, Span]()
     await _count(place, (since, until), known, served)
     models = sorted({*await session.store.models(), *(one.model for one in served)})

@@ -34,7 +34,7 @@ class Source(Enum):
 
 Files = Annotated[
     list[Path] | None,
-    typer.Option(help="Read this file or folder instead; may be repeated."),
+    typer.Option(help="Read this file or folder instead; may be repeated.", metavar="FILE"),
 ]
 From = Annotated[
     Source | None,
@@ -137,6 +137,31 @@ async def trails(
             " their settings, --file a file or folder to read.",
         )
     return found
+
+
+async def trail_of(session: Session, files: Sequence[Path] | None, source: Source | None) -> Trail:
+    """Return the place to look in: all files that are named, else the first of `trails`.
+
+    Raises:
+        NotFoundError: there is no audit.
+    """
+    found = await trails(session, files, source)
+    return _Joined(found) if files else found[0]
+
+
+class _Joined:
+    """Several places, one after the other."""
+
+    is_whole = False
+
+    def __init__(self, parts: Sequence[Trail]) -> None:
+        self.name = ", ".join(one.name for one in parts)
+        self._parts = parts
+
+    async def pages(self, *, takes_torn: bool = True) -> AsyncIterator[Page]:
+        for part in self._parts:
+            async for page in part.pages(takes_torn=takes_torn):
+                yield page
 
 
 async def entries(trail: Trail, *, takes_torn: bool = True) -> AsyncIterator[Found]:

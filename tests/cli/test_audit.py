@@ -179,6 +179,21 @@ def test_a_key_that_is_none_is_refused(audited: Rmv, tmp_path: Path) -> None:
     assert "a private key, which has no place here" in ran.err
 
 
+def test_all_files_that_are_named_are_searched(audited: Rmv, tmp_path: Path) -> None:
+    (file,) = files_in(tmp_path / "audit")
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    (tmp_path / "one.jsonl").write_bytes(first)
+    (tmp_path / "two.jsonl").write_bytes(b"".join(others))
+    named = "--file", tmp_path / "one.jsonl", "--file", tmp_path / "two.jsonl"
+
+    found = audited("audit", "search", *named).out.splitlines()
+    last = audited("audit", "tail", "-n", "4", *named).out.splitlines()
+    verified = audited("audit", "verify", *named)
+
+    assert len(found) == len(last) == 4
+    assert verified.out.count("no row was changed") == 2
+
+
 async def test_tail_follows_what_comes(tmp_path: Path) -> None:
     await write(tmp_path / "audit", 1)
     following = await asyncio.create_subprocess_exec(
