@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.conftest import key
+from tests.identity.minting import b64, encode
 
 if TYPE_CHECKING:
     from redis import Redis
 
+    from sidecar.model.identity import JSON
     from tests.cli.conftest import Rmv
 
 
@@ -22,6 +26,42 @@ def test_a_token_is_taken_back_by_the_key_that_the_contract_names(store: Rmv, re
     assert ran == (0, "the token a:b is revoked for 1h: stolen\n", "")
     assert redis.get(key("revoked", "a:b")) == b"stolen"
     assert 3_000 < int(str(redis.ttl(key("revoked", "a:b")))) <= 3_600
+
+
+def minted(**claims: JSON) -> str:
+    """Return a token of these claims, which nobody has signed."""
+    return f"e30.{b64(encode(claims)).decode()}.AAAA"
+
+
+def test_a_token_as_it_is_is_taken_back_for_as_long_as_it_lives(
+    store: Rmv, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_s = int(time.time()) + 3_600  # noqa: TID251 -- the command reads the same clock
+    token = minted(jti="t-1", exp=ends_s, tenant="acme")
+    monkeypatch.setattr("sys.stdin", io.StringIO(token + "\n"))
+
+    ran = store("revoke", "token", "-", "--reason", "stolen")
+
+    assert re.fullmatch(r"the token t-1 is revoked for 1h\d+m: stolen\n", ran.out)
+    assert redis.get(key("revoked", "t-1")) == b"stolen"
+    assert 3_850 < int(str(redis.ttl(key("revoked", "t-1")))) <= 3_900
+    store("revoke", "token", minted(jti="t-2", exp=2**53))
+    assert redis.ttl(key("revoked", "t-2")) == -1
+    assert store("unrevoke", "token", token).out == "the token t-1 is believed again\n"
+    assert redis.get(key("revoked", "t-1")) is None
+
+
+def test_a_token_that_cannot_be_named_or_has_expired_is_not_taken_back(
+    store: Rmv, redis: Redis
+) -> None:
+    nameless, over = store("revoke", "token", minted(exp=1)), minted(jti="t-1", exp=1)
+    expired = store("revoke", "token", over)
+
+    assert (nameless.code, expired.code) == (1, 1)
+    assert "rmv revoke tenant" in nameless.err
+    assert "t-1 has expired" in expired.err
+    assert over not in expired.err
+    assert redis.get(key("revoked", "t-1")) is None
 
 
 def test_a_tenant_is_cut_off_at_the_end_of_this_second(store: Rmv, redis: Redis) -> None:
@@ -88,9 +128,11 @@ def test_what_is_not_revoked_cannot_be_believed_again(store: Rmv, kind: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("token", "t-1"), "none of jti, tenant"),
+        (("all", "t-1"), "none of jti, token, tenant"),
+        (("token", "t-1"), "no token"),
+        (("token", "a.!.c"), "no token"),
         (("jti", "t-1", "--before", "2026-11-23T13:00:00Z"), "--before is for tenants"),
-        (("tenant", "acme", "--reason", "x"), "--reason is for a jti"),
+        (("tenant", "acme", "--reason", "x"), "--reason is for one token"),
         (("tenant", "acme", "--before", "yesterday"), "yesterday"),
     ],
 )
