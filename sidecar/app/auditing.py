@@ -15,7 +15,7 @@ from sidecar.audit.entry import event
 from sidecar.audit.files import FileSink
 from sidecar.audit.log import AuditLog
 from sidecar.audit.stream import StreamSink
-from sidecar.errors import AuditUnwritableError, StoreUnavailableError
+from sidecar.errors import AuditUnwritableError, StoreRefusedError, StoreUnavailableError
 from sidecar.model.audit import Kind
 from sidecar.model.policy import Policy
 from sidecar.policy import codec
@@ -105,12 +105,20 @@ async def record(
     clock = SystemClock()
     done = event(kind, clock.now_s(), {"actor": actor, **facts})
     try:
-        is_streamed = settings.stream or await store.is_audited()
+        is_streamed = settings.stream or await _is_audited(store)
         if sinks := _sinks(settings, store, clock, is_streamed=is_streamed):
             await command.record(sinks, done, _signing_key(settings))
     except (AuditUnwritableError, StoreUnavailableError) as error:
         msg = f"it is done ({kind.value}), but audit did not take it: {error}"
         raise AuditUnwritableError(msg) from error
+
+
+async def _is_audited(store: Store) -> bool:
+    """Return whether a store has a stream of audit, as far as this user may know."""
+    try:
+        return await store.is_audited()
+    except StoreRefusedError:  # rights of a time before audit: who has such was told of none
+        return False
 
 
 def noting(audit: AuditLog, actor: str) -> Tell:

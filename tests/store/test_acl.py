@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from sidecar.errors import StoreUnavailableError
+from sidecar.app.auditing import record, telling
+from sidecar.errors import AuditUnwritableError, StoreUnavailableError
+from sidecar.model.audit import AuditSettings
 from sidecar.model.context import Context, ContextSettings
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.live import LivePolicies
@@ -134,6 +137,21 @@ async def test_a_sidecar_adds_to_audit_and_no_more(valkey: Valkey) -> None:
         await client.aclose()
     await sidecar.close()
     await operator.close()
+
+
+async def test_an_operator_with_rights_from_before_audit_is_not_held_up(valkey: Valkey) -> None:
+    await _load_users(valkey)
+    await valkey.client.execute_command("ACL", "SETUSER", "rmv-operator", "clearselectors")  # type: ignore[no-untyped-call]
+    store = RedisStore(url_of(valkey, "rmv-operator"))
+    unaware = telling(store, partial(record, AuditSettings(), store, "ann"))
+    aware = telling(store, partial(record, AuditSettings(stream=True), store, "ann"))
+
+    await unaware.set_pin("fraud", "acme", "v1")
+    with pytest.raises(AuditUnwritableError, match="it is done"):
+        await aware.set_pin("fraud", "acme", "v2")
+
+    assert await store.pins_of("fraud", ["acme"]) == {"acme": "v2"}
+    await store.close()
 
 
 async def test_a_sidecar_pins_and_kills_nobody(valkey: Valkey) -> None:
