@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.identity.issuer import JWKS_FILE, create_keys, issue
-from tests.support.sidecar import policy_flags, sidecar
+from tests.support.messages import read_answer
+from tests.support.sidecar import policy_flags, sidecar, spell
 from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:
@@ -73,3 +75,26 @@ async def test_headers_from_anywhere_else_tell_nothing(tmp_path: Path, networks:
         assert answer.status == 401
         assert b"token-missing" in answer.body
         assert up.received == []
+
+
+async def test_who_connects_to_a_unix_socket_is_trusted_only_if_that_is_said(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rmv.sock"
+    for settings, status in (("[callers]\ntrust_unix = true\n", 200), ("", 401)):
+        issuer = identity(tmp_path / f"keys-{status}")
+        async with (
+            scripted_upstream() as up,
+            sidecar(
+                *policy_flags(v1=up.url),
+                "--listen",
+                f"unix:{file}",
+                settings=issuer + settings,
+                waits=False,
+            ) as running,
+        ):
+            await running.says("msg=serving")
+            reader, writer = await asyncio.open_unix_connection(str(file))
+            writer.write(spell("globex"))
+            assert (await read_answer(reader)).status == status
+            writer.close()
