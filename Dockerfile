@@ -1,5 +1,6 @@
 # The sidecar. Build: docker build -t rmv-sidecar .
-# Run:  docker run -p 8080:8080 -v ./rmv.toml:/etc/rmv/rmv.toml:ro -e RMV_CONFIG=/etc/rmv/rmv.toml ...
+# Run:  docker run --read-only --cap-drop ALL --security-opt no-new-privileges -p 8080:8080 \
+#         -v rmv-state:/var/lib/rmv -v ./rmv.toml:/etc/rmv/rmv.toml:ro -e RMV_CONFIG=/etc/rmv/rmv.toml ...
 ARG PYTHON=3.11-slim-bookworm
 
 FROM python:${PYTHON} AS builder
@@ -27,8 +28,9 @@ RUN groupadd --system --gid 65532 rmv \
     && useradd --system --uid 65532 --gid rmv --home-dir /var/lib/rmv --no-create-home rmv \
     && install --directory --owner rmv --group rmv --mode 0700 /var/lib/rmv
 COPY --from=builder /opt/rmv /opt/rmv
-# Nothing is written outside of the state directory, and that only by the embedded store: with a
-# Redis of its own the container runs on a read-only file system.
+# What is written where: docs/operations.md. With --read-only this is all that can be written, as an
+# anonymous volume unless the run names one.
+VOLUME ["/var/lib/rmv"]
 ENV PATH=/opt/rmv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -38,6 +40,7 @@ ENV PATH=/opt/rmv/bin:$PATH \
 USER 65532:65532
 WORKDIR /var/lib/rmv
 EXPOSE 8080 8081
+# Of a plain admin listener: with [admin_tls], or another port, say your own (--health-cmd).
 HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8081/readyz', timeout=2)"]
 ENTRYPOINT ["rmv"]
