@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import pytest
+    from redis.typing import EncodableT, FieldT
 
     from sidecar.store.base import Instance, Store
     from sidecar.store.redis import RedisStore
@@ -224,8 +225,14 @@ async def test_what_anybody_wrote_into_the_fleet_harms_nobody(
     await valkey.client.pexpire("rmv:fleet:x:y", 60_000)
     await valkey.client.hset("rmv:fleet:immortal", "sidecar", "z")
     await valkey.client.set("rmv:fleet:text", "no hash")
-    endless = {"revision:fraud": "9" * 5000, "started": "9" * 5000, "count:requests": "9" * 5000}
-    await valkey.client.hset("rmv:fleet:x:z", mapping={"sidecar": "x", **endless})
+    endless: dict[FieldT, EncodableT] = {
+        "sidecar": "x",
+        "revision:fraud": "9" * 5000,
+        "started": "9" * 5000,
+        "count:requests": "9" * 5000,
+        "refused:unsigned": "9" * 5000,
+    }
+    await valkey.client.hset("rmv:fleet:x:z", mapping=endless)
     await valkey.client.pexpire("rmv:fleet:x:z", 60_000)
     names = ("x:y", "x:z", "gone", "immortal", "text")
     await valkey.client.zadd("rmv:fleet", {name: n for n, name in enumerate(names)})
