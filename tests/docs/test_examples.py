@@ -14,6 +14,7 @@ from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from tests.docs.markdown import PAGES, ROOT, Block, blocks, steps
 from tests.docs.shell import Shell
+from tests.support.certificates import write_certificate
 from tests.support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def test_a_configuration_can_be_served(page: Path, block: Block, tmp_path: Path)
     file = tmp_path / page.with_suffix(".toml").name
     file.write_text(block.text)
     (tmp_path / "jwks.json").write_text("{}")
+    own, _ = write_certificate(tmp_path, "admin")
+    (tmp_path / "operators-ca.pem").write_bytes(own.read_bytes())
 
     assert config.load(file, {}, {}).identity is not None
 
