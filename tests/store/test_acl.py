@@ -47,6 +47,9 @@ async def test_a_sidecar_watches_adopts_tells_and_samples(valkey: Valkey) -> Non
         await eventually(lambda: default_of(live) == "v1")
         await eventually(lambda: live.snapshots["fraud"].revision == 1)
         await eventually(lambda: pin_of(live, "acme") == "v2")
+        await valkey.client.set("rmv:revoked:t-1", "stolen")
+        await valkey.client.set("rmv:revoked-before:acme", "1000")
+        await eventually(lambda: len(live.revocations) == 2)
         await store.add_contexts("fraud", [SAMPLE], ContextSettings())
 
         async def is_told() -> bool:
@@ -69,12 +72,18 @@ async def test_an_operator_does_what_the_commands_do(valkey: Valkey) -> None:
     await store.commit(policy(), expected=None, actor="ann", comment="")
     await store.set_pin("fraud", "acme", "v2", ttl_s=60)
     await store.set_kill("fraud", "v1", "leaks")
+    await store.set_revoked("t-1", "stolen", ttl_s=60)
+    await store.set_cutoff("acme", 1000)
 
     assert await store.models() == await store.named_models() == ["fraud"]
     assert [pin.tenant async for pin in store.pins("fraud")] == ["acme"]
     assert len(await store.kills("fraud")) == len(await store.history("fraud")) == 1
     assert await store.fleet() == []
     assert [one async for one in store.contexts("fraud")] == []
+    assert [one.jti async for one in store.revoked()] == ["t-1"]
+    assert [one.tenant for one in await store.cutoffs()] == ["acme"]
+    assert await store.delete_revoked("t-1")
+    assert await store.delete_cutoff("acme")
     assert await store.delete_pin("fraud", "acme")
     assert await store.delete_policy("fraud")
     assert await _denied(valkey) == []
@@ -162,6 +171,10 @@ async def test_a_sidecar_pins_and_kills_nobody(valkey: Valkey) -> None:
         await store.set_pin("fraud", "acme", "v2")
     with pytest.raises(StoreUnavailableError, match="permission"):
         await store.set_kill("fraud", "v1", "leaks")
+    with pytest.raises(StoreUnavailableError, match="permission"):
+        await store.set_revoked("t-1", "stolen")
+    with pytest.raises(StoreUnavailableError, match="permission"):
+        await store.delete_cutoff("acme")
     await store.close()
 
 
