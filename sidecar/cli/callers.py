@@ -13,6 +13,7 @@ from sidecar.identity.keys import KeySet, KeySetError
 from sidecar.identity.sources import source_of
 from sidecar.model.identity import JSON, Identity
 from sidecar.model.issuer import IdentitySettings
+from sidecar.policy import grant
 
 
 def read_claims(pairs: Iterable[str]) -> dict[str, JSON]:
@@ -40,6 +41,18 @@ def put_claim(claims: dict[str, JSON], path: str, value: JSON) -> None:
             raise ConfigError(msg)
         claims = inner
     claims[name] = value
+
+
+def granted(texts: Iterable[str] | None) -> dict[str, tuple[str, ...]] | None:
+    """Return grants of every model by flags, None without any; ConfigError for one of no use."""
+    if not texts:
+        return None
+    words = tuple(texts)
+    try:
+        grant.read(words)
+    except ValueError as error:
+        raise ConfigError(f"--grant: {error}") from error
+    return {grant.ANY: words}
 
 
 async def verified(config: Config, token: str, now_s: float) -> Identity:

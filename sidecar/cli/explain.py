@@ -10,7 +10,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.answer import tell
-from sidecar.cli.callers import read_claims, verified
+from sidecar.cli.callers import granted, read_claims, verified
 from sidecar.cli.failure import advised
 from sidecar.cli.heads import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
@@ -19,6 +19,7 @@ from sidecar.cli.options import (
     AppName,
     At,
     Claims,
+    Grants,
     Headers,
     Method,
     Scopes,
@@ -84,6 +85,7 @@ async def explain(
     app_name: AppName = "",
     scope: Scopes = None,
     segment: Segments = None,
+    grant: Grants = None,
     claim: Claims = None,
     token: Token = "",
     header: Headers = None,
@@ -106,7 +108,7 @@ async def explain(
     """
     if model and not request and looks_like_a_request(model):
         request, model = model, model_option
-    who = (tenant, subject, app_name, scope, segment, claim)
+    who = (tenant, subject, app_name, scope, segment, grant, claim)
     if request:
         is_default = (at_s, method, path) == (None, POST, ROOT)
         _refuse_described(*who, token, header, asked_version, not_ready, not is_default)
@@ -127,6 +129,7 @@ async def explain(
             tuple(scope or ()),
             claims,
             segments=tuple(segment or ()),
+            grants=granted(grant),
         )
     head = request_head(method, path, header or (), asked_version)
     head.at_s = now_s if at_s is None else at_s

@@ -96,6 +96,14 @@ Segments = Annotated[
     list[str] | None,
     typer.Option("--segment", help="A segment that the token lists; may be repeated."),
 ]
+Grants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant",
+        help="What the token grants of the model; may be repeated.",
+        metavar="VERSION|label:LABEL|RANGE",
+    ),
+]
 Claims = Annotated[
     list[str] | None, typer.Option(help="A claim; may be repeated.", metavar="NAME=VALUE")
 ]

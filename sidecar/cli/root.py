@@ -32,6 +32,7 @@ COMMANDS = {
     "rollback": "sidecar.cli.rollback",
     "status": "sidecar.cli.status",
     "explain": "sidecar.cli.explain",
+    "access": "sidecar.cli.access",
     "why": "sidecar.cli.why",
     "lineage": "sidecar.cli.lineage",
     "recall": "sidecar.cli.recall",

@@ -1,4 +1,7 @@
-"""What keeps a caller from a version: of all that entitlement is made of, the part that says no."""
+"""What keeps a caller from a version, or lets it in: of all parts of entitlement, those that count.
+
+Here they are asked one by one; `candidate` and the views of `snapshot` have their sum.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.model.policy import DefaultAccess
 from sidecar.policy import grant
@@ -56,7 +60,7 @@ class Barrier(Struct, frozen=True, omit_defaults=True):
 
 
 class Barriers:
-    """The barriers of one policy, asked one by one where `candidate` asks for their sum."""
+    """All that can keep callers from the versions of one policy."""
 
     def __init__(self, policy: Policy) -> None:
         """Compile them; raises KeyError or ValueError for a policy that is not valid."""
@@ -83,6 +87,19 @@ class Barriers:
                 return Barrier(by)
         return None if self._is_granted(version, identity) else Barrier(Bar.GRANT)
 
+    def passed(self, version: str, identity: Identity, head: RequestHead) -> tuple[str, ...]:
+        """Say what lets a caller in who may use a version; nothing where all may use it."""
+        allow, _ = self._versions[version]
+        told = []
+        for words, tests in (("allow[{}] of the model", self._allow), ("its allow[{}]", allow)):
+            for number, test in enumerate(tests or ()):
+                if test(identity, head):
+                    told.append(words.format(number))
+                    break
+        if identity.grants is not None:
+            told.append("the token grants it")
+        return tuple(told)
+
     def _is_granted(self, version: str, identity: Identity) -> bool:
         if identity.grants is None:
             return True
@@ -91,6 +108,16 @@ class Barriers:
 
     def _tests(self, matchers: tuple[Matcher, ...]) -> tuple[Test, ...]:
         return tuple(compile_matcher(one, self._segments) for one in matchers)
+
+
+def doors_of(policy: Policy) -> Policy:
+    """Return a policy that says nothing but who may use which version."""
+    return replace(
+        policy,
+        versions={name: replace(one, accepts=None) for name, one in policy.versions.items()},
+        rules=(),
+        shadows=(),
+    )
 
 
 def _denied(

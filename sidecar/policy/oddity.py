@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sidecar.model.identity import is_tenant
 from sidecar.model.policy import Operators
 from sidecar.policy import moment
 from sidecar.policy.check import as_text
 from sidecar.policy.condition import values_of
+from sidecar.policy.match import listed_tenants
+from sidecar.policy.problem import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +36,7 @@ def oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
                     yield (*here, *below), odd
             if isinstance(condition, Operators):
                 yield from _operators(condition, attribute, here, now_s)
+    yield from _shut_out(policy)
     for n, shadow in enumerate(policy.shadows):
         if shadow.percent == 0:
             yield ("shadows", n, "percent"), "nothing is copied"
@@ -53,6 +58,42 @@ def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
 def _placed(matchers: Sequence[Matcher] | None, at: Path) -> Iterator[tuple[Path, Matcher]]:
     for n, matcher in enumerate(matchers or ()):
         yield (*at, n), matcher
+
+
+def _shut_out(policy: Policy) -> Iterator[Finding]:
+    """Yield the matchers of an `allow` that let nobody in, as a `deny` keeps all of them out."""
+    of_model = list(_placed(policy.deny, ("deny",)))
+    yield from _covered(policy.allow, ("allow",), of_model)
+    for name, version in policy.versions.items():
+        own = _placed(version.deny, ("versions", name, "deny"))
+        yield from _covered(version.allow, ("versions", name, "allow"), [*of_model, *own])
+
+
+def _covered(
+    allow: Sequence[Matcher] | None, at: Path, deny: Sequence[tuple[Path, Matcher]]
+) -> Iterator[Finding]:
+    if not allow or not deny:
+        return
+    by_conditions = {_conditions(matcher): place for place, matcher in deny}
+    by_tenant = {
+        tenant: place
+        for place, matcher in deny
+        for tenant in (listed_tenants(matcher) or () if len(matcher) == 1 else ())
+    }
+    for n, matcher in enumerate(allow):
+        conditions = _conditions(matcher)
+        parts = (conditions, frozenset[object](), *(frozenset({one}) for one in conditions))
+        place = next((by_conditions[one] for one in parts if one in by_conditions), None)
+        tenants = listed_tenants(matcher)
+        if place is None and tenants and tenants <= by_tenant.keys():
+            place = by_tenant[min(tenants)]
+        if place is not None:
+            yield (*at, n), f"lets nobody in: {render(place)} keeps all of them out"
+
+
+def _conditions(matcher: Matcher) -> frozenset[object]:
+    """Return what is equal for matchers of the same conditions; in Python `True == 1`."""
+    return frozenset((name, msgspec.json.encode(asked)) for name, asked in matcher.items())
 
 
 def _odd_tenant(text: str) -> str:

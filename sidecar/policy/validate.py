@@ -409,7 +409,7 @@ def _odd_versions(policy: Policy) -> Iterator[Finding]:
         at: Path = ("versions", name)
         shut = reach.shut(policy, version)
         if shut:
-            yield at, f"nobody may use it: {shut}"
+            yield at, f"is {shut}"
         if version.deprecation is not None and version.state is not State.DRAINING:
             yield (*at, "deprecation"), "is told to nobody before the state is draining"
         if version.max_queue is not None and version.max_concurrency is None:

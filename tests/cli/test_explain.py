@@ -41,7 +41,7 @@ def test_every_step_is_told(tumor: Rmv) -> None:
     assert "rejected  v2 (not-entitled)" in facts
     assert rows(versions) == [
         ["v1", "active", "-", "may serve"],
-        ["v2", "active", "next", "may not serve (not-entitled)"],
+        ["v2", "active", "next", "may not serve (not-entitled: its deny[0])"],
     ]
     assert rows(steps) == [
         ["kill", "no", "the model is on"],

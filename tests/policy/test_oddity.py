@@ -69,18 +69,64 @@ def test_a_condition_that_somebody_may_fulfil_is_not(attribute: str, condition: 
 
 def test_matchers_are_looked_at_wherever_they_stand() -> None:
     never: Matcher = {"method": "get"}
-    version = Version(endpoints=("http://h",), allow=(never,), deny=(never,), accepts=(never,))
+    other: Matcher = {"method": "put"}
+    version = Version(endpoints=("http://h",), allow=(never,), deny=(other,), accepts=(never,))
     policy = structs.replace(
         make_policy(Rule(id="r", when=never, serve="v1"), versions={"v1": version}),
         segments={"s": Segment(when=(never,))},
+        allow=(never,),
+        deny=(other,),
     )
 
     assert [str(one).split(": ")[0] for one in warnings(policy)] == [
+        "allow[0].method",
+        "deny[0].method",
         "versions.v1.allow[0].method",
         "versions.v1.deny[0].method",
         "versions.v1.accepts[0].method",
         "segments.s.when[0].method",
         "rules[0].when.method",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "is_told"),
+    [
+        ({"tenant": "acme"}, {"tenant": "acme"}, True),
+        ({"tenant": "acme"}, {"tenant": ("acme", "hooli")}, True),
+        ({"tenant": ("acme", "hooli"), "scope": "x"}, {"tenant": Operators(in_=("acme",))}, False),
+        ({"scope": "x", "app": "web"}, {"app": "web"}, True),
+        ({"scope": "x", "app": "web"}, {"app": "web", "scope": "x"}, True),
+        ({"app": "web"}, {"app": "web", "scope": "x"}, False),
+        ({"app": "web"}, {"app": ("web",)}, False),
+        ({"claim.x": True}, {"claim.x": 1}, False),
+        ({}, {"app": "web"}, False),
+    ],
+)
+def test_an_allow_that_a_deny_takes_back_whole_is_warned_of(
+    allow: Matcher, deny: Matcher, *, is_told: bool
+) -> None:
+    plain = make_policy()
+    closing = Version(endpoints=("http://h",), allow=(allow,), deny=(deny,))
+    policies = {
+        "allow[0]": structs.replace(plain, allow=(allow,), deny=(deny,)),
+        "versions.v1.allow[0]": structs.replace(plain, versions={"v1": closing}),
+    }
+
+    for place, policy in policies.items():
+        told = [str(one) for one in warnings(policy) if "lets nobody in" in one.reason]
+        assert [one.split(": ")[0] for one in told] == ([place] if is_told else [])
+        assert validate(policy) == ()
+
+
+def test_an_allow_that_a_deny_of_the_model_takes_back_is_warned_of() -> None:
+    allowing = Version(endpoints=("http://h",), allow=({"app": "a"}, {"app": "b"}))
+    policy = structs.replace(
+        make_policy(versions={"v1": allowing}), deny=({"app": "b"}, {"app": "c"})
+    )
+
+    assert [str(one) for one in warnings(policy)] == [
+        "versions.v1.allow[1]: lets nobody in: deny[0] keeps all of them out"
     ]
 
 

@@ -92,6 +92,37 @@ def test_what_means_nothing_is_told_beside_what_does_not_decode(
     assert len(refused.value.problems) > 1
 
 
+@pytest.mark.parametrize(
+    "access",
+    [
+        {"deny": [[]]},
+        {"allow": [{"tenant": [[]]}]},
+        {"default_access": "nobody", "allow": [{"tenant": "acme"}]},
+        {"default_access": "deny", "allow": 7},
+    ],
+)
+def test_whom_nobody_can_read_a_model_lets_in_closes_and_opens_nothing(
+    access: dict[str, JSON],
+) -> None:
+    rules: JSON = [{"id": "all", "serve": "v1"}, {"id": "rest", "serve": "v22"}]
+
+    found = told(**access, rules=rules, default="v1")
+
+    assert len(found) == 2
+    assert found[0].split(".")[0].split("[")[0].split(":")[0] in access
+    assert found[1].startswith('rules[1].serve: unknown version "v22"')
+
+
+def test_what_else_is_wrong_with_whom_a_model_lets_in_is_told_by_its_number() -> None:
+    found = told(deny=[{"tenant": [[]]}, {"tenent": "acme"}], allow=[{"segment": "beta"}])
+
+    assert [one.split(": ")[0] for one in found] == [
+        "deny[0].tenant[0]",
+        "deny[1].tenent",
+        "allow[0].segment",
+    ]
+
+
 def test_problems_of_shape_and_of_meaning_are_told_in_the_order_of_the_text() -> None:
     assert told(
         rules=[

@@ -40,6 +40,8 @@ def with_more(more: int) -> list[tuple[dict[str, JSON], str]]:
         ({"versions": {f"v{n}": {"endpoints": AT} for n in range(thousand)}}, "versions"),
         ({"labels": {f"l{n}": "v1" for n in range(thousand)}}, "labels"),
         (v1(allow=[{"app": f"a{n}"} for n in range(thousand)]), "versions.v1.allow"),
+        ({"deny": [{"app": f"a{n}"} for n in range(thousand)]}, "deny"),
+        ({"allow": [{"app": texts(values)}]}, "allow[0]"),
         ({"segments": {"s": {"when": [{"app": "a"}] * thousand}}}, "segments.s.when"),
         (rule(**dict.fromkeys([f"header.x-{n}" for n in range(hundred)], "a")), "rules[0].when"),
         (rule(app=texts(values)), "rules[0].when"),

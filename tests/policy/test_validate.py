@@ -11,6 +11,7 @@ from msgspec import structs
 
 from sidecar.model.policy import (
     Condition,
+    DefaultAccess,
     Deprecation,
     Health,
     Matcher,
@@ -169,6 +170,79 @@ def test_entitlements_are_checked_like_rules() -> None:
         "versions.v1.deny[1].tenant",
         "versions.v1.accepts[1].tenant",
     ]
+
+
+def test_access_of_a_model_is_checked_like_that_of_a_version() -> None:
+    policy = structs.replace(
+        make_policy(),
+        allow=({"tenant": "acme"}, {"tenent": "acme"}),
+        deny=({"segment": "beta"}, {"app": ()}),
+    )
+
+    assert [one.split(": ")[0] for one in found(policy)] == [
+        "allow[1].tenent",
+        "deny[0].segment",
+        "deny[1].app",
+    ]
+    (problem,) = found(structs.replace(make_policy(), allow=()))
+    assert problem.startswith("allow: an empty list lets nobody in")
+
+
+CLOSED = structs.replace(make_policy(), default_access=DefaultAccess.DENY)
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        (CLOSED, "default: no caller may use it: v1 is allowed to nobody (default_access: deny)"),
+        (
+            structs.replace(make_policy(), deny=({"app": "x"}, {})),
+            "default: no caller may use it: v1 is denied to everybody",
+        ),
+        (
+            structs.replace(
+                make_policy(Rule(id="r", split=Split(arms={"v1": 1})), default=None), deny=({},)
+            ),
+            "rules[0].split.arms: no arm can serve anybody: v1 is denied to everybody",
+        ),
+    ],
+)
+def test_a_version_that_nobody_may_use_serves_nobody(policy: Policy, problem: str) -> None:
+    assert found(policy) == [problem]
+
+
+def test_a_version_that_somebody_may_use_may_be_the_default() -> None:
+    open_to_some = Version(endpoints=ENDPOINTS, allow=({"scope": "x"},))
+
+    assert found(structs.replace(CLOSED, versions={"v1": open_to_some})) == []
+    assert found(structs.replace(CLOSED, allow=({"scope": "x"},))) == []
+
+
+def test_no_rule_answers_all_of_a_model_that_is_not_open_to_all() -> None:
+    rules = (Rule(id="all", serve="v1"), Rule(id="rest", serve="v2"))
+    some: tuple[Matcher, ...] = ({"scope": "x"},)
+
+    assert len(found(make_policy(*rules))) == 1
+    for policy in (
+        structs.replace(make_policy(*rules), allow=some),
+        structs.replace(make_policy(*rules), deny=some),
+        structs.replace(make_policy(*rules), default_access=DefaultAccess.DENY, default=None),
+    ):
+        assert found(policy) == []
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        structs.replace(make_policy(), default_access=DefaultAccess.DENY, default=None),
+        structs.replace(make_policy(), deny=({},), default=None),
+    ],
+)
+def test_that_nobody_may_use_a_version_is_warned_of(policy: Policy) -> None:
+    told = [str(one) for one in warnings(policy)]
+
+    for name in policy.versions:
+        assert any(one.startswith(f"versions.{name}: is ") for one in told)
 
 
 @pytest.mark.parametrize(
