@@ -135,7 +135,8 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
     async with admin:
         _log.info("starting", extra=_summary(bound))
         workers.start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.replace)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, _renew, desk, workers)
         helpers = [spawn(_announce(bound, fleet), name="announce")]
         if admin_socket is not None:
             helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
@@ -146,6 +147,12 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
     held.close()
     if workers.is_hopeless:
         raise SidecarError("a worker could not begin; what it said stands above")
+
+
+def _renew(desk: KeyDesk, workers: Workers) -> None:
+    """Read keys anew, and replace the workers."""
+    desk.refresh()
+    workers.replace()
 
 
 class WorkerCrew:

@@ -56,6 +56,11 @@ class KeyDesk:
         """Keep and tell no more."""
         await stop(*self._keeping, *self._telling.values())
 
+    def refresh(self) -> None:
+        """Read all keys now."""
+        for keeper in self._keepers.values():
+            keeper.refresh()
+
     def follow(self, line: Line) -> None:
         """Tell a worker that starts of the keys, now and as they change."""
         if self._keepers:

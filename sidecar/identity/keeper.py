@@ -114,6 +114,11 @@ class Keeper:
         if self._jwks and self._monotonic_s() - self._good_s >= self._max_age_s:
             self._close()
 
+    def refresh(self) -> None:
+        """Read now, and not only when it is due."""
+        self._due_s = self._monotonic_s()
+        self._woken.set()
+
     def ask(self) -> None:
         """Look for a key that a token names and nobody knows, unless that was done lately."""
         if self._is_awaited:

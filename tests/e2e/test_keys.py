@@ -132,9 +132,17 @@ async def test_rotation_under_load_refuses_nobody(tmp_path: Path) -> None:
 
             assert {status for status, _ in answers} == {200}
             assert len({worker for _, worker in answers}) == 4
-            assert server.asked == [JWKS_PATH] * 2
+            assert server.asked == [JWKS_PATH] * 3  # at the start, for the new key, at the signal
             assert await running.counted("rmv_key_reads_total", outcome="changed") == 2
             assert await running.counted("rmv_keys", issuer=ISSUER) == 2
+
+            server.keys = new.jwks
+            running.signal(signal.SIGHUP)
+
+            async def is_withdrawn() -> bool:
+                return (await running.ask(Authorization=old.bearer())).status == 401
+
+            await running.until(is_withdrawn, "an end of the former key")
 
 
 async def test_any_number_of_unknown_keys_makes_one_fetch(tmp_path: Path) -> None:

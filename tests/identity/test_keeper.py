@@ -113,6 +113,15 @@ async def test_keys_are_read_anew_after_each_while(kept: Kept, es256: Signer) ->
     assert (kept.counted("changed"), kept.counted("unchanged")) == (2, 1)
 
 
+async def test_keys_are_read_at_once_when_the_operator_says_so(kept: Kept, es256: Signer) -> None:
+    kept.shelf.keys = keys_of(es256)
+    kept.keeper.refresh()
+
+    assert await kept.after(0.0) == 1
+    assert kept.kids == ["ec-1"]
+    assert await kept.after(REFRESH_S - 1) == 0
+
+
 async def test_any_number_of_unknown_keys_makes_one_read_in_thirty_seconds(kept: Kept) -> None:
     reads = 0
     for _ in range(10_000):
