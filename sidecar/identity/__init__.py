@@ -1,6 +1,7 @@
 """Who calls: verification keys, tokens, and the memory of tokens already verified.
 
-    JWKS file -> keys.KeySet -> tokens.Verifier -> cache.IdentityCache -> Identity
+    keys of an issuer -> keys.KeySet -> tokens.Verifier -> cache.IdentityCache -> Identity
 
-Every refusal leaves here as `TokenRefused`; every unusable key file as `KeySetError`.
+Who calls without a token is told by `callers`. Every refusal leaves here as `TokenRefused`; every
+unusable set of keys as `KeySetError`.
 """

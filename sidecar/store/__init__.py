@@ -1,1 +1,1 @@
-"""Policies, pins and kills in Redis: how they are spelled, watched and committed."""
+"""Policies, pins, kills and revocations in Redis: how they are spelled, watched and committed."""
