@@ -7,12 +7,19 @@ steady enough to compare two forms of the code, and says nothing about requests 
 
 import asyncio
 import tempfile
+import time
 import timeit
 from pathlib import Path
 
 from sidecar import is_compiled
+from sidecar.audit.decisions import Decisions
+from sidecar.audit.files import FileSink
+from sidecar.audit.log import AuditLog
 from sidecar.dataplane.client import Clients
 from sidecar.dataplane.connection import ClientConnection
+from sidecar.model.audit import AuditSettings
+from sidecar.runtime.clock import SystemClock
+from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.connection import UpstreamConnection
 from tests.support.proxy import policy, proxy
 
@@ -25,6 +32,12 @@ ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Mon, 23 Nov 2026 07:00:00 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 200\r\nConnection: keep-alive\r\n\r\n"
 ) + b"y" * 200
+KINDS = {
+    "plain": {},
+    "mirrored": {"is_mirrored": True},
+    "audited, denials": {"audited": "denials"},
+    "audited, decisions": {"audited": "decisions"},
+}
 
 
 class Sink:
@@ -53,13 +66,25 @@ def connection(upstreams: object, url: str, monotonic_s: object) -> UpstreamConn
     return made
 
 
-async def measure(*, is_mirrored: bool) -> float:
-    """Return the best mean of a round, in microseconds an exchange."""
+def decisions(folder: str) -> Decisions:
+    """Audit that takes and encodes everything; nobody links and writes it meanwhile."""
+    settings = AuditSettings(dir=folder, buffer_entries=(ROUNDS + 1) * EXCHANGES)
+    clock = SystemClock()
+    sinks = [FileSink(settings, clock)]
+    log = AuditLog(sinks, settings, role="bench", clock=clock, metrics=Metrics())
+    return Decisions(log)
+
+
+async def measure(*, is_mirrored: bool = False, audited: str = "") -> float:
+    """Return the best mean of a round, in microseconds an exchange; `audited` as policies say."""
     urls = {"v1": "http://127.0.0.1:1", "shadow": "http://127.0.0.1:2"}
     members = {"shadows": [{"version": "shadow"}]} if is_mirrored else {}
+    if audited:
+        members["audit"] = audited
     with tempfile.TemporaryDirectory() as folder:
         async with proxy(policy(urls, **members), Path(folder, "log")) as running:
             plane = running.listener.plane
+            plane.audit = decisions(folder) if audited else None
             client = ClientConnection(plane, Clients(1))
             client.connection_made(Sink())
             ends = [connection(plane.upstreams, urls["v1"], plane.monotonic_s)]
@@ -75,7 +100,9 @@ async def measure(*, is_mirrored: bool) -> float:
             exchange()
             if not all(end.served for end in ends):
                 raise SystemExit("nothing was exchanged: the figure would mean nothing")
-            best = min(timeit.repeat(exchange, number=EXCHANGES, repeat=ROUNDS))
+            best = min(
+                timeit.repeat(exchange, timer=time.thread_time, number=EXCHANGES, repeat=ROUNDS)
+            )
             client.connection_lost(None)
             for end in ends:
                 end.connection_lost(None)
@@ -84,5 +111,5 @@ async def measure(*, is_mirrored: bool) -> float:
 
 if __name__ == "__main__":
     print("compiled" if is_compiled() else "interpreted")
-    for name, mirrored in (("plain", False), ("mirrored", True)):
-        print(f"{name:10} {asyncio.run(measure(is_mirrored=mirrored)):6.2f} us an exchange")
+    for name, given in KINDS.items():
+        print(f"{name:20} {asyncio.run(measure(**given)):6.2f} us an exchange")
