@@ -142,6 +142,13 @@ async def test_a_restart_forgets_nothing_that_was_signed(tmp_path: Path) -> None
         await at.until_refused("older", 1)
         await at.until_refused("deleted", 1)
 
+        # A memory that cannot be read is no empty one: nothing is served that may be old.
+        await at.running.end()
+        (at.running.state_dir / "signed-rmv.db").write_bytes(b"spoilt" * 1000)
+        await at.running.start()
+        assert await at.running.ended() == 1
+        assert "signed-rmv.db: file is not a database" in at.running.said()
+
 
 async def test_flags_that_nobody_signs_are_refused_at_the_start(tmp_path: Path) -> None:
     generate(tmp_path, "ann")
