@@ -12,13 +12,15 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.identity.issuer import JWKS_FILE, PRIVATE_KEY_FILE, create_keys, issue
 from tests.identity.minting import b64
+from tests.identity.signers import rsa_signer
 from tests.support.certificates import write_certificate
-from tests.support.keys import JWKS_PATH, key_server
+from tests.support.keys import JWKS_PATH, flood, hang, key_server
 from tests.support.messages import read_answer
 from tests.support.servers import free_port
 from tests.support.sidecar import PATIENCE_S, policy_flags, sidecar
@@ -154,7 +156,7 @@ async def test_any_number_of_unknown_keys_makes_one_fetch(tmp_path: Path) -> Non
         before = len(server.asked)
         claims = b64(json.dumps({"iss": ISSUER, "aud": AUDIENCE}).encode())
 
-        async def flood(first: int) -> list[int]:
+        async def send(first: int) -> list[int]:
             reader, writer = await asyncio.open_connection(*running.listen)
             for number in range(first, FLOOD, CONNECTIONS):
                 head = b64(json.dumps({"alg": "EdDSA", "kid": f"k{number}"}).encode())
@@ -169,7 +171,7 @@ async def test_any_number_of_unknown_keys_makes_one_fetch(tmp_path: Path) -> Non
             return statuses
 
         begun_s = time.monotonic()
-        flooding = [flood(first) for first in range(CONNECTIONS)]
+        flooding = [send(first) for first in range(CONNECTIONS)]
         statuses = await asyncio.gather(*flooding)
         took_s = time.monotonic() - begun_s
 
@@ -238,6 +240,44 @@ async def test_keys_that_are_too_old_are_believed_no_more_and_newer_ones_are(
         async with key_server(pair.jwks, port=port):
             await running.until(lambda: is_served(running, pair), "keys again")
             await running.ready()
+
+
+async def elsewhere(_request: web.Request) -> web.StreamResponse:
+    """Send whoever asks to another place."""
+    return web.Response(status=302, headers={"Location": "http://127.0.0.1:1/keys"})
+
+
+async def weak(_request: web.Request) -> web.StreamResponse:
+    """Answer with a key that is too short."""
+    jwk = rsa_signer("weak", bits=1024).jwk
+    return web.Response(body=json.dumps({"keys": [jwk]}).encode())
+
+
+async def test_a_server_that_misbehaves_changes_nothing(tmp_path: Path) -> None:
+    pair, stranger = Pair(tmp_path / "keys"), Pair(tmp_path / "stranger")
+    answers = {
+        "failed-timeout": hang,
+        "failed-size": flood,
+        "failed-redirect": elsewhere,
+        "refused": weak,
+    }
+    async with (
+        key_server(pair.jwks) as server,
+        guarded(believing(jwks_url=server.jwks_url)) as running,
+    ):
+        server.answer = hang
+        waiting = asyncio.ensure_future(running.ask(Authorization=stranger.bearer()))
+        for outcome, answer in answers.items():
+            server.answer = answer
+            running.signal(signal.SIGHUP)
+
+            async def is_counted(outcome: str = outcome) -> bool:
+                assert (await running.ask(Authorization=pair.bearer())).status == 200
+                return await running.counted("rmv_key_reads_total", outcome=outcome) > 0
+
+            await running.until(is_counted, outcome)
+        assert (await waiting).status == 401
+        assert await running.counted("rmv_keys", issuer=ISSUER) == 1
 
 
 async def explain(running: Sidecar, bearer: str) -> tuple[int, str]:
