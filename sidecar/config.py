@@ -11,6 +11,7 @@ import ipaddress
 import re
 import tomllib
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args, get_origin
 
@@ -495,7 +496,7 @@ class _Settings:
             why, _, inside = str(error).partition(" - at `$")
             path_inside = path + inside.rstrip("`")
             raise ConfigError(
-                self.describe(path_inside, self._explain(path, why, _at(value, inside)))
+                self.describe(path_inside, self._explain((path, inside), why, _at(value, inside)))
             ) from error
         return self._anchored(path, msgspec.to_builtins(decoded), given)
 
@@ -533,9 +534,10 @@ class _Settings:
             similar = _VARIABLE + similar.replace(".", "__").upper()
         return "unknown setting" + (f"; did you mean `{similar}`?" if similar else "")
 
-    def _explain(self, path: str, why: str, value: object) -> str:
-        """Say an error of msgspec in the words of this file."""
-        wanted = self._known[path].type
+    def _explain(self, place: tuple[str, str], why: str, value: object) -> str:
+        """Say an error of msgspec in the words of this file; `place` is a setting, and in it."""
+        path, inside = place
+        wanted = _type_at(self._known[path].type, inside)
         if get_origin(wanted) is Literal or why.startswith("Invalid enum value"):
             return words.one_of(_choices(wanted), value)
         found = re.fullmatch(r"Object contains unknown field `(.*)`", why)
@@ -596,6 +598,8 @@ def _leaves(section: object, parent: str = "") -> Iterator[tuple[str, msgspec.st
 
 def _choices(kind: object) -> Iterator[str]:
     """Yield the words that a type allows, in a list or by themselves."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        yield from (str(one.value) for one in kind)
     for arg in get_args(kind):
         if isinstance(arg, str):
             yield arg
@@ -629,6 +633,17 @@ def _at(value: object, inside: str) -> object:
         elif isinstance(value, dict):
             value = value.get(name)
     return value
+
+
+def _type_at(kind: object, inside: str) -> object:
+    """Return the type of what stands at `[0].role` in a setting, as msgspec spells a path."""
+    for index, name in re.findall(r"\[(\d+|\.\.\.)\]|\.([^.\[`]+)", inside):
+        if index:
+            kind = next(iter(get_args(kind)), kind)
+        elif isinstance(kind, type) and issubclass(kind, Struct):
+            fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+            kind = fields.get(name, kind)
+    return kind
 
 
 def _similar(word: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from sidecar.admin.problems import Refusal, RefusedError, respond
 from sidecar.admin.routes import ROUTES, Call
 from sidecar.admin.writes import Expected
 from sidecar.errors import HistoryError, SidecarError, StoreUnavailableError
+from sidecar.runtime.tasks import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
     from sidecar.admin.access import Access, Certificate
+    from sidecar.admin.reads import Told
     from sidecar.admin.routes import Route
     from sidecar.policy.address import AllowList
     from sidecar.store.base import Store
@@ -67,7 +69,7 @@ class AdminApi:
                 self._expect_writable(route)
             raw = await _body(request, route)
             desk = self._desk
-            told = await route.does(
+            work = route.does(
                 Call(
                     desk.store_of(caller.actor),
                     caller.actor,
@@ -79,11 +81,16 @@ class AdminApi:
                     desk.now_s(),
                 )
             )
-            if route.role != "viewer":
-                self._metrics.count("rmv_admin_writes_total", "actor", caller.name)
-            return _answer(told)
+            if route.role == "viewer":
+                return _answer(await work)
+            return _answer(await _to_its_end(self._counted(work, caller.name)))
 
         return serve
+
+    async def _counted(self, work: Awaitable[Told], actor: str) -> Told:
+        told = await work
+        self._metrics.count("rmv_admin_writes_total", "actor", actor)
+        return told
 
     def _expect_writable(self, route: Route) -> None:
         signed = self._desk.signed
@@ -95,6 +102,23 @@ class AdminApi:
             raise RefusedError(
                 Refusal.AUDIT_UNAVAILABLE, "audit cannot be written", retry_after_s=1
             )
+
+
+async def _to_its_end(work: Awaitable[Told]) -> Told:
+    """Do a write whole although nobody may wait for it any more: else audit could miss it."""
+    done: list[Told] = []
+    failed: list[RefusedError | SidecarError] = []
+
+    async def run() -> None:
+        try:
+            done.append(await work)
+        except (RefusedError, SidecarError) as error:
+            failed.append(error)
+
+    await asyncio.shield(spawn(run(), name="admin write"))
+    if failed:
+        raise failed[0]
+    return done[0]
 
 
 def asked_by(request: web.Request) -> Asked:

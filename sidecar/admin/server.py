@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sidecar.model.admin import AdminSettings
     from sidecar.model.tls import TlsSettings
 
+STOP_S: Final = 2.0  # for calls under way when the sidecar stops
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _log = logging.getLogger("sidecar.admin")
 
@@ -54,9 +55,13 @@ class AdminServer:
         app.router.add_get("/metrics", self._expose)
         api.add_to(app)
         # It is also how long a connection may take to its first request.
-        kept_s = settings.timeout_s
+        self._timeout_s = settings.timeout_s
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, keepalive_timeout=kept_s
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=settings.timeout_s,
+            shutdown_timeout=STOP_S,
         )
 
     async def start(self, listening: socket.socket, tls: TlsSettings | None = None) -> None:
@@ -71,7 +76,12 @@ class AdminServer:
 
         context = None if tls is None else _renewing(ServerTls(tls))
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(make, sock=listening, ssl=context)
+        self._listening = await loop.create_server(
+            make,
+            sock=listening,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else self._timeout_s,
+        )
 
     async def stop(self) -> None:
         """Close the socket."""

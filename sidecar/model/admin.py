@@ -45,7 +45,7 @@ class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the admin listener takes requests; `hosts` are names that its clients may call it by."""
 
     metrics: Literal["open", "loopback", "viewer"] = "open"
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...] = ()
     timeout_s: Annotated[float, Meta(ge=0.1, le=300)] = 10.0  # of a request, and for its head
     connections: Annotated[int, Meta(ge=4, le=100_000)] = 256
     failures: Annotated[int, Meta(ge=1, le=1000)] = 10  # of one peer in a minute; of all ten times
