@@ -98,3 +98,18 @@ async def test_who_connects_to_a_unix_socket_is_trusted_only_if_that_is_said(
             writer.write(spell("globex"))
             assert (await read_answer(reader)).status == status
             writer.close()
+
+
+async def test_without_an_issuer_every_token_is_refused(tmp_path: Path) -> None:
+    create_keys(tmp_path / "keys", "EdDSA")
+    settings = '[callers]\ntrusted_networks = ["127.0.0.0/8"]\n'
+    async with (
+        scripted_upstream() as up,
+        sidecar(*policy_flags(v1=up.url), settings=settings) as running,
+    ):
+        assert (await running.ask("globex")).status == 200
+        shown = await running.ask("globex", Authorization=bearer(tmp_path / "keys", "acme"))
+        assert shown.status == 401
+        assert b"token-invalid" in shown.body
+        assert (await running.ask()).status == 401
+        assert "AUTH IS OFF" not in running.said()
