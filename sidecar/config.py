@@ -73,6 +73,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     signing: SigningSettings = SigningSettings()
     exchange_log: str = "stdout"  # `stdout`, `off` or the path of a file
     decision_headers: bool = True  # X-Model-Version and X-Model-Decision to the client
+    lineage_header: bool = False  # the digest of the version's lineage, in X-Model-Version
 
     @property
     def believed(self) -> tuple[IdentitySettings, ...]:

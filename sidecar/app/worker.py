@@ -182,6 +182,7 @@ class Worker:
             timeouts=timeouts,
             limits=limits,
             shows_decisions=config.decision_headers,
+            shows_lineage=config.lineage_header,
             callers=Callers(config.callers) if config.callers.are_believed else None,
         )
         self._health = HealthChecks(

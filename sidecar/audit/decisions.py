@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.audit.entry import Event, Inputs
 from sidecar.model.audit import Kind
-from sidecar.policy import lineage
 from sidecar.policy.attributes import MAX_VERSION_CHARS, attributes_of, take
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ class _Known(NamedTuple):
 
     kind: str
     rule: str
-    lineage: str
     rejected: dict[str, str]
 
 
@@ -49,7 +47,7 @@ class Decisions:
     ) -> None:
         """Take an exchange that has ended; `pin` is what its tenant was pinned to as it began."""
         decision = record.decision
-        known = self._known.get(decision) or self._know(decision, snapshot)
+        known = self._known.get(decision) or self._know(decision)
         # By position: twenty names a request would cost as much as all else here.
         self._add(
             Event(
@@ -62,7 +60,7 @@ class Decisions:
                 record.app,
                 decision.model,
                 decision.version,
-                known.lineage,
+                decision.lineage,
                 decision.revision,
                 decision.reason,
                 known.rule,
@@ -95,15 +93,13 @@ class Decisions:
             identity.grants,
         )
 
-    def _know(self, decision: Decision, snapshot: Snapshot | None) -> _Known:
+    def _know(self, decision: Decision) -> _Known:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         reason, _, rule = decision.reason.partition(":")
-        version = None if snapshot is None else snapshot.policy.versions.get(decision.version)
         known = self._known[decision] = _Known(
             (Kind.DECISION if decision.refusal is None else Kind.DENIED).value,
             rule if reason in _RULED else "",
-            "" if version is None else lineage.digest(version),
             {one.version: one.cause.value for one in decision.rejected},
         )
         return known

@@ -104,7 +104,10 @@ class Why(NamedTuple):
         if again.parting is not None:
             step, outcome, why = steps.told(again.parting, again.identity, again.killed)
             yield f"they part at {step}, which now comes to: {outcome} ({why})"
-        yield "so the history was changed, or the entry, or another release decided then"
+        yield (
+            "so the history was changed, or the entry; or another release decided then, or a "
+            "direct edit that was not adopted yet"
+        )
 
 
 class Found(NamedTuple):

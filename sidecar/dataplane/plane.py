@@ -73,6 +73,7 @@ class Plane:
         timeouts: Timeouts,
         limits: Limits,
         shows_decisions: bool,
+        shows_lineage: bool = False,
         callers: Callers | None = None,
     ) -> None:
         self.decide = decider.decide
@@ -96,6 +97,7 @@ class Plane:
         self.max_body_bytes = limits.body_bytes
         self.max_field_parts = 4 * limits.headers
         self.shows_decisions = shows_decisions
+        self._shows_lineage = shows_lineage
         self.audit: Decisions | None = None  # told of what is denied, and of all where asked for
         self.is_unaudited = False  # no request may be served, as audit cannot be written
         self.key_waits = KeyWaits(metrics)
@@ -115,7 +117,10 @@ class Plane:
         version = decision.version
         policy = self.live.snapshots[decision.model].policy
         deployed = policy.versions[version]
-        lines = f"X-Model-Version: {version}\r\nX-Model-Decision: {decision.reason}\r\n"
+        # A parameter as RFC 9651 spells them.
+        is_told = self._shows_lineage and decision.lineage
+        told = f"{version}; lineage={decision.lineage}" if is_told else version
+        lines = f"X-Model-Version: {told}\r\nX-Model-Decision: {decision.reason}\r\n"
         shown = lines.encode("latin-1") if self.shows_decisions else b""
         shown += deprecation_lines(deployed)
         group = self.upstreams.group_of(decision.model, version, deployed)

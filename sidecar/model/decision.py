@@ -57,6 +57,7 @@ class Decision(Struct, frozen=True, cache_hash=True, gc=False, omit_defaults=Tru
 
     `version` is empty when the request is refused; then `refusal` says with which code and
     `detail` in words fit for the caller. `reason` is spelled as `Reason` says, e.g. `SPLIT:canary`.
+    `lineage` is the digest of what the version was made from, empty where that is not told.
     """
 
     model: str
@@ -66,3 +67,4 @@ class Decision(Struct, frozen=True, cache_hash=True, gc=False, omit_defaults=Tru
     rejected: tuple[Rejected, ...] = ()
     refusal: Code | None = None
     detail: str = ""
+    lineage: str = ""

@@ -10,6 +10,7 @@ from sidecar.model.policy import OnUnavailable, Operators, State
 from sidecar.policy.attributes import matchers_of
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access, Entitlement, compiling_access, compiling_entitlement
+from sidecar.policy.lineage import digest
 from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
@@ -65,7 +66,8 @@ class CompiledPolicy:
     """One document, compiled: labels resolved, matchers turned into tests, rules indexed.
 
     `names` leads from every version's name and every label to the version. `chains` has, for each
-    version with a fallback, the versions to try after it, in order.
+    version with a fallback, the versions to try after it, in order. `lineages` are digests by
+    version, empty where a version tells no lineage.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class CompiledPolicy:
         "accesses",
         "chains",
         "default",
+        "lineages",
         "names",
         "pins_fall_back",
         "policy",
@@ -81,7 +84,7 @@ class CompiledPolicy:
         "shadows",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- its parts, made in steps
         self,
         policy: Policy,
         names: Mapping[str, str],
@@ -89,12 +92,15 @@ class CompiledPolicy:
         rules: RuleIndex,
         segments: Memberships,
         entitlement: Entitlement,
+        *,
+        lineages: Mapping[str, str],
     ) -> None:
         self._segments = segments
         self._entitlement = entitlement
         self.policy = policy
         self.names = names
         self.accesses = accesses
+        self.lineages = lineages
         self.rules = rules
         self.chains = _chains(policy, names)
         self.default = None if policy.default is None else names[policy.default]
@@ -148,8 +154,10 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
         policy.allow, policy.deny, segments, policy.default_access
     )
     accesses: dict[str, Access] = {}
+    lineages: dict[str, str] = {}
     for name, version in policy.versions.items():
         accesses[name] = yield from compiling_access(version, segments, entitlement)
+        lineages[name] = digest(version)
         yield
     rules = RuleIndex()
     for n, rule in enumerate(policy.rules):
@@ -157,7 +165,7 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
         yield
     yield from rules.finishing(segments)
     patterns.clear()
-    return CompiledPolicy(policy, names, accesses, rules, segments, entitlement)
+    return CompiledPolicy(policy, names, accesses, rules, segments, entitlement, lineages=lineages)
 
 
 def _names(policy: Policy) -> dict[str, str]:

@@ -188,13 +188,15 @@ class Snapshot:
     def serve(self, version: str, reason: str, rejected: tuple[Rejected, ...] = ()) -> Decision:
         """Return the decision that `version` serves, after what was rejected before it."""
         if rejected:
-            decision = Decision(self.model, version, reason, self.revision, rejected)
-            return self._intern(decision)
+            return self._intern(self._serving(version, reason, rejected))
         decided = self.served.get((version, reason))
         if decided is None:
-            decided = Decision(self.model, version, reason, self.revision)
-            self.served[version, reason] = decided
+            decided = self.served[version, reason] = self._serving(version, reason, ())
         return decided
+
+    def _serving(self, version: str, reason: str, rejected: tuple[Rejected, ...]) -> Decision:
+        lineage = self.compiled.lineages[version]
+        return Decision(self.model, version, reason, self.revision, rejected, lineage=lineage)
 
     def refuse(
         self, code: Code, cause: Cause, detail: str, rejected: tuple[Rejected, ...] = ()

@@ -326,7 +326,9 @@ class _Walk:
 
     def _serve(self, version: str, reason: str) -> Decision:
         model, revision = self._policy.model, self._policy.revision
-        return Decision(model, version, reason, revision, tuple(self._rejected))
+        lineage = self._snapshot.compiled.lineages[version]
+        rejected = tuple(self._rejected)
+        return Decision(model, version, reason, revision, rejected, lineage=lineage)
 
     def _denied(self, code: Code, cause: Cause) -> Decision:
         return self._refuse(code, f"{Reason.DENIED.value}:{cause.value}")

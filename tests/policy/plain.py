@@ -14,6 +14,7 @@ from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Rejected
 from sidecar.model.policy import DefaultAccess, OnUnavailable, Operators, State
 from sidecar.policy import bucket, semver
+from sidecar.policy.lineage import digest
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON, Identity
@@ -325,7 +326,8 @@ class PlainReading:
         refusal: Code | None = None,
     ) -> Decision:
         """Return the decision without its words, which are not compared."""
-        revision = self.policy.revision
+        policy, over = self.policy, tuple(rejected or ())
+        lineage = digest(policy.versions[version]) if version else ""
         return Decision(
-            self.policy.model, version, reason, revision, tuple(rejected or ()), refusal
+            policy.model, version, reason, policy.revision, over, refusal, lineage=lineage
         )

@@ -179,6 +179,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     tls: ServerTls | None = None,
     reads_proxy_header: bool = False,
     callers: Callers | None = None,
+    shows_lineage: bool = False,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
     metrics, clock = Metrics(), clock or SystemClock()
@@ -215,6 +216,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
         timeouts=timeouts,
         limits=limits,
         shows_decisions=True,
+        shows_lineage=shows_lineage,
         callers=callers,
     )
     live.replace(Contents(policies={"m": document}))
