@@ -15,7 +15,7 @@ from sidecar.app.auditing import auditing
 from sidecar.audit.entry import Entry
 from sidecar.config import Config
 from sidecar.model.admin import AdminToken, Role
-from sidecar.model.audit import AuditSettings
+from sidecar.model.audit import AuditSettings, OnFailure
 from sidecar.model.policy import Policy, Version
 from sidecar.runtime.sockets import bind
 from sidecar.store.connect import open_store
@@ -125,11 +125,18 @@ class Desk(NamedTuple):
 
 
 @asynccontextmanager
-async def desk(valkey: Valkey, tmp_path: Path, config: Config = WITH_TOKENS) -> AsyncIterator[Desk]:
+async def desk(
+    valkey: Valkey,
+    tmp_path: Path,
+    config: Config = WITH_TOKENS,
+    on_failure: OnFailure = OnFailure.OPEN,
+) -> AsyncIterator[Desk]:
     """Serve the API by these settings, on the store of `valkey`, which has a policy of `fraud`."""
     folder = tmp_path / "audit"
     config = msgspec.structs.replace(
-        config, redis=valkey.url, audit=AuditSettings(dir=str(folder), fsync="never")
+        config,
+        redis=valkey.url,
+        audit=AuditSettings(dir=str(folder), fsync="never", on_failure=on_failure),
     )
     metrics, store = Metrics(), open_store(valkey.url)
     listening = bind("127.0.0.1:0")

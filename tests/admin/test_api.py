@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from sidecar.admin.problems import Refusal
 from sidecar.admin.routes import ROUTES
 from sidecar.model.admin import AdminSettings
+from sidecar.model.audit import OnFailure
 from sidecar.model.policy import Version
 from sidecar.model.signing import SigningSettings
 from sidecar.model.upstream import EndpointSettings
@@ -281,3 +283,22 @@ def test_no_token_stands_in_the_settings() -> None:
     for one in TOKENS:
         assert re.fullmatch(r"[0-9a-f]{64}", one.sha256)
         assert token_of(one.name) not in repr(one)
+
+
+async def test_nothing_is_written_that_audit_could_not_tell_of(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    async with desk(valkey, tmp_path, on_failure=OnFailure.CLOSED) as at:
+        kill, body = f"{FRAUD}/kill", {"reason": "NaN"}
+        assert (await at.call("PUT", kill, body, role="operator")).status == 200
+        shutil.rmtree(at.audit_dir)
+        at.audit_dir.touch()  # no folder can be made in its place
+        async with asyncio.timeout(20):
+            while True:
+                told = await at.call("DELETE", kill, role="operator")
+                if told.status != 200:
+                    break
+                await at.call("PUT", kill, body, role="operator")
+        assert (told.status, told.code) == (503, "audit-unavailable")
+        assert (await at.call("GET", f"{FRAUD}/kills", role="viewer")).status == 200
+        at.audit_dir.unlink()

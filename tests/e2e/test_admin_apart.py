@@ -73,6 +73,7 @@ async def test_no_request_to_the_proxy_is_answered_by_the_admin_listener() -> No
         assert (await running.ask()).status == 200
         kill = kill.replace("Host: test", "Host: localhost")
         assert (await send(running.admin, kill)).status == 200
+        assert await running.counted("rmv_admin_writes_total", actor="ada") == 1
 
 
 async def test_no_request_to_the_admin_listener_is_passed_on_to_a_model() -> None:
