@@ -11,6 +11,7 @@ from sidecar.policy.attributes import matchers_of
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access, Entitlement, compiling_access, compiling_entitlement
 from sidecar.policy.lineage import digest
+from sidecar.policy.network import making
 from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import CompiledRule, RuleIndex
 from sidecar.policy.segment import compiling_segments
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Policy, Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.match import Memberships, Test
+    from sidecar.policy.network import Networks
     from sidecar.policy.regex import Pattern
     from sidecar.policy.steps import Steps
 
@@ -147,7 +149,7 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
 
 def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     """Do what `compile_policy` does, in steps, so that a loop can serve in between."""
-    patterns = yield from _patterns(policy)  # held until the tests below hold them
+    operands = yield from _operands(policy)  # held until the tests below hold them
     segments = yield from compiling_segments(policy.segments)
     names = _names(policy)
     entitlement = yield from compiling_entitlement(
@@ -164,7 +166,7 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
         rules.add(CompiledRule(rule, n, policy.model, names, accesses, segments))
         yield
     yield from rules.finishing(segments)
-    patterns.clear()
+    operands.clear()
     return CompiledPolicy(policy, names, accesses, rules, segments, entitlement, lineages=lineages)
 
 
@@ -176,14 +178,16 @@ def _names(policy: Policy) -> dict[str, str]:
     return names
 
 
-def _patterns(policy: Policy) -> Steps[list[Pattern]]:
-    """Compile the regular expressions, each a step: whoever holds them need not wait for one."""
-    found: list[Pattern] = []
+def _operands(policy: Policy) -> Steps[list[Pattern | Networks]]:
+    """Make what takes long to make, each in steps: whoever holds it need not wait for it."""
+    found: list[Pattern | Networks] = []
     for matcher in matchers_of(policy):
         for condition in matcher.values():
             if isinstance(condition, Operators) and condition.regex is not None:
                 found.append(pattern(condition.regex))
                 yield
+            if isinstance(condition, Operators) and condition.cidr is not None:
+                found.append((yield from making(condition.cidr)))
         yield
     return found
 

@@ -168,6 +168,8 @@ def _operands(condition: Operators, at: Path) -> Findings:
         yield (*at, "cidr"), "the list is empty"
     for n, text in enumerate(condition.cidr or ()):
         yield from _unreadable(network.parse, text, (*at, "cidr", n))
+        if n % network.PORTION == network.PORTION - 1:
+            yield None
     yield from period_faults(condition.from_, condition.until, at, ("from", "until"))
 
 

@@ -18,7 +18,7 @@ MAX_ENDPOINTS: Final = 1_000  # of one version
 MAX_MATCHERS: Final = 1_000  # of one list: a request may ask each
 MAX_CONDITIONS: Final = 100  # of one matcher
 MAX_VALUES: Final = 10_000  # that the conditions of one matcher list: a millisecond to compile
-MAX_NETWORKS: Final = 500  # that they list: as long, for each is parsed
+MAX_NETWORKS: Final = 5_000  # that they list: each is parsed, but in steps
 MAX_HEADERS: Final = 100  # that a version sets: more than most servers take
 MAX_STATUSES: Final = 500  # of health: there are no more that differ
 

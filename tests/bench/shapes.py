@@ -75,6 +75,9 @@ SHAPES: dict[str, Callable[[], Shape]] = {
     "networks of a rule": lambda: one_rule(
         app={"cidr": [f"10.{n >> 8}.{n & 255}.0/24" for n in range(50_000)]}
     ),
+    "networks, as many as may be": lambda: one_rule(
+        app={"cidr": [f"2001:db8:{n:x}::/48" for n in range(5_000)]}
+    ),
     "an expression of 900 KiB": lambda: one_rule(app={"regex": "a" * 900_000}),
     "a range of 900 KiB": lambda: one_rule(app={"semver": ">=1.2.3 " * 110_000}),
     "tenants allowed": lambda: v1(allow=each("tenant", 45_000)),

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.network import within
+from sidecar.model.policy import Operators, Rule
+from sidecar.policy import network, size
+from sidecar.policy.address import ANYWHERE
+from sidecar.policy.compiled import compiling
+from sidecar.policy.network import parse, within
+from sidecar.policy.steps import finish
+from sidecar.policy.validate import validating
+from tests.policy.examples import make_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -94,3 +105,34 @@ def test_a_long_list_costs_an_address_no_more_than_a_short_one() -> None:
 def test_what_is_no_network_is_refused(network: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         within((network,))
+
+
+def test_many_networks_are_judged_and_made_a_few_at_a_time() -> None:
+    many = tuple(f"10.{n >> 8}.{n & 255}.0/24" for n in range(size.MAX_NETWORKS))
+    rule = Rule(id="r", when={"header.x-ip": Operators(cidr=many)}, serve="v2")
+    policy = make_policy(rule)
+    read = 0
+
+    def counting(text: str) -> IPv4Network | IPv6Network:
+        nonlocal read
+        read += 1
+        return parse(text)
+
+    def most_in_a_step(steps: Iterator[object]) -> int:
+        nonlocal read
+        most = 0
+        for _ in steps:
+            most, read = max(most, read), 0
+        return max(most, read)
+
+    with patch.object(network, "parse", counting):
+        assert 0 < most_in_a_step(validating(policy, "", ANYWHERE)) <= network.PORTION
+        assert 0 < most_in_a_step(compiling(policy)) <= network.PORTION
+
+
+def test_equal_lists_in_use_are_one_set() -> None:
+    texts = ("10.0.0.0/8", "2001:db8::/32")
+
+    assert finish(network.making(texts)) is not finish(network.making(texts[:1]))
+    held = finish(network.making(texts))
+    assert finish(network.making(("10.0.0.0/8", "2001:db8::/32"))) is held

@@ -46,7 +46,7 @@ def with_more(more: int) -> list[tuple[dict[str, JSON], str]]:
         (rule(**dict.fromkeys([f"header.x-{n}" for n in range(hundred)], "a")), "rules[0].when"),
         (rule(app=texts(values)), "rules[0].when"),
         (rule(app={"in": texts(6_000), "not_in": texts(4_000 + more)}), "rules[0].when"),
-        (rule(app={"cidr": [f"10.0.{n >> 8}.{n & 255}" for n in range(500 + more)]}), "rules[0]"),
+        (rule(app={"cidr": [f"10.0.{n >> 8}.{n & 255}" for n in range(5_000 + more)]}), "rules[0]"),
         (v1(health={"path": "/", "status": [200] * (500 + more)}), "versions.v1.health.status"),
     ]
 
