@@ -90,7 +90,9 @@ def read_response(block: bytes) -> Plain | None:
     framing = _framing(fields, UNTIL_CLOSE, is_http10=minor == b"0")
     if framing is None:
         return None
-    passed = _passed(fields, _READ_BACK, _ENDS_HERE_BACK)
+    is_lengthless = status == b"204" or status < b"200"  # RFC 9110 section 8.6
+    ends = _ENDS_HERE_BACK | ({b"content-length"} if is_lengthless else set())
+    passed = _passed(fields, _READ_BACK, ends)
     return Plain((status, reason or b""), passed, framing, _listed(fields, b"trailer"))
 
 
