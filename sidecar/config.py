@@ -292,10 +292,12 @@ def _fetch_faults(settings: IdentitySettings) -> Iterator[tuple[str, str]]:
 def _redis_faults(config: Config) -> Iterator[tuple[str, str]]:
     from sidecar.store.connect import open_store  # noqa: PLC0415 -- who only reads starts sooner
 
-    try:
-        open_store(config.redis, config.prefix, config.state_dir)
-    except ConfigError as error:
-        yield "redis", str(error).removeprefix("redis: ")
+    for setting, url in {"redis": config.redis, "admin_api.redis": config.admin_api.redis}.items():
+        try:
+            open_store(url or config.redis, config.prefix, config.state_dir)
+        except ConfigError as error:
+            yield setting, str(error).removeprefix("redis: ")
+            return
 
 
 def _audit_faults(settings: AuditSettings) -> Iterator[tuple[str, str]]:

@@ -116,11 +116,14 @@ class Access:
 
     def expect_metrics(self, asked: Asked) -> None:
         """Let metrics be read by whom `admin_api.metrics` names; raises RefusedError."""
-        expect_direct(asked)
-        if self._metrics_for == "viewer":
+        if self._metrics_for == "open":
+            expect_direct(asked)
+        elif self._metrics_for == "viewer":
             self.expect(asked, "viewer")
-        elif self._metrics_for == "loopback" and not is_loopback(asked.peer):
-            raise RefusedError(Refusal.CREDENTIAL_MISSING, "metrics are for loopback alone")
+        else:
+            self._expect_address(asked)
+            if not is_loopback(asked.peer):
+                raise RefusedError(Refusal.CREDENTIAL_MISSING, "metrics are for loopback alone")
 
     def _expect_address(self, asked: Asked) -> None:
         """Refuse what a page in somebody's browser can send, and what comes through a sidecar.

@@ -42,7 +42,8 @@ async def administering(
         yield
         return
     clock = SystemClock()
-    store = open_store(config.redis, config.prefix, config.state_dir)
+    url = config.admin_api.redis or config.redis
+    store = open_store(url, config.prefix, config.state_dir)
 
     def store_of(actor: str) -> Store:
         return telling(store, noting(audit, actor))

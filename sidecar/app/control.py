@@ -21,6 +21,7 @@ from sidecar.app.keys import KeyDesk
 from sidecar.app.spec import LISTENING_VARIABLE, METRICS, READY, SHARED_GAUGES, WORKER_VARIABLE
 from sidecar.config import ServeSpec, hand_over
 from sidecar.errors import ConfigError, HistoryError, SidecarError, StoreUnavailableError
+from sidecar.model.admin import AdminSettings
 from sidecar.policy import codec
 from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
@@ -50,6 +51,7 @@ READY_LATE_POLL_S: Final = 1.0
 ALLOCATOR: Final = {"MALLOC_TRIM_THRESHOLD_": "2097152", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 """mallopt(3) of workers, in bytes. By its defaults glibc gives the buffers that bodies pass through
 back to the kernel, to fault them in again at once: a fifth of what an upload of 64 KiB costs."""
+ADMIN_VARIABLES: Final = "RMV_ADMIN_"  # settings that no worker needs
 READY_WAIT_S: Final = 10.0
 SPARE_FILES: Final = 1024  # of a worker, for mirrors, the store, logs and libraries
 _log = logging.getLogger("sidecar.control")
@@ -162,7 +164,9 @@ class WorkerCrew:
 
     def __init__(self, config: Config, ledger: Ledger, desk: KeyDesk) -> None:
         """Close the accounts of those that are gone in `ledger`; `desk` tells them of keys."""
-        self._spec = ServeSpec(config)
+        # Workers face the clients of models: what operators may do is not told to them.
+        bare = msgspec.structs.replace(config, admin_api=AdminSettings(), admin_tokens=())
+        self._spec = ServeSpec(bare)
         self._ledger = ledger
         self._desk = desk
 
@@ -173,7 +177,8 @@ class WorkerCrew:
             LISTENING_VARIABLE: str(listening.fileno()),
         }
         allocator = {name: size for name, size in ALLOCATOR.items() if name not in os.environ}
-        return hand_over(self._spec, own | allocator)
+        untold = {name: "" for name in os.environ if name.startswith(ADMIN_VARIABLES)}
+        return hand_over(self._spec, own | allocator | untold)
 
     def on_started(self, line: Line) -> None:
         """Tell a new worker what it has to know, and hear what it says."""

@@ -42,8 +42,13 @@ class AdminCertificate(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the admin listener takes requests; `hosts` are names that its clients may call it by."""
+    """How the admin listener takes requests; `hosts` are names that its clients may call it by.
 
+    `redis` is the store as the API visits it, with the rights of an operator; empty: as the sidecar
+    does.
+    """
+
+    redis: str = ""
     metrics: Literal["open", "loopback", "viewer"] = "open"
     hosts: tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}$")], ...] = ()
     timeout_s: Annotated[float, Meta(ge=0.1, le=300)] = 10.0  # of a request, and for its head

@@ -87,6 +87,10 @@ async def test_health_is_open_and_metrics_are_as_the_settings_say(
     async with desk(valkey, tmp_path) as at:
         for path in ("/healthz", "/livez", "/readyz", "/metrics"):
             assert (await at.call("GET", path, host="any.example")).status == 200
+    local = replace(WITH_TOKENS, admin_api=AdminSettings(metrics="loopback"))
+    async with desk(valkey, tmp_path, local) as at:
+        assert (await at.call("GET", "/metrics")).status == 200
+        assert (await at.call("GET", "/metrics", host="any.example")).status == 403
     closed = replace(WITH_TOKENS, admin_api=AdminSettings(metrics="viewer"))
     async with desk(valkey, tmp_path, closed) as at:
         assert (await at.call("GET", "/metrics")).status == 401

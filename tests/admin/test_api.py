@@ -20,6 +20,7 @@ from sidecar.model.upstream import EndpointSettings
 from sidecar.runtime.ed25519 import generate
 from tests.admin.desk import POLICY, TOKENS, WITH_TOKENS, desk, token_of
 from tests.docs.markdown import coded, page, table
+from tests.store.test_acl import USERS, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -302,3 +303,27 @@ async def test_nothing_is_written_that_audit_could_not_tell_of(
         assert (told.status, told.code) == (503, "audit-unavailable")
         assert (await at.call("GET", f"{FRAUD}/kills", role="viewer")).status == 200
         at.audit_dir.unlink()
+
+
+async def test_the_api_has_the_rights_of_operators_where_its_own_url_says_so(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    kill, body = f"{FRAUD}/kill", {"reason": "NaN"}
+    async with desk(valkey, tmp_path):  # commits the policy
+        pass
+    for line in USERS.read_text().splitlines():
+        words = line.split()[1:]
+        await valkey.client.execute_command("ACL", "SETUSER", *words, ">secret")  # type: ignore[no-untyped-call]
+    as_sidecar = replace(WITH_TOKENS, admin_api=AdminSettings(url_of(valkey, "rmv-sidecar")))
+    async with desk(valkey, tmp_path, as_sidecar) as at:
+        refused = await at.call("PUT", kill, body, role="operator")
+        assert (refused.status, refused.code) == (503, "store-unavailable")
+        assert (await at.call("GET", "/api/v1/policies", role="viewer")).status == 200
+    as_operator = replace(WITH_TOKENS, admin_api=AdminSettings(url_of(valkey, "rmv-operator")))
+    async with desk(valkey, tmp_path, as_operator) as at:
+        assert (await at.call("PUT", kill, body, role="operator")).status == 200
+        assert (await at.call("GET", "/api/v1/status", role="viewer")).status == 200
+        put = await at.call("PUT", FRAUD, V3, role="admin", headers=("If-Match: *",))
+        assert (put.status, put.body["committed"]) == (200, True)
+        revoked = "/api/v1/revocations/tokens/j1"
+        assert (await at.call("PUT", revoked, {}, role="admin")).status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.messages import PATIENCE_S, read_answer
@@ -111,3 +112,17 @@ async def test_what_a_sidecar_passed_on_to_another_ones_admin_listener_is_refuse
                 answer = await front.ask(path=path)
                 assert answer.status == 403
                 assert b'"code":"proxied"' in answer.body
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_workers_are_not_told_what_operators_may_do() -> None:
+    settings = f'{SETTINGS}[admin_api]\nredis = "redis://ops:pa55@127.0.0.1:9"\n'
+    async with scripted_upstream() as up, sidecar(*flags(v1=up.url), settings=settings) as running:
+        [worker] = running.workers()
+        told = environment_of(worker)
+        assert b"RMV_SPEC=" in told
+        assert b"pa55" not in told
+        assert b"sha256" not in told
