@@ -17,6 +17,7 @@ def tell(found: Answer, *, is_brief: bool) -> None:
             ("model", decision.model),
             ("tenant", found.identity.tenant),
             ("version", decision.version),
+            ("lineage", decision.lineage),
             ("refused", refused),
             ("reason", decision.reason),
             ("revision", str(decision.revision)),

@@ -36,6 +36,7 @@ class Answer(NamedTuple):
             "version": decision.version or None,
             "reason": decision.reason,
             "revision": decision.revision,
+            "lineage": decision.lineage or None,
             "rejected": msgspec.to_builtins(decision.rejected),
             "shadows": [shadow.version for shadow in self.shadows],
             "refusal": None

@@ -10,7 +10,7 @@ from sidecar.model.policy import OnUnavailable, Operators, State
 from sidecar.policy.attributes import matchers_of
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access, Entitlement, compiling_access, compiling_entitlement
-from sidecar.policy.lineage import digest
+from sidecar.policy.lineage import columns_of, digest
 from sidecar.policy.network import making
 from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import CompiledRule, RuleIndex
@@ -124,6 +124,7 @@ class CompiledPolicy:
             "tests": tests,
             "segments": list(policy.segments.values()),
             "memberships": list(self._segments.values()),
+            "columns": list(columns_of(policy)),
         }
 
     def _shadows(self) -> tuple[CompiledShadow, ...]:

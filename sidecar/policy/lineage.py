@@ -14,7 +14,7 @@ from sidecar.policy import moment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sidecar.model.policy import Column, DataSet, Version
+    from sidecar.model.policy import Column, DataSet, Policy, Version
     from sidecar.policy.problem import Finding, Findings, Path
 
 MAX_COLUMNS: Final = 5_000  # of inputs, outputs or parameters; a document has 1 MiB for all
@@ -35,6 +35,14 @@ def digest(version: Version) -> str:
         return ""
     canonical = msgspec.json.encode(version.lineage, order="sorted")
     return f"sha256:{hashlib.sha256(canonical).hexdigest()}"
+
+
+def columns_of(policy: Policy) -> Iterator[Column]:
+    """Yield all columns of a policy's versions: there may be tens of thousands."""
+    for version in policy.versions.values():
+        if version.lineage is not None and version.lineage.signature is not None:
+            signature = version.lineage.signature
+            yield from (*signature.inputs, *signature.outputs, *signature.params)
 
 
 def faults(lineage: Lineage | None, at: Path) -> Findings:

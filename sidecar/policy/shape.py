@@ -181,7 +181,7 @@ def _built(struct: object, members: Mapping[str, object]) -> object:
     return struct(**members) if isinstance(struct, type) else _NOTHING
 
 
-def _is_long(value: JSON, levels: int = 4) -> bool:
+def _is_long(value: JSON, levels: int = 5) -> bool:
     """Return whether a collection, or one in it, has more members than are taken in one go."""
     if not isinstance(value, (list, dict)):
         return False

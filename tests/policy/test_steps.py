@@ -75,6 +75,7 @@ def large(**members: JSON) -> bytes:
 GOOD = large()
 MATCHERS: list[JSON] = [{"tenant": f"t{n}"} for n in range(MANY)]
 ENDPOINTS: JSON = ["http://127.0.0.1:9001"]
+TAKES: JSON = {"inputs": [{"type": "double", "name": f"c{n}"} for n in range(MANY)]}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,14 @@ def test_the_matchers_of_one_list_are_compiled_one_at_a_time(members: dict[str, 
 
     assert compiled.call_count == MANY
     assert most == 1
+
+
+def test_the_columns_of_one_version_are_taken_one_at_a_time() -> None:
+    version: JSON = {"endpoints": ENDPOINTS, "lineage": {"signature": TAKES}}
+
+    count, _ = steps_of(codec.loading(large(rules=[], versions={"v1": version}), source="doc"))
+
+    assert count >= 3 * MANY  # read, shaped, judged
 
 
 def test_the_tenants_of_one_segment_are_gathered_in_portions() -> None:
