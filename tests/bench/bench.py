@@ -6,14 +6,15 @@ import re
 import resource
 import shlex
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import fixtures, report, wrk
-from tests.bench.addresses import ORIGINS, PROXY_PORT
-from tests.bench.fixtures import WORK
+from tests.bench.addresses import ADMIN_PORT, HOST, ORIGINS, PROXY_PORT
+from tests.bench.fixtures import FRESH, WORK
 from tests.bench.items import Item
 from tests.bench.origins import Origins
 from tests.bench.peers import PEERS
@@ -43,6 +44,34 @@ class Plan:
     rounds: int
     seconds: int  # the timed part of a round
     warmup: int  # seconds of load before it
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """How many tokens the subject knew, and how many it had to verify, by its own metrics."""
+
+    known: int
+    verified: int
+
+    @classmethod
+    def read(cls) -> "Lookups":
+        """Read `rmv_identity_lookups_total`; raises SkipError if nobody tells."""
+        where = f"{HOST}:{ADMIN_PORT}"
+        try:
+            with urllib.request.urlopen(f"http://{where}/metrics", timeout=5) as page:
+                text = page.read().decode()
+        except OSError as error:
+            raise SkipError(f"the subject tells no metrics on {where}: {error}") from None
+        sample = r'^rmv_identity_lookups_total\{.*outcome="(\w+)".*\} (\d+)'
+        found = dict(re.findall(sample, text, re.MULTILINE))
+        return cls(int(found.get("hit", 0)), int(found.get("miss", 0)))
+
+    def faults(self, requests: int, cut_off: int) -> Iterator[str]:
+        """What is wrong if each of so many requests since then came with a token of its own."""
+        now = Lookups.read()
+        known, verified = now.known - self.known, now.verified - self.verified
+        if known or abs(verified - requests) > cut_off:
+            yield f"of {requests} fresh tokens {verified} were verified, {known} known"
 
 
 class Bench:
@@ -108,6 +137,7 @@ class Bench:
             return PEERS[name].configure(item.job), PEERS[name].env
         env = {f"UPSTREAM_{version.upper()}": address for version, address in ORIGINS.items()}
         env |= {"BENCH_WORK": str(WORK), "BENCH_ITEM": item.name[0], "BENCH_JOB": item.job}
+        env |= {"BENCH_ADMIN": f"{HOST}:{ADMIN_PORT}"}
         return shlex.split(self.subject.command), env
 
     @contextmanager
@@ -125,7 +155,9 @@ class Bench:
                 if time.monotonic() - began > READY_TIMEOUT_S:
                     raise SkipError(f"{name} gave no 200 at the start: {proxy.last_words()}")
                 time.sleep(READY_POLL_S)
-            yield proxy, time.monotonic() - began
+            boot_s = time.monotonic() - began
+            proxy.prioritise()
+            yield proxy, boot_s
         finally:
             proxy.stop()
 
@@ -143,14 +175,18 @@ class Bench:
     def timed(self, name: str, item: Item, turn: int, plan: Plan) -> Record:
         """One round on a fresh process: start, warm up, measure, stop."""
         record = Record(item.name, name, turn, is_subject=name == self.subject.name)
-        if name in PEERS and item.job != "plain":
-            record.note = PEERS[name].full_job
+        if name in PEERS:
+            record.note = PEERS[name].note(item.job)
         script = wrk.write_script(item, self.tokens, is_peer=not record.is_subject)
         try:
             with self.started(name, item) as (proxy, record.boot_s):
                 self.origins.mark()
-                wrk.run(item, script, cpu=self.load_cpu, seconds=plan.warmup)
+                # It ends long before the tokens that are timed first come round again.
+                wrk.run(item, script, cpu=self.load_cpu, seconds=plan.warmup, first=FRESH // 2)
+                known = Lookups.read() if record.is_subject and item.job == "fresh" else None
                 self.measure(record, item, script, proxy, plan.seconds)
+                if known is not None:
+                    record.faults += known.faults(record.requests, cut_off=2 * item.connections)
                 if item.job == "mirror":
                     self.check_copies(record, cut_off=2 * item.connections)
         except SkipError as reason:

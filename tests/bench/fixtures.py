@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 WORK = Path(os.environ.get("BENCH_WORK") or Path(tempfile.gettempdir(), "rmv-bench")).absolute()
 ISSUER, AUDIENCE, KEY_ID = "bench", "models", "k1"
 TOKEN_LIFE_S = 24 * 3600  # longer than any campaign
+FRESH = 40_000  # tokens of item g in turn: four times as many as the subject remembers
+FRESH_FOR_S = TOKEN_LIFE_S / 2  # after which they are made anew
+
+CPUS = os.sched_getaffinity(0)  # before the bench keeps to one of them
+SIGNERS = 2
 
 SPLIT_TENANT, SPLIT_WEIGHTS = "t1", {"v1": 90, "v2": 10}
 TENANTS = {f"t{n}": "split" if n == 1 else "v1" if n % 2 == 0 else "v2" for n in range(1, 21)}
@@ -33,10 +39,10 @@ class Tokens:
 
 
 def write() -> Tokens:
-    """Fill WORK: public.pem, jwks.json, tenants.json, bodies/. The private key stays in memory."""
+    """Fill WORK: private.pem, public.pem, jwks.json, tenants.json, bodies/."""
     for folder in ("bodies", "conf", "logs", "results", "run", "wrk"):
         (WORK / folder).mkdir(parents=True, exist_ok=True)
-    key, stranger = new_key(), new_key()
+    key, stranger = kept_key(), new_key()
     pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -48,6 +54,47 @@ def write() -> Tokens:
         body = predict_body(size) if name == "1k" else os.urandom(size)
         (WORK / "bodies" / name).write_bytes(body)
     return make_tokens(key, stranger, pem)
+
+
+def kept_key() -> rsa.RSAPrivateKey:
+    """The key of earlier runs, whose fresh tokens take half a minute to sign, or a new one."""
+    file = WORK / "private.pem"
+    if file.exists():
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+        if isinstance(key, rsa.RSAPrivateKey):
+            return key
+    key = new_key()
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    file.touch(mode=0o600)
+    file.write_bytes(pem)
+    return key
+
+
+def fresh_tokens() -> Path:
+    """A file of FRESH tokens, one a line, the tenants in turn; those of an earlier run, if good."""
+    file, key = WORK / "fresh-tokens", WORK / "private.pem"
+    if file.exists() and file.stat().st_mtime > max(key.stat().st_mtime, time.time() - FRESH_FOR_S):
+        return file
+    print(f"signing {FRESH} tokens", flush=True)
+    part = FRESH // (len(TENANTS) * SIGNERS)
+    with ProcessPoolExecutor(SIGNERS, initializer=os.sched_setaffinity, initargs=(0, CPUS)) as pool:
+        lines = "\n".join(pool.map(sign_fresh, range(SIGNERS), [part] * SIGNERS))
+    file.with_suffix(".new").write_text(lines + "\n")
+    file.with_suffix(".new").replace(file)
+    return file
+
+
+def sign_fresh(signer: int, turns: int) -> str:
+    """Tokens of all tenants, so many times, which differ in their `jti`; one a line."""
+    key = kept_key()
+    numbered = ((turn, tenant) for turn in range(turns) for tenant in TENANTS)
+    return "\n".join(
+        sign(claims(tenant, jti=f"{signer}-{turn}-{tenant}"), key) for turn, tenant in numbered
+    )
 
 
 def new_key() -> rsa.RSAPrivateKey:

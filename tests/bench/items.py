@@ -5,7 +5,7 @@ from typing import Literal
 
 from tests.bench.fixtures import BODY_SIZES, WORK, Tokens
 
-Job = Literal["plain", "full", "mirror"]
+Job = Literal["plain", "full", "mirror", "fresh"]
 MODEL = "/v1/models/m"
 PREDICT, UPLOAD = f"{MODEL}:predict", f"{MODEL}:upload"
 
@@ -46,6 +46,7 @@ ITEMS = (
     transfer("e-4m-up", "4m", connections=8),
     Item("f-plain", "plain", "POST", PREDICT, "1k", connections=1),
     Item("f-full", "full", "POST", PREDICT, "1k", connections=1),
+    Item("g", "fresh", "POST", PREDICT, "1k"),
 )
 
 

@@ -32,10 +32,15 @@ class Pinned:
                 argv, stdout=out, stderr=out, env=os.environ | (env or {}), start_new_session=True
             )
         Pinned.running.append(self)
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self.process.pid, NICE)
-            # Under autogrouping a plain nice value only counts inside its session.
-            Path(f"/proc/{self.process.pid}/autogroup").write_text(str(NICE))
+        self.prioritise()
+
+    def prioritise(self) -> None:
+        """Put the family before other work; what has a session of its own is no heir of that."""
+        for pid in self.family():
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, pid, NICE)
+                # Under autogrouping a plain nice value only counts inside its session.
+                Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
 
     def family(self) -> dict[int, list[str]]:
         """The child and its descendants: pid -> the fields of /proc/PID/stat from the third on."""

@@ -87,7 +87,7 @@ def config(job: str, work: Path, state: Path) -> str:
     log.unlink(missing_ok=True)
     settings = {
         "listen": LISTEN,
-        "admin": "127.0.0.1:0",
+        "admin": os.environ.get("BENCH_ADMIN", "127.0.0.1:0"),
         "workers": 1,
         "redis": "embedded",
         "state_dir": str(state),

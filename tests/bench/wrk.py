@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.addresses import HOST, PROXY_PORT
-from tests.bench.fixtures import WORK, Tokens
-from tests.bench.items import Item, headers
+from tests.bench.fixtures import TENANTS, WORK, Tokens, fresh_tokens
+from tests.bench.items import Item, Job, headers
 from tests.bench.processes import Pinned
 from tests.bench.programs import find
 
@@ -31,30 +31,61 @@ function request()
   return requests[turn]
 end
 """
+# Put together at each request: so many whole requests would fill memory, and wrk.format takes long.
+FRESH_REQUESTS = """\
+local body, before, after, tokens, turn = {body}, {{}}, {{}}, {{}}, 0
+function init(args)
+  turn = tonumber(args[1])
+  for i, headers in ipairs({{
+    {headers}
+  }}) do
+    local whole = wrk.format("{method}", "{path}", headers, body)
+    local at, last = whole:find("{mark}", 1, true)
+    before[i], after[i] = whole:sub(1, at - 1), whole:sub(last + 1)
+  end
+  for token in io.lines("{tokens}") do tokens[#tokens + 1] = token end
+end
+function request()
+  local tenant, token = turn % #before + 1, turn % #tokens + 1
+  turn = turn + 1
+  return before[tenant] .. tokens[token] .. after[tenant]
+end
+"""
+MARK = "@token@"
 
 
 def write_script(item: Item, tokens: Tokens, *, is_peer: bool) -> Path:
     """Write the Lua that sends this item: one request again and again, or all tenants in turn."""
     tables = []
+    if item.job == "fresh":
+        tokens = replace(tokens, good=dict.fromkeys(TENANTS, MARK))
     for tenant in ["t2"] if item.job == "plain" else tokens.good:
         sent = headers(item, tenant, tokens, is_peer=is_peer)
         fields = ", ".join(f'["{name}"] = "{value}"' for name, value in sent.items())
         tables.append(f"{{{fields}}}")
-    template = ONE_REQUEST if item.job == "plain" else REQUESTS_IN_TURN
     body = f'io.open("{WORK}/bodies/{item.body}", "rb"):read("*a")' if item.body else "nil"
     script = WORK / "wrk" / f"{item.name}-{'peer' if is_peer else 'subject'}.lua"
-    text = template.format(
-        method=item.method, path=item.path, body=body, headers=",\n    ".join(tables)
+    text = TEMPLATES.get(item.job, REQUESTS_IN_TURN).format(
+        method=item.method,
+        path=item.path,
+        body=body,
+        headers=",\n    ".join(tables),
+        mark=MARK,
+        tokens=fresh_tokens() if item.job == "fresh" else "",
     )
     script.write_text(text)
     return script
 
 
-def run(item: Item, script: Path, *, cpu: int, seconds: int) -> str:
-    """Load the proxy for so long; returns what wrk prints."""
+TEMPLATES: dict[Job, str] = {"plain": ONE_REQUEST, "fresh": FRESH_REQUESTS}
+
+
+def run(item: Item, script: Path, *, cpu: int, seconds: int, first: int = 0) -> str:
+    """Load the proxy for so long, fresh tokens from the `first` on; returns what wrk prints."""
     options = ["-t1", f"-c{item.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     url = f"http://{HOST}:{PROXY_PORT}{item.path}"
-    wrk = Pinned([find("wrk"), *options, "-s", str(script), url], cpu, WORK / "logs" / "wrk.log")
+    command = [find("wrk"), *options, "-s", str(script), url, str(first)]
+    wrk = Pinned(command, cpu, WORK / "logs" / "wrk.log")
     try:
         wrk.process.wait(seconds + GRACE_S)
     except subprocess.TimeoutExpired:

@@ -21,6 +21,13 @@ class Peer:
     version_flag: str
     checks_token: bool = False
     env: dict[str, str] = field(default_factory=dict)
+    fresh_job: str = ""  # the same where no token comes twice; empty: the same
+
+    def note(self, job: Job) -> str:
+        """What this proxy does of a job."""
+        if job == "plain":
+            return ""
+        return (self.fresh_job if job == "fresh" else "") or self.full_job
 
     def version(self) -> str:
         try:
@@ -37,7 +44,11 @@ class Peer:
 UNCHECKED = "routes by header, no token check"
 PEERS = {
     "envoy": Peer(
-        envoy.configure, "jwt_authn + RBAC + weighted clusters", "--version", checks_token=True
+        envoy.configure,
+        "jwt_authn + RBAC + weighted clusters",
+        "--version",
+        checks_token=True,
+        fresh_job="jwt_authn without its cache + RBAC + weighted clusters",
     ),
     "haproxy": Peer(haproxy.configure, "jwt_verify + map", "-v", checks_token=True),
     "nginx": Peer(nginx.configure, UNCHECKED, "-v"),

@@ -26,7 +26,7 @@ def configure(job: Job) -> list[str]:
     filters: list[JSON] = []
     routes: list[JSON] = [{"match": {"prefix": "/"}, "route": {"cluster": "v1"}}]
     if job != "plain":
-        filters = [jwt_filter(), rbac_filter()]
+        filters = [jwt_filter(remembers=job != "fresh"), rbac_filter()]
         routes = [tenant_route(tenant, is_mirrored=job == "mirror") for tenant in TENANTS]
     virtual_hosts: JSON = [{"name": "all", "domains": ["*"], "routes": routes}]
     http: JSON = named_filter(
@@ -52,15 +52,16 @@ def named_filter(message: str, **settings: JSON) -> dict[str, JSON]:
     return {"name": f"envoy.filters.{name}", "typed_config": {"@type": url, **settings}}
 
 
-def jwt_filter() -> JSON:
-    provider: JSON = {
+def jwt_filter(*, remembers: bool) -> JSON:
+    provider: dict[str, JSON] = {
         "issuer": ISSUER,
         "audiences": [AUDIENCE],
         "forward": True,
         "payload_in_metadata": "jwt",
         "local_jwks": {"filename": str(WORK / "jwks.json")},
-        "jwt_cache_config": {"jwt_cache_size": 1000},
     }
+    if remembers:
+        provider["jwt_cache_config"] = {"jwt_cache_size": 1000}
     rules: JSON = [{"match": {"prefix": "/"}, "requires": {"provider_name": "bench"}}]
     message = "http.jwt_authn.v3.JwtAuthentication"
     return named_filter(message, providers={"bench": provider}, rules=rules)

@@ -22,7 +22,7 @@ defaults
   http-reuse always
 frontend in
   bind {HOST}:{PROXY_PORT}
-{token_rules() if job == "full" else "  default_backend v1"}
+{"  default_backend v1" if job == "plain" else token_rules()}
 backend v1
   server v1 {ORIGINS["v1"]}
 backend v2

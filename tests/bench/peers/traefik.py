@@ -5,13 +5,15 @@ import json
 from tests.bench.addresses import HOST, ORIGINS, PROXY_PORT
 from tests.bench.fixtures import SPLIT_WEIGHTS, TENANTS, WORK
 from tests.bench.items import Job
-from tests.bench.programs import find
+from tests.bench.programs import SkipError, find
 
 IDLE_CONNECTIONS = 64  # kept to an origin
 JSON = dict[str, "JSON"] | list["JSON"] | str | int | bool
 
 
 def configure(job: Job) -> list[str]:
+    if job == "fresh":
+        raise SkipError("traefik checks no token")
     dynamic = write(job, "dynamic", {"http": {"routers": routers(job), "services": services()}})
     settings: JSON = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
