@@ -22,6 +22,7 @@ from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
 from sidecar.store.committed import MAX_REVISIONS, fault_of
 
+MAX_RECENT = 10_000  # entries; what is written twice stands within some batches
 MIN_COMMIT_CHARS = 7  # git's own shortest abbreviation
 FIELDS = ("training_data", "feature_set", "config", "image", "git", "run", "registry", "digest")
 
@@ -268,16 +269,22 @@ def _built(
 
 
 async def _entries(place: Trail) -> AsyncIterator[Entry]:
+    """Iterate over decisions and losses, each once: a sink that was slow to say may have two."""
+    recent: dict[str, None] = {}
     async for page in place.pages():
         for _, line in page.lines:
             if _DECISION not in line and _LOST not in line:
                 continue
             try:
                 entry = decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except (ValueError, RecursionError):  # of JSON, or of text that is no UTF-8
                 continue  # `rmv audit verify` tells of it
-            if entry.kind in {Kind.DECISION.value, Kind.LOST.value}:
-                yield entry
+            if entry.hash in recent or entry.kind not in {Kind.DECISION.value, Kind.LOST.value}:
+                continue
+            recent[entry.hash] = None
+            if len(recent) > MAX_RECENT:
+                del recent[next(iter(recent))]
+            yield entry
 
 
 def _is_within(at_s: float, period: tuple[float | None, float | None]) -> bool:

@@ -207,7 +207,7 @@ def _take_commit(line: bytes, digests: dict[tuple[str, int], str]) -> None:
 def _decoded(line: bytes) -> Entry | None:
     try:
         return decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # of JSON, or of text that is no UTF-8
         return None
 
 

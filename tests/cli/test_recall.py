@@ -150,6 +150,25 @@ def test_only_answers_within_the_time_count(credit: Rmv, tmp_path: Path) -> None
     assert one["span"] == {"answers": 2, "first_s": T0 + 1, "last_s": T0 + 2}
 
 
+def test_an_entry_that_was_written_twice_is_one_answer(credit: Rmv, tmp_path: Path) -> None:
+    audit = kept(tmp_path, served(credit, "acme", "v1", T0), served(credit, "acme", "v1", T0 + 1))
+    (file,) = audit.glob("*.jsonl")
+    file.write_bytes(file.read_bytes() * 2 + b'{"kind":"decision","tenant":"\xff"}\n')
+
+    (one,) = json.loads(recalled(credit, audit, "run=r1", "--json").out)["answers"]
+
+    assert one["span"]["answers"] == 2
+
+
+def test_all_files_that_are_named_are_looked_through(credit: Rmv, tmp_path: Path) -> None:
+    one = kept(tmp_path / "a", served(credit, "acme", "v1", T0))
+    other = kept(tmp_path / "b", served(credit, "acme", "v1", T0 + 1))
+
+    ran = recalled(credit, one, "run=r1", "--file", str(other), "--json")
+
+    assert json.loads(ran.out)["answers"][0]["span"]["answers"] == 2
+
+
 def test_a_request_that_failed_got_no_answer_of_the_version(credit: Rmv, tmp_path: Path) -> None:
     failed = served(credit, "acme", "v1", T0, status=502, code="upstream-failed")
 
