@@ -309,3 +309,20 @@ def test_a_model_may_be_called_otherwise_there(credit: Rmv, mlflow: Mlflow) -> N
 
     assert "champion  3      v3    -    set" in ran.out
     assert mlflow.asked[0].query == {"name": "prod.credit"}
+
+
+def test_what_is_read_is_signed_like_any_commit(
+    credit: Rmv, mlflow: Mlflow, tmp_path: Path
+) -> None:
+    assert credit("keygen", "ann", "--dir", tmp_path).code == 0
+    key = tmp_path / "ann.key"
+    unsigned = imported(credit, "--key", str(key))
+    assert credit("apply", "-f", tmp_path / "credit.yaml", "--key", key).code == 0
+    mlflow.has_aliases(champion="3")
+
+    ran = [imported(credit, "--key", str(key)), synced(credit, "--key", str(key))]
+
+    assert unsigned.code == 1
+    assert "what is stored of credit is not to be signed anew" in unsigned.err
+    assert [one.code for one in ran] == [0, 0], ran
+    assert credit("verify", "--trust", tmp_path / "ann.pub").code == 0

@@ -10,11 +10,13 @@ import pytest
 from sidecar.errors import RegistryError
 from sidecar.registry import mlflow
 from sidecar.registry.mlflow import Mlflow
+from tests.support.certificates import write_certificate
 from tests.support.mlflow import MLMODEL, running_mlflow
 from tests.support.upstream import never, scripted_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.mlflow import Mlflow as Told
 
@@ -158,6 +160,20 @@ async def test_a_server_that_is_not_there_is_told() -> None:
 def test_what_is_no_server_is_refused(uri: str) -> None:
     with pytest.raises(RegistryError, match="--tracking-uri"):
         Mlflow(uri, {})
+
+
+async def test_a_server_is_believed_by_the_authorities_that_are_named(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    environ = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(certificate)}
+    with running_mlflow((certificate, key)) as told:
+        told.has_version()
+        async with Mlflow(told.url, environ) as server:
+            version = await server.version("credit", "3")
+        unknown = await why_not(told.url)
+
+    assert version.run_id == "r1"
+    assert "cannot be asked" in unknown
+    assert "certificate" in unknown.lower()
 
 
 def test_a_file_of_authorities_that_is_none_is_refused() -> None:

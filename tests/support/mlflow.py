@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SHA = f"sha256:{'a' * 64}"
 COMMIT = "8" * 40
@@ -93,8 +95,11 @@ RUN = {
 
 
 @contextmanager
-def running_mlflow() -> Iterator[Mlflow]:
-    """Run the server on a free port; it knows nothing until it is told."""
+def running_mlflow(certificate: tuple[Path, Path] | None = None) -> Iterator[Mlflow]:
+    """Run the server on a free port; it knows nothing until it is told.
+
+    With a certificate and its key, both PEM, it speaks TLS.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -113,7 +118,12 @@ def running_mlflow() -> Iterator[Mlflow]:
             """Stay silent."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        told = Mlflow(f"http://127.0.0.1:{server.server_port}")
+        scheme = "http"
+        if certificate is not None:
+            scheme, tls = "https", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        told = Mlflow(f"{scheme}://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
