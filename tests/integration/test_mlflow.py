@@ -133,7 +133,10 @@ def test_an_alias_that_is_moved_there_is_moved_here(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--model", "nope", "--version", "1", "--as", "credit@v1"), "name=nope, version=1) not found"),
+        (
+            ("--model", "nope", "--version", "1", "--as", "credit@v1"),
+            "name=nope, version=1) not found",
+        ),
         (("--model", "credit", "--version", "9"), "not found"),
         (("--model", "credit", "--alias", "nobody"), "nobody not found"),
     ],
