@@ -7,9 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.model.decision import Decision
 from sidecar.model.policy import Rule
+from sidecar.policy.attributes import identity_of
 from sidecar.telemetry.sampler import Sampler
 from tests.policy.examples import caller, make_head, make_policy
 
@@ -193,3 +195,28 @@ def test_what_cannot_be_written_or_is_long_is_not_taken() -> None:
     [context] = made.drain()
 
     assert context.attributes == {"header.x-good": ("\u00fc",), "claim.tags": ("a", 1, True)}
+
+
+@pytest.mark.parametrize(
+    ("grants", "told"),
+    [
+        (None, None),
+        ({}, ()),
+        ({"tumor": ("v1", "label:canary"), "fraud": ("v2",)}, ("v1", "label:canary")),
+        ({"fraud": ("v2",), "*": (">=2",)}, (">=2",)),
+        ({"tumor": tuple(f"v{n}" for n in range(500))}, tuple(f"v{n}" for n in range(500))),
+    ],
+)
+def test_a_context_tells_what_the_token_grants_of_its_model_whole_or_not_at_all(
+    grants: dict[str, tuple[str, ...]] | None, told: tuple[str, ...] | None
+) -> None:
+    tally = sampler().tally("tumor")
+    assert tally is not None
+    identity = replace(caller("acme"), grants=grants)
+
+    tally.take(identity, make_head(), DECISION, 1.0, 0.1)
+
+    (context,) = tally.drain(10.0)
+    assert context.attributes.get("granted") == told
+    again = identity_of(context)
+    assert again.grants == (None if told is None else {"tumor": told})
