@@ -59,7 +59,9 @@ class AdminApi:
     def add_to(self, app: web.Application) -> None:
         """Add every route."""
         for route in ROUTES:
-            app.router.add_route(route.method, route.path, self._serving(route))
+            # By itself aiohttp keeps braces out, which tenants and ids of tokens may have.
+            path = route.path.replace("}", ":[^/]+}")
+            app.router.add_route(route.method, path, self._serving(route))
 
     def _serving(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def serve(request: web.Request) -> web.Response:
@@ -138,7 +140,10 @@ def asked_by(request: web.Request) -> Asked:
 
 
 def guarding(timeout_s: float) -> Middleware:
-    """Return what turns every failure of a handler into a problem, and ends it in time."""
+    """Return what turns every failure of a handler into a problem, and ends it in time.
+
+    The answer has as long again to be read.
+    """
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -152,9 +157,29 @@ def guarding(timeout_s: float) -> Middleware:
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["Server"] = "rmv"
+        await _send(request, answer, timeout_s)
         return answer
 
     return guard
+
+
+async def _send(request: web.Request, answer: web.StreamResponse, timeout_s: float) -> None:
+    """Write an answer; cut the connection of who does not read it.
+
+    Else that would have its place for good, and what it asks for next would pile up here.
+    """
+    transport = request.transport
+    if transport is None:
+        return
+    transport.set_write_buffer_limits(high=0)  # so `drain` waits for the last byte
+    try:
+        async with asyncio.timeout(timeout_s):
+            writer = await answer.prepare(request)
+            await answer.write_eof()
+            if writer is not None:
+                await writer.drain()
+    except TimeoutError:
+        transport.abort()
 
 
 def _refused(error: Exception, timeout_s: float) -> RefusedError:

@@ -81,6 +81,8 @@ def decode(raw: bytes, kind: type[T]) -> T:
         raise RefusedError(Refusal.INVALID, str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError(Refusal.MALFORMED_REQUEST, f"the body is no JSON: {error}") from error
+    except RecursionError as error:
+        raise RefusedError(Refusal.MALFORMED_REQUEST, "the body is nested too deeply") from error
 
 
 def expect_line(text: str, name: str) -> str:

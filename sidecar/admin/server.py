@@ -62,6 +62,7 @@ class AdminServer:
             handle_signals=False,
             keepalive_timeout=settings.timeout_s,
             shutdown_timeout=STOP_S,
+            auto_decompress=False,  # what is small when packed need not be small
         )
 
     async def start(self, listening: socket.socket, tls: TlsSettings | None = None) -> None:
