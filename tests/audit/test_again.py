@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from sidecar.audit.again import again
 from sidecar.model.decision import Cause
-from sidecar.model.policy import Lineage, Policy, Rule, Split, Version
+from sidecar.model.policy import Lineage, Policy, Rule, Segment, Split, Version
 from sidecar.policy import codec
 from sidecar.policy.resolver import fallback_of, resolve
 from sidecar.policy.snapshot import compile_snapshot
@@ -135,3 +135,17 @@ def test_a_pin_and_a_kill_of_that_moment_count_and_no_others() -> None:
     assert entry.inputs is not None
     unpinned = replace(entry, inputs=replace(entry.inputs, pin=None))
     assert [one.what for one in again(unpinned, policy).differences][:2] == ["version", "reason"]
+
+
+def test_what_a_token_grants_and_lists_counts_again() -> None:
+    beta = Rule(id="beta", when={"segment": "beta"}, serve="v2")
+    policy = replace(make_policy(beta), segments={"beta": Segment(claimed=True)})
+    listed = replace(caller(), segments=("beta",))
+    granted = replace(listed, grants={"tumor": ("v1",)})
+
+    entries = [asked(policy, one) for one in (caller(), listed, granted)]
+
+    assert [one.reason for one in entries] == ["DEFAULT", "RULE:beta", "DEFAULT"]
+    found = [again(one, committed(policy)) for one in entries]
+    assert [one.differences for one in found] == [()] * 3
+    assert [one.missing for one in found] == [()] * 3
