@@ -32,6 +32,6 @@ def cut(data: bytes | memoryview, start: int, end: int) -> bytes | memoryview:
     """Return a part of `data`, copied where that is cheap."""
     if not start and end == len(data):
         return data
-    if end - start < MIN_APART_BYTES:
-        return bytes(data[start:end])
-    return memoryview(data)[start:end]
+    if end - start >= MIN_APART_BYTES:
+        return memoryview(data)[start:end]
+    return data[start:end] if isinstance(data, bytes) else data[start:end].tobytes()
