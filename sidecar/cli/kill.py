@@ -12,7 +12,7 @@ from sidecar.cli.lookup import NotFoundError, expect_version
 from sidecar.cli.names import complete_target, complete_version
 from sidecar.cli.options import Force, SigningKey, Ttl, commands
 from sidecar.cli.session import Session, with_store
-from sidecar.cli.signing import doubt_of, sign_with
+from sidecar.cli.signing import doubt_of_stored, sign_with
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
 from sidecar.store.base import Store
@@ -64,7 +64,7 @@ async def kill(
         msg = f"--reason is too long to be signed: {MAX_SIGNED_BYTES} bytes are the most"
         raise typer.BadParameter(msg)
     policy = await expect_version(session.store, model, version, is_forced=force)
-    if policy is not None and (doubt := doubt_of(session, policy)):
+    if policy is not None and (doubt := await doubt_of_stored(session, policy)):
         output.warn(f"labels of {model} are taken for versions: its document is {doubt}")
         policy = None
     if policy is not None:  # a label may move on to a good version, which the kill must not follow
@@ -88,12 +88,12 @@ async def unkill(
     sign_with(session, key)
     model, named = split(target, version)
     if session.store.signer is not None:  # then it always can be ended
-        named = await _killed(session.store, model, named)
+        named = await _killed(session, model, named)
     version, was_killed = named, await session.store.delete_kill(model, named)
-    if not was_killed and (meant := await _meant(session.store, model, named)) != named:
+    if not was_killed and (meant := await _meant(session, model, named)) != named:
         version, was_killed = meant, await session.store.delete_kill(model, meant)
     if not was_killed:
-        raise await _not_killed(session.store, model, named)
+        raise await _not_killed(session, model, named)
     if session.as_json:
         output.emit({"model": model, "version": version, "reason": None})
         return
@@ -112,31 +112,39 @@ def split(target: str, version: str) -> tuple[str, str]:
     return model, named or version
 
 
-async def _killed(store: Store, model: str, name: str) -> str:
+async def _killed(session: Session, model: str, name: str) -> str:
     """Return the version that is switched off of those that a name may mean, else the name."""
-    killed = {one.version for one in await store.kills(model)}
-    meant = name if name in killed else await _meant(store, model, name)
+    killed = {one.version for one in await session.store.kills(model)}
+    meant = name if name in killed else await _meant(session, model, name)
     return meant if meant in killed else name
 
 
-async def _not_killed(store: Store, model: str, version: str) -> NotFoundError:
+async def _not_killed(session: Session, model: str, version: str) -> NotFoundError:
     """Return what to say of a version that is on: what is off, which a label may have meant."""
-    off = [_target(model, one.version) for one in await store.kills(model)]
+    off = [_target(model, one.version) for one in await session.store.kills(model)]
     told = f"{', '.join(off[:MAX_NAMED])} is" if off else "nothing of this model is"
-    meant = await _meant(store, model, version)
+    meant = await _meant(session, model, version)
     is_label = f" (the label of {meant} now)" if meant != version else ""
     error = NotFoundError(f"{_named(model, version)}{is_label} is not switched off; {told}")
     ways = " or ".join(f"`rmv unkill {one}`" for one in off[:MAX_NAMED])
     return advised(error, f"{ways} switches it on.") if off else error
 
 
-async def _meant(store: Store, model: str, name: str) -> str:
-    """Return the version that a label means; any other name is its own."""
+async def _meant(session: Session, model: str, name: str) -> str:
+    """Return the version that a label means; any other name is its own.
+
+    So is each where a command that signs may not go by what is stored.
+    """
     try:
-        stored = await store.get_policy(model)
+        stored = await session.store.get_policy(model)
     except PolicyError:
         return name
-    return name if stored is None else stored.policy.labels.get(name, name)
+    if stored is None or name not in stored.policy.labels:
+        return name
+    if doubt := await doubt_of_stored(session, stored.policy):
+        output.warn(f"{name} is taken for a version: the document of {model} is {doubt}")
+        return name
+    return stored.policy.labels[name]
 
 
 async def _warn_if_none_is_left(store: Store, policy: Policy) -> None:

@@ -11,10 +11,12 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.committing import commit
+from sidecar.cli.failure import advised
 from sidecar.cli.names import MaybeModel
 from sidecar.cli.options import Actor, SigningKey, commands, user
+from sidecar.cli.review import is_behind
 from sidecar.cli.session import Session, with_store
-from sidecar.cli.signing import sign_with, trusted
+from sidecar.cli.signing import UnbelievedError, sign_with, trusted
 from sidecar.errors import ConfigError
 from sidecar.policy.diff import content
 from sidecar.policy.problem import PolicyError
@@ -71,6 +73,8 @@ class Resigner:
         if self._own.fault_of_policy(stored.policy) is None:
             return Outcome(model, "policy", model, "kept")
         cause = self._believed.fault_of_policy(stored.policy)
+        if cause is None and await is_behind(self._store, stored.policy):
+            cause = Cause.OLDER  # a signed copy of before would be the newest, once signed anew
         if cause is None or (cause is Cause.UNSIGNED and self._takes_unsigned):
             said = msgspec.structs.replace(content(stored.policy), applied=stored.policy.applied)
             await commit(self._store, said, stored.raw, actor, COMMENT)
@@ -136,6 +140,7 @@ async def sign(
         msg = "--key FILE has to name the key to sign with"
         raise ConfigError(msg)
     keys = [load_public(path) for path in trust or ()] or [*trusted(session.config).values()]
+    await _expect_newest(session)
     resigner = Resigner(session, signer, Keyring(keys), takes_unsigned=unsigned)
     models = [model] if model else await session.store.models()
     found = [one for name in models async for one in resigner.sign(name, actor or user())]
@@ -147,3 +152,18 @@ async def sign(
         output.table(("MODEL", "KIND", "NAME", "OUTCOME"), rows, colours)
     if any(one.is_left for one in found):
         raise typer.Exit(LEFT)
+
+
+async def _expect_newest(session: Session) -> None:
+    """Raise UnbelievedError while sidecars know newer texts of something: those go on with a copy.
+
+    Which pin or kill that is only they know, and signed anew the copy would be the newest.
+    """
+    living = await session.store.fleet()
+    if any(one.refused.get(Cause.OLDER.value) for one in living):
+        msg = "sidecars refuse some of what is stored as older than what was signed before"
+        advice = (
+            "Their logs name it (`key cannot be followed`, `policy refused`): write it anew with "
+            "--key, and then sign the rest."
+        )
+        raise advised(UnbelievedError(msg), advice)

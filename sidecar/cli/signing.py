@@ -47,11 +47,16 @@ def doubt_of(session: Session, policy: Policy) -> str:
     return WORDS[cause] if cause else ""
 
 
-async def expect_believed(session: Session, policy: Policy, what: str) -> None:
-    """Raise UnbelievedError where a command that signs goes by a policy which nobody signed."""
+async def doubt_of_stored(session: Session, policy: Policy) -> str:
+    """Return what `doubt_of` does of what is stored now, which may be a signed copy of before."""
     doubt = doubt_of(session, policy)
     if not doubt and session.store.signer is not None and await is_behind(session.store, policy):
         doubt = "sidecars decide by a newer revision"
-    if doubt:
+    return doubt
+
+
+async def expect_believed(session: Session, policy: Policy, what: str) -> None:
+    """Raise UnbelievedError where a command that signs goes by a policy which nobody signed."""
+    if doubt := await doubt_of_stored(session, policy):
         error = UnbelievedError(f"{what} is not to be signed anew: {doubt}")
         raise advised(error, "`rmv apply --key` of your own files takes its place.")

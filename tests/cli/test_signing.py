@@ -252,6 +252,20 @@ def test_no_label_of_a_document_that_somebody_slipped_in_leads_a_kill_astray(
     assert bare(text(redis, "kill", "tumor", "bad")) == "x"
 
 
+def test_no_label_of_a_document_that_somebody_slipped_in_ends_another_kill(
+    signed: Rmv, ann: Path, redis: Redis
+) -> None:
+    assert signed("label", "tumor", "good", "v1", "--key", ann).code == 0
+    assert signed("kill", "tumor:v2", "--reason", "bad", "--key", ann).code == 0
+    raw = text(redis, "policy", "tumor").replace('"good":"v1"', '"good":"v2"')
+    redis.set(key("policy", "tumor"), raw)
+
+    ran = signed("unkill", "tumor:good", "--key", ann)
+
+    assert "good is taken for a version" in ran.err
+    assert bare(text(redis, "kill", "tumor", "v2")) == "bad"
+
+
 def test_no_rollback_signs_a_revision_that_somebody_slipped_in(
     signed: Rmv, ann: Path, redis: Redis
 ) -> None:
@@ -486,6 +500,45 @@ def test_sign_takes_nothing_that_was_changed_after_it_was_signed(
     assert (ran.code, "forged" in ran.out) == (1, True)
     assert text(redis, "policy", "tumor") == tampered
     assert signed("sign").code == 2
+
+
+def tell_of(redis: Redis, fields: dict[str, str]) -> None:
+    """Write the heartbeat of a sidecar."""
+    redis.hset(key("fleet", "host-1:a"), mapping={"sidecar": "host-1", **fields})  # type: ignore[arg-type]  # stub
+    redis.expire(key("fleet", "host-1:a"), 60)
+    redis.zadd(key("fleet"), {"host-1:a": 1})
+
+
+def test_a_signed_copy_of_before_is_neither_signed_anew_nor_gone_by(
+    signed: Rmv, ann: Path, redis: Redis
+) -> None:
+    eve, trust = ann.with_name("eve.key"), ("--trust", ann.with_suffix(".pub"))
+    assert signed("label", "tumor", "bad", "v1", "--key", ann).code == 0
+    before = text(redis, "policy", "tumor")
+    assert signed("label", "tumor", "bad", "v2", "--key", ann).code == 0
+    redis.set(key("policy", "tumor"), before)
+    tell_of(redis, {"revision:tumor": "3"})
+
+    ran = signed("sign", "--key", eve, *trust, "--json")
+    killed = signed("kill", "tumor:bad", "--reason", "x", "--key", ann)
+
+    assert (ran.code, outcomes(ran)) == (1, {("policy", "tumor"): "older"})
+    assert text(redis, "policy", "tumor") == before
+    assert "are taken for versions" in killed.err
+    assert not redis.exists(key("kill", "tumor", "v1"))
+
+
+def test_nothing_is_signed_anew_while_sidecars_know_what_is_newer(
+    signed: Rmv, ann: Path, redis: Redis
+) -> None:
+    assert signed("pin", "tumor", "acme", "v1", "--key", ann).code == 0
+    before = text(redis, "pin", "tumor", "acme")
+    tell_of(redis, {"refused:older": "1"})
+
+    ran = signed("sign", "--key", ann.with_name("eve.key"), "--trust", ann.with_suffix(".pub"))
+
+    assert (ran.code, "as older than what was signed before" in ran.err) == (1, True)
+    assert text(redis, "pin", "tumor", "acme") == before
 
 
 # --- what others see of it -----------------------------------------------------------------------
