@@ -35,6 +35,7 @@ def parse() -> argparse.Namespace:
     run = commands.add_parser("run", parents=[subject], help="verify and measure")
     run.add_argument("--items", default="c,d", help="names or letters, e.g. a,c,e-64k-up")
     run.add_argument("--peers", default="envoy,haproxy,nginx", help=f"of {', '.join(PEERS)}")
+    run.add_argument("--audit", action="store_true", help="the subject with audit, too")
     run.add_argument("--rounds", type=int, default=3)
     run.add_argument("--seconds", type=int, default=5, help="timed part of a round")
     profile = commands.add_parser("profile", parents=[subject], help="where the time goes")
@@ -57,7 +58,12 @@ def run(options: argparse.Namespace) -> int:
     if unknown := set(peers) - set(PEERS):
         raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}; known: {', '.join(PEERS)}")
     items = chosen(options.items)
-    bench = Bench(Subject(options.subject_name, options.subject), peers)
+    others = {
+        f"{options.subject_name}, audit: {what}": {"BENCH_AUDIT": what}
+        for what in ("denials", "decisions")
+    }
+    subject = Subject(options.subject_name, options.subject, others if options.audit else {})
+    bench = Bench(subject, peers)
     whole = bench.run(items, Plan(options.rounds, options.seconds, options.warmup))
     print(report.markdown(bench.records))
     return 0 if whole else 1

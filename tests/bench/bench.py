@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench import fixtures, report, wrk
@@ -31,10 +31,17 @@ ROUND_OVERHEAD_S = 2  # to start and to stop a proxy
 
 @dataclass(frozen=True)
 class Subject:
-    """The proxy under test: its name in the tables, and the command that starts it."""
+    """The proxy under test: its name in the tables, and the command that starts it.
+
+    `others` are the same with something more in the environment, by what stands in the tables.
+    """
 
     name: str
     command: str
+    others: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def env(self, name: str) -> dict[str, str]:
+        return self.others.get(name, {})
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,8 @@ class Lookups:
     @classmethod
     def read(cls) -> "Lookups":
         """Read `rmv_identity_lookups_total`; raises SkipError if nobody tells."""
-        where = f"{HOST}:{ADMIN_PORT}"
-        try:
-            with urllib.request.urlopen(f"http://{where}/metrics", timeout=5) as page:
-                text = page.read().decode()
-        except OSError as error:
-            raise SkipError(f"the subject tells no metrics on {where}: {error}") from None
-        sample = r'^rmv_identity_lookups_total\{.*outcome="(\w+)".*\} (\d+)'
-        found = dict(re.findall(sample, text, re.MULTILINE))
-        return cls(int(found.get("hit", 0)), int(found.get("miss", 0)))
+        name = "rmv_identity_lookups_total"
+        return cls(counted(name, 'outcome="hit"'), counted(name, 'outcome="miss"'))
 
     def faults(self, requests: int, cut_off: int) -> Iterator[str]:
         """What is wrong if each of so many requests since then came with a token of its own."""
@@ -72,6 +72,18 @@ class Lookups:
         known, verified = now.known - self.known, now.verified - self.verified
         if known or abs(verified - requests) > cut_off:
             yield f"of {requests} fresh tokens {verified} were verified, {known} known"
+
+
+def counted(name: str, label: str = "") -> int:
+    """The sum of the samples of a metric of the subject; raises SkipError if nobody tells."""
+    where = f"{HOST}:{ADMIN_PORT}"
+    try:
+        with urllib.request.urlopen(f"http://{where}/metrics", timeout=5) as page:
+            text = page.read().decode()
+    except OSError as error:
+        raise SkipError(f"the subject tells no metrics on {where}: {error}") from None
+    lines = [line for line in text.splitlines() if line.startswith(name) and label in line]
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
 
 class Bench:
@@ -85,7 +97,7 @@ class Bench:
         self.proxy_cpu, self.load_cpu = cpus[:2]
         os.sched_setaffinity(0, {self.load_cpu})
         self.subject = subject
-        self.names = [subject.name, *peers]
+        self.names = [subject.name, *subject.others, *peers]
         self.tokens = fixtures.write()
         self.origins = Origins(self.load_cpu)
         self.records = WORK / "results" / time.strftime("%Y%m%d-%H%M%S.jsonl")
@@ -127,17 +139,17 @@ class Bench:
         return f"{time.strftime('%Y-%m-%d %H:%M')}, {where}, {how}: {who}"
 
     def verification(self, name: str, item: Item) -> Verification:
-        is_peer = name != self.subject.name
+        is_peer = name in PEERS
         checks_token = not is_peer or PEERS[name].checks_token
         return Verification(item, self.tokens, self.origins, is_peer, checks_token)
 
     def command(self, name: str, item: Item) -> tuple[list[str], dict[str, str]]:
         """The command line of a proxy and what it adds to the environment."""
-        if name != self.subject.name:
+        if name in PEERS:
             return PEERS[name].configure(item.job), PEERS[name].env
         env = {f"UPSTREAM_{version.upper()}": address for version, address in ORIGINS.items()}
         env |= {"BENCH_WORK": str(WORK), "BENCH_ITEM": item.name[0], "BENCH_JOB": item.job}
-        env |= {"BENCH_ADMIN": f"{HOST}:{ADMIN_PORT}"}
+        env |= {"BENCH_ADMIN": f"{HOST}:{ADMIN_PORT}", **self.subject.env(name)}
         return shlex.split(self.subject.command), env
 
     @contextmanager
@@ -145,8 +157,9 @@ class Bench:
         """A fresh process of this proxy, and its seconds to the first 200; or raises SkipError."""
         require_free(PROXY_PORT)
         argv, env = self.command(name, item)
+        slug = re.sub(r"\W+", "-", name)
         began = time.monotonic()
-        proxy = Pinned(argv, self.proxy_cpu, WORK / "logs" / f"{name}-{item.name}.log", env)
+        proxy = Pinned(argv, self.proxy_cpu, WORK / "logs" / f"{slug}-{item.name}.log", env)
         try:
             verification = self.verification(name, item)
             while not verification.is_ready():
@@ -177,7 +190,7 @@ class Bench:
         record = Record(item.name, name, turn, is_subject=name == self.subject.name)
         if name in PEERS:
             record.note = PEERS[name].note(item.job)
-        script = wrk.write_script(item, self.tokens, is_peer=not record.is_subject)
+        script = wrk.write_script(item, self.tokens, is_peer=name in PEERS)
         try:
             with self.started(name, item) as (proxy, record.boot_s):
                 self.origins.mark()
@@ -185,6 +198,9 @@ class Bench:
                 wrk.run(item, script, cpu=self.load_cpu, seconds=plan.warmup, first=FRESH // 2)
                 known = Lookups.read() if record.is_subject and item.job == "fresh" else None
                 self.measure(record, item, script, proxy, plan.seconds)
+                if name in self.subject.others:
+                    told, lost = counted("rmv_audit_entries_total"), counted("rmv_audit_lost_total")
+                    record.note = f"{told} entries, {lost} lost"
                 if known is not None:
                     record.faults += known.faults(record.requests, cut_off=2 * item.connections)
                 if item.job == "mirror":

@@ -1,7 +1,8 @@
 """Become the sidecar, all features on, for the work item that the environment names.
 
 Reads BENCH_JOB, BENCH_WORK, UPSTREAM_V1, UPSTREAM_V2, UPSTREAM_SHADOW and the files of BENCH_WORK;
-knows nothing of the loader. Writes what it makes to BENCH_WORK/subject.
+knows nothing of the loader. BENCH_AUDIT (denials, decisions) turns audit on: into files, with
+checkpoints. Writes what it makes to BENCH_WORK/subject.
 """
 
 import asyncio
@@ -10,6 +11,9 @@ import os
 import shutil
 import sys
 from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.policy import codec
 from sidecar.store.connect import open_store
@@ -35,7 +39,7 @@ def main() -> None:
     document = json.dumps(policy(job, tenants), indent=1)
     (folder / "policy.json").write_text(document)
     settings = folder / "rmv.toml"
-    settings.write_text(config(job, work, state))
+    settings.write_text(config(job, work, folder))
     asyncio.run(seed(document.encode(), tenants, str(state)))
     program = str(Path(sys.executable).with_name("rmv"))
     # A setting from the caller's environment would override the file.
@@ -45,8 +49,9 @@ def main() -> None:
 
 def policy(job: str, tenants: Tenants) -> JSON:
     """The document: `plain` sends all to v1; else tenants have access, pins and one split."""
+    audited: dict[str, JSON] = {"audit": os.environ.get("BENCH_AUDIT", "denials")}
     if job == "plain":
-        return {"model": MODEL, "versions": {"v1": version("v1")}, "default": "v1"}
+        return {"model": MODEL, "versions": {"v1": version("v1")}, "default": "v1", **audited}
     versions: dict[str, JSON] = {
         name: version(name, allow=[{"tenant": allowed(name, tenants)}]) for name in ("v1", "v2")
     }
@@ -55,6 +60,7 @@ def policy(job: str, tenants: Tenants) -> JSON:
         "versions": versions,
         "rules": [split(tenant, to) for tenant, to in tenants.items() if isinstance(to, dict)],
         "default": "v1",
+        **audited,
     }
     if job == "mirror":
         # Nobody can ask for it; it only gets copies.
@@ -81,7 +87,7 @@ def split(tenant: str, arms: Arms) -> JSON:
     return {"id": f"split-{tenant}", "when": {"tenant": tenant}, "split": chosen}
 
 
-def config(job: str, work: Path, state: Path) -> str:
+def config(job: str, work: Path, folder: Path) -> str:
     """The settings, as TOML; whatever is not named has the default that everybody gets."""
     log = work / "logs" / "exchanges.jsonl"
     log.unlink(missing_ok=True)
@@ -90,19 +96,33 @@ def config(job: str, work: Path, state: Path) -> str:
         "admin": os.environ.get("BENCH_ADMIN", "127.0.0.1:0"),
         "workers": 1,
         "redis": "embedded",
-        "state_dir": str(state),
+        "state_dir": str(folder / "state"),
         "prefix": PREFIX,
         "exchange_log": str(log),
     }
+    audit = f"\n[audit]\n{toml(audited(folder))}" if "BENCH_AUDIT" in os.environ else ""
     if job == "plain":
-        return toml(settings | {"no_auth": True})
+        return toml(settings | {"no_auth": True}) + audit
     identity = {
         "jwks_file": str(work / "jwks.json"),
         "issuer": "bench",
         "audience": "models",
         "tenant_claim": "tenant",
     }
-    return f"{toml(settings)}\n[identity]\n{toml(identity)}"
+    return f"{toml(settings)}\n[identity]\n{toml(identity)}{audit}"
+
+
+def audited(folder: Path) -> dict[str, str | int]:
+    """Audit as an operator would have it, with a key that signs checkpoints."""
+    key = folder / "audit.key"
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    key.touch(mode=0o600)
+    key.write_bytes(pem)
+    return {"dir": str(folder / "audit"), "key_file": str(key)}
 
 
 def toml(values: dict[str, str | int]) -> str:
