@@ -504,7 +504,8 @@ def test_sign_takes_nothing_that_was_changed_after_it_was_signed(
 
 def tell_of(redis: Redis, fields: dict[str, str]) -> None:
     """Write the heartbeat of a sidecar."""
-    redis.hset(key("fleet", "host-1:a"), mapping={"sidecar": "host-1", **fields})  # type: ignore[arg-type]  # stub
+    told = {"sidecar": "host-1"} | fields
+    redis.hset(key("fleet", "host-1:a"), mapping=told)  # type: ignore[arg-type]  # stub
     redis.expire(key("fleet", "host-1:a"), 60)
     redis.zadd(key("fleet"), {"host-1:a": 1})
 
