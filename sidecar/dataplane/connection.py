@@ -39,7 +39,10 @@ class ClientConnection(Client):
     """
 
     def __init__(self, plane: Plane, clients: Clients, peer: str | None = None) -> None:
-        """Serve a client; `peer` is its address where the socket's is another's."""
+        """Serve a client; `peer` is its address where the socket's is another's.
+
+        Empty it is not known, and no network that is trusted has it.
+        """
         self._plane = plane
         self._clients = clients
         self._max_head_bytes = plane.limits.head_bytes

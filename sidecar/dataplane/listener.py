@@ -129,7 +129,8 @@ class Listener:
         if self._reads_proxy_header:
             try:
                 async with asyncio.timeout(self.plane.timeouts.head_s):
-                    peer = await introduce(accepted)
+                    # Who is not named is behind the other end, and nobody knows where.
+                    peer = await introduce(accepted) or ""
             except (OSError, EOFError, ValueError) as error:  # TimeoutError is an OSError
                 self.plane.metrics.count("rmv_proxy_protocol_failures_total")
                 if (extra := self._complaint(came_from, error)) is not None:
@@ -162,7 +163,7 @@ class Listener:
         return {"peer": peer, "reason": _reason(error), "failures": failures}
 
     async def _serve(self, accepted: socket.socket, peer: str | None) -> None:
-        """Begin HTTP with `peer`; None is for who is at the other end. Raises OSError."""
+        """Begin HTTP with `peer`, as `ClientConnection` takes it. Raises OSError."""
         plane, tls = self.plane, self._tls
         client = ClientConnection(plane, self._clients, peer)
         await asyncio.get_running_loop().connect_accepted_socket(

@@ -113,6 +113,23 @@ async def test_nobody_is_trusted_by_naming_an_address(log: Path) -> None:
     assert answer.status == 401
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x00\x00\x00",
+        b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+    ],
+)
+async def test_whom_a_balancer_does_not_name_is_not_trusted_in_its_place(
+    log: Path, before: bytes
+) -> None:
+    async with running(log, TRUSTING, reads_proxy_header=True) as (one, _):
+        answer = await one.ask(before + GET % b"X-Tenant: globex\r\n")
+
+    assert answer.status == 401
+
+
 async def test_a_certificate_tells_who_calls_unless_a_token_does(log: Path, tmp_path: Path) -> None:
     cert_file, key_file = write_certificate(tmp_path)
     known = write_certificate(tmp_path, "globex")
