@@ -7,9 +7,11 @@ the highest number, and the oldest are deleted. A chain goes on from one to the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import re
+import time
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -31,7 +33,10 @@ _NAME: Final = re.compile(r"audit-(\d{6,})\.jsonl")
 _FIRST: Final = "audit-000001.jsonl"
 _PAGE: Final = 4096  # lines that are read at a time
 _SYNC_EVERY_S: Final = 1.0
+_LOCK_PAUSE_S: Final = 0.005  # between two tries; a batch is written in less
+_LOCK_TRIES: Final = 1000  # 5 s in all
 _FILE_MODE: Final = 0o640
+_LOCK_MODE: Final = 0o600  # whoever can read it can take the lock, and keep it
 _FOLDER_MODE: Final = 0o750
 
 
@@ -94,9 +99,9 @@ class FileSink:
         """Keep other processes from writing and from turning to another file."""
         self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        lock = os.open(self._folder / "lock", flags, _FILE_MODE)
+        lock = os.open(self._folder / "lock", flags, _LOCK_MODE)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _take(lock, self._folder / "lock")
             yield
         finally:
             os.close(lock)
@@ -155,6 +160,19 @@ class FileSink:
             os.close(self._fd)
         self._fd = -1
         self._is_dirty = False  # a failure to synchronise is told once, by the kernel and here
+
+
+def _take(lock: int, path: Path) -> None:
+    """Wait for a lock, and not for ever: whoever has it may have been stopped; raises OSError."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
+    msg = "another process has held this lock for too long"
+    raise TimeoutError(errno.ETIMEDOUT, msg, str(path))
 
 
 def _sync_folder(folder: Path) -> None:

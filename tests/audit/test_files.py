@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.audit import files
 from sidecar.audit.entry import decode
 from sidecar.audit.files import FileReader, FileSink, files_in
 from sidecar.errors import AuditUnwritableError
@@ -52,6 +54,16 @@ async def _writer(folder: Path, entries: int, **settings: int) -> asyncio.subpro
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", _WRITER, given, str(entries), cwd=os.getcwd()
     )
+
+
+async def test_who_may_read_the_files_cannot_hold_up_who_writes_them(tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+    await write(folder, 1)
+
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "audit-000001.jsonl": 0o640,
+        "lock": 0o600,
+    }
 
 
 async def test_processes_share_files_and_rotate_them_once(tmp_path: Path) -> None:
@@ -137,6 +149,22 @@ async def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(AuditUnwritableError, match="Not a directory"):
         await sink.append([b"{}"])
+
+
+async def test_a_lock_that_is_not_let_go_of_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_LOCK_TRIES", 3)
+    sink = FileSink(settings_for(tmp_path), SystemClock())
+    with (tmp_path / "lock").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        with pytest.raises(AuditUnwritableError, match="lock: another process has held this lock"):
+            await asyncio.wait_for(sink.append([b"{}"]), 20)
+
+    await sink.append([b"{}"])
+    assert lines_in(tmp_path) == [b"{}"]
+    await sink.close()
 
 
 async def test_a_reader_goes_on_over_rotation(tmp_path: Path) -> None:
