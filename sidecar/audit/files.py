@@ -172,7 +172,7 @@ def _take(lock: int, path: Path) -> None:
         else:
             return
     msg = "another process has held this lock for too long"
-    raise TimeoutError(errno.ETIMEDOUT, msg, str(path))
+    raise BlockingIOError(errno.EWOULDBLOCK, msg, str(path))
 
 
 def _sync_folder(folder: Path) -> None:
