@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_REVOCATIONS: Final = 1_000_000  # of tokens, in a worker: 150 MB; more is a mistake
 TOO_MANY: Final = f"over {MAX_REVOCATIONS} tokens are revoked: cut their tenants off"
+MAX_CUTOFFS: Final = 100_000  # of tenants; that many are the whole issuer
+TOO_MANY_CUTOFFS: Final = (
+    f"over {MAX_CUTOFFS} tenants are cut off: have the issuer replace its keys"
+)
 NO_MOMENT: Final = "not a time in epoch seconds"
 _MOMENT: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 
@@ -78,8 +82,7 @@ class Revocations:
         before_s = None if value is None else moment(value)
         if value is not None and before_s is None:
             return NO_MOMENT
-        self._put_cutoff(key.tenant, before_s)
-        return ""
+        return self._put_cutoff(key.tenant, before_s)
 
     def has(self, key: Revocation) -> bool:
         """Return whether a key is held."""
@@ -117,16 +120,19 @@ class Revocations:
         self._changed(self._fresh_jtis, jti, is_lifted=is_held)
         return ""
 
-    def _put_cutoff(self, tenant: str, cutoff_s: float | None) -> None:
+    def _put_cutoff(self, tenant: str, cutoff_s: float | None) -> str:
         before_s = self._cutoffs.get(tenant)
         if before_s == cutoff_s:
-            return
+            return ""
+        if before_s is None and len(self._cutoffs) >= MAX_CUTOFFS:
+            return TOO_MANY_CUTOFFS
         if cutoff_s is None:
             del self._cutoffs[tenant]
         else:
             self._cutoffs[tenant] = cutoff_s
         is_lifted = cutoff_s is None or (before_s is not None and cutoff_s < before_s)
         self._changed(self._fresh_tenants, tenant, is_lifted=is_lifted)
+        return ""
 
     def _changed(self, fresh: set[str], name: str, *, is_lifted: bool) -> None:
         if self.on_change is None:  # nobody would take it, and it would pile up

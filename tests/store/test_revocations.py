@@ -13,7 +13,13 @@ from sidecar.store.base import Cutoff, RevokedToken
 from sidecar.store.keys import BadNameError, CutoffKey, RevokedKey
 from sidecar.store.live import Contents, LivePolicies
 from sidecar.store.redis import RedisStore
-from sidecar.store.revocations import NO_MOMENT, TOO_MANY, Changes, Revocations
+from sidecar.store.revocations import (
+    NO_MOMENT,
+    TOO_MANY,
+    TOO_MANY_CUTOFFS,
+    Changes,
+    Revocations,
+)
 from sidecar.store.watch import WatchTiming
 from tests.store.documents import document, eventually, watching
 
@@ -157,6 +163,19 @@ def test_over_the_limit_what_is_held_stays_and_the_rest_is_told(
     assert revocations.is_revoked(token("t-0"))
     revocations.put(RevokedKey("t-0"), None)
     assert revocations.put(RevokedKey("t-2"), "") == ""
+
+
+def test_so_many_tenants_are_cut_off_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CUTOFFS", 2)
+    revocations = Revocations()
+
+    said = [revocations.put(CutoffKey(f"tenant-{n}"), "1000") for n in range(3)]
+
+    assert said == ["", "", TOO_MANY_CUTOFFS]
+    assert len(revocations) == 2
+    assert revocations.put(CutoffKey("tenant-0"), "2000") == ""
+    assert revocations.put(CutoffKey("tenant-0"), None) == ""
+    assert revocations.put(CutoffKey("tenant-2"), "1000") == ""
 
 
 # --- from a store -----------------------------------------------------------------------------
