@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SIGNATURE_BYTES: Final = 64  # RFC 8032 section 5.1.6
 _ID_CHARS: Final = 16  # 64 bits: an id only picks among the few keys that are trusted
 _MAX_FILE_BYTES: Final = 16 * 1024  # such a key has 120 bytes
+_OTHER_KIND: Final = "not an Ed25519 key"
 _PEM: Final = "-----BEGIN "
 
 
@@ -89,8 +90,10 @@ def load_private(path: str | os.PathLike[str]) -> PrivateKey:
         key = load_pem_private_key(raw, password=None)
     except (ValueError, TypeError):  # without the cause's text, which may tell of the key
         raise KeyFileError(f"{path}: no private key in PEM without a passphrase") from None
+    except UnsupportedAlgorithm:
+        raise KeyFileError(f"{path}: {_OTHER_KIND}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path}: not an Ed25519 key")
+        raise KeyFileError(f"{path}: {_OTHER_KIND}")
     return PrivateKey(key)
 
 
@@ -108,8 +111,10 @@ def load_public(path_or_pem: str | os.PathLike[str]) -> PublicKey:
     except ValueError:
         what = "a private key, which has no place here" if b"PRIVATE" in raw else "no public key"
         raise KeyFileError(f"{name}: {what}; a public key in PEM is needed") from None
+    except UnsupportedAlgorithm:
+        raise KeyFileError(f"{name}: {_OTHER_KIND}") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise KeyFileError(f"{name}: not an Ed25519 key")
+        raise KeyFileError(f"{name}: {_OTHER_KIND}")
     return PublicKey(key)
 
 

@@ -18,6 +18,19 @@ from sidecar.runtime.ed25519 import KeyFileError, generate, load_private, load_p
 if TYPE_CHECKING:
     from pathlib import Path
 
+# brainpoolP224t1 (RFC 5639 section 3.4), which cryptography does not have
+PRIVATE_OF_BRAINPOOL = """-----BEGIN EC PRIVATE KEY-----
+MGwCAQEEHDoxlHZv7bdNAOoMHTWFKmbZPrSvlyCbSfnjZfKgCwYJKyQDAwIIAQEG
+oTwDOgAEinxTjv9iCbRwL6Fzbt0uP+9ZOYxeiSavGNrI4gYe93aD1kK9jb3zGril
+hnYHKndUL1Igo8UgSUY=
+-----END EC PRIVATE KEY-----
+"""
+PUBLIC_OF_BRAINPOOL = """-----BEGIN PUBLIC KEY-----
+MFIwFAYHKoZIzj0CAQYJKyQDAwIIAQEGAzoABIp8U47/Ygm0cC+hc27dLj/vWTmM
+XokmrxjayOIGHvd2g9ZCvY298xq4pYZ2Byp3VC9SIKPFIElG
+-----END PUBLIC KEY-----
+"""
+
 
 def test_a_signature_is_of_one_key_over_one_message(tmp_path: Path) -> None:
     generate(tmp_path, "a")
@@ -91,6 +104,15 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
         load_private(tmp_path / "ec.key")
     with pytest.raises(KeyFileError, match="the given key: not an Ed25519 key"):
         load_public(pem.decode())
+
+
+def test_a_key_of_a_curve_that_nobody_knows_here_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "curve.key").write_text(PRIVATE_OF_BRAINPOOL)
+
+    with pytest.raises(KeyFileError, match=r"curve\.key: not an Ed25519 key"):
+        load_private(tmp_path / "curve.key")
+    with pytest.raises(KeyFileError, match="the given key: not an Ed25519 key"):
+        load_public(PUBLIC_OF_BRAINPOOL)
 
 
 def test_a_file_that_is_no_key_is_named(tmp_path: Path) -> None:
