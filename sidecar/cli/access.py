@@ -37,7 +37,7 @@ from sidecar.model.context import Context
 from sidecar.model.identity import Identity
 from sidecar.model.policy import DefaultAccess, Matcher, Policy, Scalar, State, Version
 from sidecar.model.request import RequestHead
-from sidecar.policy.attributes import GRANTED, attributes_of, head_of, identity_of
+from sidecar.policy.attributes import CLAIMED, GRANTED, attributes_of, head_of, identity_of
 from sidecar.policy.barrier import Barrier, Barriers, doors_of
 from sidecar.policy.match import Needs, needs_of_attribute
 from sidecar.policy.problem import PolicyError
@@ -324,7 +324,7 @@ def _show_caller(judged: Sequence[tuple[Policy, Sequence[May]]], identity: Ident
             ("app", identity.app),
             ("scopes", " ".join(identity.scopes)),
             ("segments", " ".join(identity.segments)),
-            ("grants", _grants(identity)),
+            ("grants", matchers.grants_in_words(identity.grants)),
         ]
     )
     rows = [
@@ -337,16 +337,9 @@ def _show_caller(judged: Sequence[tuple[Policy, Sequence[May]]], identity: Ident
     output.table(("MODEL", "VERSION", "STATE", "MAY", "WHY"), rows, colours)
 
 
-def _grants(identity: Identity) -> str:
-    if identity.grants is None:
-        return ""
-    told = (f"{model}: {', '.join(texts) or '-'}" for model, texts in identity.grants.items())
-    return "; ".join(told) or "none"
-
-
 def _asked_of_request(policy: Policy) -> list[str]:
     """Return the attributes of requests that access to a model hangs on."""
-    told = attributes_of(doors_of(policy))
+    told = attributes_of(doors_of(policy)) - {CLAIMED}  # the caller tells its segments
     return sorted(one for one in told if needs_of_attribute(one) is Needs.REQUEST)
 
 

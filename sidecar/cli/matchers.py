@@ -1,8 +1,8 @@
-"""Matchers in words: `tenant is acme or globex, and scope begins with "models:"`."""
+"""Matchers and grants in words: `tenant is acme or globex, and scope begins with "models:"`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sidecar.model.policy import Condition, Matcher, Operators, Scalar
 from sidecar.policy.check import as_text
@@ -24,6 +24,14 @@ def in_words(matcher: Matcher) -> str:
     """Say whom a matcher fits."""
     told = [f"{attribute} {_condition(condition)}" for attribute, condition in matcher.items()]
     return " and ".join(told) or EVERYBODY
+
+
+def grants_in_words(grants: Mapping[str, Sequence[str]] | None) -> str:
+    """Say what a token grants, by model; nothing of one without grants."""
+    if grants is None:
+        return ""
+    told = (f"{model}: {', '.join(texts) or '-'}" for model, texts in grants.items())
+    return "; ".join(told) or "none"
 
 
 def _condition(condition: Condition) -> str:

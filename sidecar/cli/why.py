@@ -12,7 +12,7 @@ import typer
 from sidecar.audit.again import Again, again, spell_rejected
 from sidecar.audit.chain import HASH_TAIL
 from sidecar.audit.entry import Entry, Inputs, decode
-from sidecar.cli import durations, output, steps
+from sidecar.cli import durations, matchers, output, steps
 from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError
 from sidecar.cli.options import commands
@@ -251,6 +251,7 @@ def _recorded(entry: Entry) -> Iterable[tuple[str, str]]:
         ("app", entry.app),
         ("asked for", inputs.asked_version or ""),
         *((name, ", ".join(map(str, values)) or "(absent)") for name, values in attributes),
+        ("grants", matchers.grants_in_words(inputs.grants)),
         ("pinned to", inputs.pin or ""),
         ("killed", ", ".join(name or "the model" for name in inputs.kills)),
         ("not ready", ", ".join(inputs.unready)),

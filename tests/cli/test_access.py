@@ -82,6 +82,21 @@ def test_a_caller_is_told_what_it_may_use_of_all_models_and_why(models: Rmv) -> 
     assert "scans also hangs on header.x-beta of the request" in ran.err
 
 
+def test_segments_of_a_token_are_the_callers_and_not_the_requests(
+    store: Rmv, tmp_path: Path
+) -> None:
+    (tmp_path / "open.yaml").write_text(
+        OPEN.replace("deny: [{tenant: [globex, initech]}]", "allow: [{segment: vips}]")
+        + "segments: {vips: {claimed: true}}\n"
+    )
+    assert store("apply", "-f", tmp_path / "open.yaml").code == 0
+
+    ran = store("access", "open", "--tenant", "acme", "--segment", "vips")
+
+    assert judged(ran.out)[0][3:] == ["yes", "its allow[0]"]
+    assert "hangs on" not in ran.err
+
+
 def test_what_keeps_a_caller_out_is_told(models: Rmv) -> None:
     out = models("access", "scans", "--tenant", "hooli", "-H", "X-Beta: yes").out
     other = models("access", "open", "--tenant", "initech").out

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from msgspec import structs
 
 from sidecar.audit.chain import Chain
 from sidecar.audit.entry import encode
@@ -52,13 +53,19 @@ def tumor(store: Rmv, tmp_path: Path) -> Rmv:
 
 
 def request(
-    rmv: Rmv, request_id: str = "r1", kills: dict[str, str] | None = None, *, is_beta: bool = True
+    rmv: Rmv,
+    request_id: str = "r1",
+    kills: dict[str, str] | None = None,
+    *,
+    is_beta: bool = True,
+    grants: dict[str, tuple[str, ...]] | None = None,
 ) -> Event:
     """Return what a worker tells of a request by the stored policy."""
     policy = codec.decode(rmv("get", "tumor", "--json").out.encode(), source="")
     snapshot = compile_snapshot(policy, {}, kills or {})
     headers = ((b"X-Beta", b"yes"),) if is_beta else ()
-    head, identity = make_head(request_id=request_id.encode(), headers=headers), caller()
+    head = make_head(request_id=request_id.encode(), headers=headers)
+    identity = structs.replace(caller(), grants=grants)
     head.at_s = 1763902800.25
     return told(snapshot, identity, head, resolve(snapshot, identity, head))
 
@@ -84,6 +91,16 @@ def test_a_decision_that_comes_out_the_same_is_told_with_its_steps(
     assert ["at", "2025-11-23T13:00:00.250Z"] in facts
     assert ["audited", "by     worker-1, entry 1"] in facts
     assert "rule beta  serves v2" in ran.out
+
+
+def test_what_the_token_was_for_is_told(tumor: Rmv, tmp_path: Path) -> None:
+    audit = kept(tmp_path, request(tumor, grants={"tumor": ("v1",)}))
+
+    ran = tumor("why", "r1", "--file", audit)
+
+    assert ran.code == 0, ran.err
+    assert ["grants", "tumor: v1"] in [line.split(maxsplit=1) for line in ran.out.splitlines()]
+    assert "not-entitled" in ran.out
 
 
 def test_programs_get_the_entry_and_the_decision(tumor: Rmv, tmp_path: Path) -> None:
