@@ -174,12 +174,17 @@ class Keeper:
             self._believe(keys)
 
     def _believe(self, keys: KeySet) -> None:
-        self._keys, self._jwks, self._is_closed = keys, keys.spelled(), False
+        others = keys.spelled()
+        is_other = others != self._jwks  # or else other ones are left out
+        self._keys, self._jwks, self._is_closed = keys, others, False
         for refused in keys.refused:
             _log.warning("key left out", extra={"issuer": self.issuer, "reason": refused})
-        named = sorted(key.kid or f"({key.algorithm} without kid)" for key in keys.keys)
-        _log.info("keys changed", extra={"issuer": self.issuer, "keys": ", ".join(named)})
-        self._tell(tuple(named), keys.digest())
+        if is_other:
+            named = sorted(key.kid or f"({key.algorithm} without kid)" for key in keys.keys)
+            _log.info("keys changed", extra={"issuer": self.issuer, "keys": ", ".join(named)})
+            self._tell(tuple(named), keys.digest())
+        else:
+            self._on_news()
 
     def _fail(self, error: KeySetError) -> None:
         self._failures += 1

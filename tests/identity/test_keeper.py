@@ -367,6 +367,20 @@ async def test_audit_is_told_which_keys_are_believed_and_that_none_are(
     assert digests[3] == ""
 
 
+async def test_keys_that_are_left_out_do_not_change_those_that_are_believed(
+    kept: Kept, rs256: Signer, es256: Signer
+) -> None:
+    told: list[tuple[str, ...]] = []
+    kept.keeper.on_believed = lambda names, _: told.append(names)
+    news = kept.news
+    kept.shelf.keys = load_jwks(jwks(rs256.jwk, es256.jwk | {"use": "enc"}), PUBLIC)
+    await kept.after(1.1 * REFRESH_S)
+
+    assert told == []
+    assert kept.news == news + 1  # workers say why a token of that key is refused
+    assert kept.keeper.holding().left_out == {"ec-1": "its use is not 'sig'"}
+
+
 async def test_how_old_keys_are_is_measured(kept: Kept) -> None:
     kept.clock.advance(120.0)
 
