@@ -224,7 +224,8 @@ def _tell(result: Result, *, is_checked: bool) -> None:
     if not is_checked:
         output.say("  signatures were not checked: --key names the public key")
     for fault in result.faults:
-        output.complain(f"{fault.place}: entry {fault.seq} of {fault.writer}: {fault.what}")
+        place = f"{fault.place}: " if fault.place else ""  # of what is gone there is none
+        output.complain(f"{place}entry {fault.seq} of {fault.writer}: {fault.what}")
     if not result.faults:
         output.say("  no row was changed, dropped, moved or put in")
 

@@ -136,6 +136,7 @@ def test_an_entry_that_was_deleted_is_missed_by_who_saw_it(
     assert seen.out.count("was seen before: removed") == 1
     assert whole.code == 1
     assert whole.err.count("was seen before") == 1
+    assert "error: entry " in whole.err  # without a place: its rows are nowhere
     assert files.code == 0
 
 
