@@ -44,6 +44,7 @@ def keygen(
         (("key", public.id), ("private", str(private)), ("public", str(trusted))),
     )
     output.note(
-        f"`rmv apply --key {private}` signs. Sidecars believe it once `signing.trusted` names "
-        f"{trusted}; the private file is nobody else's, and no sidecar's."
+        f"For policies: `rmv apply --key {private}` signs, sidecars believe it once "
+        f"`signing.trusted` names {trusted}; the private file is then no sidecar's.\n"
+        f"For audit: `audit.key_file` names {private}, and auditors get {trusted}."
     )
