@@ -128,16 +128,20 @@ def generate(directory: str | os.PathLike[str], name: str) -> PublicKey:
     folder = Path(directory)
     private, public = folder / f"{name}.key", folder / f"{name}.pub"
     made = PrivateKey(key)
+    begun: list[Path] = []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (private, public):
             path.touch(mode=0o600, exist_ok=False)  # not even while empty can others read it
+            begun.append(path)
         private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         public.write_text(made.public.pem())
-    except FileExistsError as error:
-        raise KeyFileError(f"{error.filename}: a key is there already") from None
     except OSError as error:
-        raise KeyFileError(f"{error.filename}: {error.strerror}") from error
+        for path in begun:  # half a pair would be in the way of the next one
+            path.unlink(missing_ok=True)
+        is_there = isinstance(error, FileExistsError)
+        why = "a key is there already" if is_there else error.strerror
+        raise KeyFileError(f"{error.filename}: {why}") from error
     return made.public
 
 

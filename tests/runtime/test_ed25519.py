@@ -78,6 +78,18 @@ def test_a_key_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "a.key").read_bytes() == before
 
 
+def test_half_a_pair_is_not_left_behind(tmp_path: Path) -> None:
+    generate(tmp_path, "a")
+    (tmp_path / "a.key").unlink()
+    before = (tmp_path / "a.pub").read_bytes()
+
+    with pytest.raises(KeyFileError, match=r"a\.pub: a key is there already"):
+        generate(tmp_path, "a")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pub"]
+    assert (tmp_path / "a.pub").read_bytes() == before
+
+
 def test_a_public_key_may_be_given_as_text(tmp_path: Path) -> None:
     public = generate(tmp_path, "a")
 
