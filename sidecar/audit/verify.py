@@ -279,6 +279,8 @@ class Verifier:
 
     def _expect_checkpoint(self, track: _Track, one: _Line, place: Place) -> None:
         track.after_signed += 1
+        if one.last:  # whoever signs, signs the end as well
+            self._blame(one.writer, place, one.seq, "it ends its chain and is not signed: made up")
         if track.promised and track.after_signed == track.promised:
             why = f"a checkpoint should be here: there is one every {track.promised} entries"
             self._blame(one.writer, place, one.seq, why)
@@ -314,7 +316,7 @@ class Verifier:
         unsigned = report.seq - report.signed_seq
         if self._verify is not None and not report.signed_seq:
             notes.append("has no checkpoint: that it was not made up anew cannot be proved")
-        elif self._verify is not None and unsigned and not report.is_ended:
+        elif self._verify is not None and unsigned:
             notes.append(f"{unsigned} entries follow its last checkpoint")
         if not report.is_ended:
             silent_s = max(0.0, now_s - report.last_at_s)

@@ -205,6 +205,20 @@ async def test_checkpoints_that_are_left_out_are_named(lines: list[bytes]) -> No
     assert fault.what == "a checkpoint should be here: there is one every 10 entries"
 
 
+async def test_an_end_that_nobody_signed_is_named(lines: list[bytes]) -> None:
+    """Who has no key cuts a chain off after a checkpoint, and ends it otherwise."""
+    at = next(n for n, line in enumerate(lines) if n and decode(line).signature)
+    chain = Chain(decode(lines[at]).writer)
+    chain.seq, chain.head = at + 1, decode(lines[at]).hash.encode()
+    forged = chain.link(b'{"at_s":1,"kind":"denied","tenant":"globex"}')
+    end = chain.link(b'{"at_s":1,"kind":"end"}', is_last=True)
+
+    (fault,), (report,), _ = verified([*lines[: at + 1], forged, end])
+
+    assert (fault.seq, fault.what) == (at + 3, "it ends its chain and is not signed: made up")
+    assert "2 entries follow its last checkpoint" in report.notes
+
+
 async def test_another_key_is_told(lines: list[bytes]) -> None:
     faults = verified(lines, key=PrivateKey(Ed25519PrivateKey.generate())).faults
 
