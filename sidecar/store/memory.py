@@ -26,7 +26,7 @@ from sidecar.store.base import (
 from sidecar.store.fleet import merged, told_of
 from sidecar.store.keys import CutoffKey, Key, Keys, KillKey, PinKey, PolicyKey, RevokedKey
 from sidecar.store.live import Contents
-from sidecar.store.seal import Reader, bare, renewed
+from sidecar.store.seal import Sealing, bare, renewed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -37,37 +37,22 @@ if TYPE_CHECKING:
     from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
-    from sidecar.store.seal import Signer
 
 
-class MemoryStore:
+class MemoryStore(Sealing):
     """`Store` without a server; a change is live before the call that made it returns."""
 
     def __init__(self, keys: Keys | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__()
         self._keys = keys or Keys()
         self._clock = clock or SystemClock()
         self._contents = Contents()
         self._history: dict[str, list[HistoryEntry]] = defaultdict(list)  # oldest first
         self._samples: dict[str, list[Context]] = defaultdict(list)
         self._audited: list[tuple[str, bytes]] = []
-        self.signer: Signer | None = None
-        """Who signs what is written; None: nobody."""
-        self._reader = Reader()
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
         self._beating: list[Pulse] = []
-
-    def sign_with(self, signer: Signer) -> None:
-        """Have everything signed from now on."""
-        self.signer = signer
-
-    def believe(self, reader: Reader) -> None:
-        """Tell of pins and kills from now on what `reader` does not believe of them."""
-        self._reader = reader
-
-    def doubt_of(self, policy: Policy) -> str:
-        """Return why a stored policy is not believed, or nothing."""
-        return self._reader.doubt_of_policy(policy)
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""

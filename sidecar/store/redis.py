@@ -39,7 +39,7 @@ from sidecar.store.keys import (
     model_of,
 )
 from sidecar.store.link import open_link
-from sidecar.store.seal import Reader, bare, renewed
+from sidecar.store.seal import Sealing, bare, renewed
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
-    from sidecar.store.seal import Signer
     from sidecar.store.tracking import Tracking
 
 # KEYS: the document. ARGV: the expected bytes, none for a value of another type than string.
@@ -67,7 +66,7 @@ _ATTEMPTS = 3  # at a commit whose revision is taken before it is recorded
 _PAGE = 1000  # keys that one SCAN step looks at: under a millisecond of the server's time
 
 
-class RedisStore:
+class RedisStore(Sealing):
     """`Store` on what a URL names: see `link`.
 
     Nothing is connected before the first call.
@@ -84,6 +83,7 @@ class RedisStore:
         clock: Clock | None = None,
         timing: WatchTiming | None = None,
     ) -> None:
+        super().__init__()
         self._keys = keys or Keys()
         self._link = open_link(url)
         self._redis = self._link.redis
@@ -92,22 +92,6 @@ class RedisStore:
         self._clock = clock or SystemClock()
         self._journal = Journal(self._redis, self._keys, self._clock)
         self._timing = timing or WatchTiming()
-        self.signer: Signer | None = None
-        """Who signs what is written; None: nobody."""
-
-        self._reader = Reader()
-
-    def sign_with(self, signer: Signer) -> None:
-        """Have everything signed from now on."""
-        self.signer = signer
-
-    def believe(self, reader: Reader) -> None:
-        """Tell of pins and kills from now on what `reader` does not believe of them."""
-        self._reader = reader
-
-    def doubt_of(self, policy: Policy) -> str:
-        """Return why a stored policy is not believed, or nothing."""
-        return self._reader.doubt_of_policy(policy)
 
     async def get_document(self, model: str) -> bytes | None:
         """Return a model's document as it is stored, valid or not."""

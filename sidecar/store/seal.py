@@ -209,6 +209,27 @@ class Reader:
         return WORDS[cause] if cause else ""
 
 
+class Sealing:
+    """What stores have in common: who signs what they write, and what of it is believed."""
+
+    def __init__(self) -> None:
+        self.signer: Signer | None = None
+        """Who signs what is written; None: nobody."""
+        self._reader = Reader()
+
+    def sign_with(self, signer: Signer) -> None:
+        """Have everything signed from now on."""
+        self.signer = signer
+
+    def believe(self, reader: Reader) -> None:
+        """Tell of pins and kills from now on what `reader` does not believe of them."""
+        self._reader = reader
+
+    def doubt_of(self, policy: Policy) -> str:
+        """Return why a stored policy is not believed, or nothing."""
+        return self._reader.doubt_of_policy(policy)
+
+
 def signer_of(policy: Policy) -> str:
     """Return the id of the key that a policy says it is signed by, empty when it says none."""
     found = _SIGNATURE.fullmatch(policy.signature)
