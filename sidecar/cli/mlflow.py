@@ -223,10 +223,14 @@ def _named(policy: Policy, wanted: str, page: str, found: ModelVersion) -> str:
 
 def _same(policy: Policy, page: str, number: str) -> str | None:
     """Return the version of a policy that a registered version is, by its lineage or its name."""
-    for name, version in policy.versions.items():
-        if version.lineage is not None and version.lineage.registry == page:
-            return name
     names = (number, f"v{number}")
+    read = [
+        name
+        for name, version in policy.versions.items()
+        if version.lineage is not None and version.lineage.registry == page
+    ]
+    if read:
+        return next((name for name in names if name in read), read[0])
     return next((name for name in names if _may_be(policy, name, page)), None)
 
 

@@ -141,6 +141,21 @@ def test_a_version_that_was_read_before_is_known_again(credit: Rmv, mlflow: Mlfl
     assert ran.out.startswith("credit@v4: lineage ")
 
 
+def test_of_two_that_were_read_from_one_the_one_called_so_is_it(
+    credit: Rmv, mlflow: Mlflow, tmp_path: Path
+) -> None:
+    (tmp_path / "credit.yaml").write_text(
+        CREDIT.replace("  v3: {", "  blue: {\n  v3: {", 1).replace(
+            "blue: {\n", 'blue: {endpoints: ["http://127.0.0.1:9005"]}\n'
+        )
+    )
+    assert credit("apply", "-f", tmp_path / "credit.yaml").code == 0
+    imported(credit)
+    imported(credit, "--as", "credit@blue")
+
+    assert imported(credit).out.startswith("credit@v3: ")
+
+
 def test_a_version_that_the_policy_lacks_is_told(credit: Rmv, mlflow: Mlflow) -> None:
     mlflow.has_version("7")
 
