@@ -218,14 +218,15 @@ def _tell(result: Result, *, is_checked: bool) -> None:
     notes = [f"{chain.writer} {note}" for chain in result.chains for note in chain.notes]
     notes += result.notes
     for note in notes[:MAX_NOTES]:
-        output.say(f"  {note}")
+        output.say(f"  {output.plain(note)}")
     if len(notes) > MAX_NOTES:
         output.say(f"  and {len(notes) - MAX_NOTES:,} more: --json has all")
     if not is_checked:
         output.say("  signatures were not checked: --key names the public key")
     for fault in result.faults:
         place = f"{fault.place}: " if fault.place else ""  # of what is gone there is none
-        output.complain(f"{place}entry {fault.seq} of {fault.writer}: {fault.what}")
+        told = f"{place}entry {fault.seq} of {fault.writer}: {fault.what}"
+        output.complain(output.plain(told))  # a writer's name is what somebody wrote there
     if not result.faults:
         output.say("  no row was changed, dropped, moved or put in")
 

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from sidecar.audit.chain import Chain
 from sidecar.audit.files import files_in
 from sidecar.runtime.ed25519 import PrivateKey
 from tests.audit.chains import write
@@ -116,6 +117,32 @@ def test_an_entry_that_was_put_into_the_stream_is_named(audited: Rmv, redis: Red
 
     assert ran.code == 1
     assert "changed" in ran.err
+
+
+def test_no_name_of_a_writer_reads_like_a_line_of_the_verdict(tumor: Rmv, tmp_path: Path) -> None:
+    verdict = "no row was changed, dropped, moved or put in"
+    forged = {"writer": f"w\n  {verdict}\n", "seq": 1, "prev": "", "at_s": 1, "kind": "x"}
+    log = tmp_path / "audit.jsonl"
+    log.write_text(json.dumps({**forged, "hash": "0" * 64}) + "\n")
+    changed = tumor("audit", "verify", "--file", log)
+    chain = Chain(f"w\\n  {verdict}\\n").link(b'{"at_s":1,"kind":"x"}')
+    log.write_bytes(chain + b"\n")
+
+    noted = tumor("audit", "verify", "--file", log)
+
+    assert changed.code == 1
+    assert f"  {verdict}" not in changed.err.splitlines()
+    assert noted.out.splitlines().count(f"  {verdict}") == 1
+
+
+def test_a_row_that_is_no_entry_is_named(audited: Rmv, redis: Redis) -> None:
+    at = redis.xadd(key("audit"), {"entry": '{"x":1}'})
+
+    ran = audited("audit", "verify", "--source", "stream")
+
+    assert ran.code == 1
+    assert isinstance(at, bytes)
+    assert f":{at.decode()}: it is no entry, and no beginning of one: put in\n" in ran.err
 
 
 def test_an_entry_that_was_deleted_is_missed_by_who_saw_it(
