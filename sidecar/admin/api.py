@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sidecar.store.base import Store
     from sidecar.telemetry.metrics import Metrics
 
+SETTLE_S: Final = 2.0  # for writes under way when the sidecar stops
 _NO_PEER: Final = "0.0.0.0"  # noqa: S104 -- of a client that has left; nothing is bound to it
 
 
@@ -55,6 +56,12 @@ class AdminApi:
         self._desk = desk
         self._access = access
         self._metrics = metrics
+        self._writing: set[asyncio.Task[None]] = set()
+
+    async def settle(self) -> None:
+        """Wait for writes that nobody waits for any more; the store gives each its time."""
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=SETTLE_S)
 
     def add_to(self, app: web.Application) -> None:
         """Add every route."""
@@ -85,7 +92,7 @@ class AdminApi:
             )
             if route.role == "viewer":
                 return _answer(await work)
-            return _answer(await _to_its_end(self._counted(work, caller.name)))
+            return _answer(await self._to_its_end(self._counted(work, caller.name)))
 
         return serve
 
@@ -93,6 +100,25 @@ class AdminApi:
         told = await work
         self._metrics.count("rmv_admin_writes_total", "actor", actor)
         return told
+
+    async def _to_its_end(self, work: Awaitable[Told]) -> Told:
+        """Do a write whole although nobody may wait for it any more: else audit could miss it."""
+        done: list[Told] = []
+        failed: list[RefusedError | SidecarError] = []
+
+        async def run() -> None:
+            try:
+                done.append(await work)
+            except (RefusedError, SidecarError) as error:
+                failed.append(error)
+
+        writing = spawn(run(), name="admin write")
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)
+        if failed:
+            raise failed[0]
+        return done[0]
 
     def _expect_writable(self, route: Route) -> None:
         signed = self._desk.signed
@@ -104,23 +130,6 @@ class AdminApi:
             raise RefusedError(
                 Refusal.AUDIT_UNAVAILABLE, "audit cannot be written", retry_after_s=1
             )
-
-
-async def _to_its_end(work: Awaitable[Told]) -> Told:
-    """Do a write whole although nobody may wait for it any more: else audit could miss it."""
-    done: list[Told] = []
-    failed: list[RefusedError | SidecarError] = []
-
-    async def run() -> None:
-        try:
-            done.append(await work)
-        except (RefusedError, SidecarError) as error:
-            failed.append(error)
-
-    await asyncio.shield(spawn(run(), name="admin write"))
-    if failed:
-        raise failed[0]
-    return done[0]
 
 
 def asked_by(request: web.Request) -> Asked:

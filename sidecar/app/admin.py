@@ -72,4 +72,5 @@ async def administering(
         yield
     finally:
         await server.stop()
+        await api.settle()
         await store.close()

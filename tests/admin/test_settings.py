@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,3 +93,21 @@ async def test_a_write_that_nobody_waits_for_any_more_is_done_and_audited(
         assert [one.reason for one in await at.store.kills("fraud")] == ["NaN"]
     assert (late.status, late.code) == (408, "request-timeout")
     assert [one.actor for one in at.audited() if one.kind == "kill"] == ["admin:operator"]
+
+
+async def test_a_write_under_way_at_a_stop_is_done_and_audited(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    settings = replace(WITH_TOKENS, admin_api=AdminSettings(timeout_s=0.3))
+    revocation = "/api/v1/revocations/tokens/stolen"
+    try:
+        async with desk(valkey, tmp_path, settings) as at:
+            assert (await at.call("GET", "/api/v1/status", role="admin")).status == 200
+            valkey.pause()
+            late = await at.call("PUT", revocation, {"reason": "lost"}, role="admin")
+            asyncio.get_running_loop().call_later(0.3, valkey.resume)
+    finally:
+        valkey.resume()
+
+    assert late.status == 408
+    assert [one.kind for one in at.audited() if one.kind == "revoke"] == ["revoke"]
