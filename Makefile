@@ -17,7 +17,7 @@ COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests
 	tests/runtime/test_ids.py tests/runtime/test_inbox.py $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
 	$(patsubst %,tests/policy/test_%.py,bucket match resolver route ruleset segment snapshot sticky)
 
-.PHONY: help demo test check format bench bench-policy chaos compiled integration lock sbom clean
+.PHONY: help demo test properties check format bench bench-policy chaos compiled integration lock sbom clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
@@ -35,6 +35,9 @@ ifeq ($(ARGS),)
 	3) echo "SKIPPED: the tests of the compiled form";; \
 	*) exit 1;; esac
 endif
+
+properties: $(VENV)/.development  ## the property tests, with ten times as many examples as `make test` has
+	RMV_EXAMPLES=400 $(BIN)/python -m pytest $(PARALLEL) -o timeout=600 $$(grep -rlE "^@given|@given" tests --include=test_*.py --exclude-dir=integration) $(ARGS)
 
 check: $(VENV)/.development  ## lint, types, import contracts
 	$(BIN)/ruff check .

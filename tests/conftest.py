@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     import pytest
 
 # A machine that is busy for a moment is no failure; `timeout` in pyproject.toml bounds each test.
-settings.register_profile("rmv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = int(os.environ.get("RMV_EXAMPLES", "40"))  # of a property that names no number itself
+settings.register_profile(
+    "rmv", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("rmv")
 
 

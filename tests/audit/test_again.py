@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -35,7 +35,6 @@ def committed(policy: Policy) -> Policy:
     return codec.decode(codec.encode(policy), source="")
 
 
-@settings(max_examples=100)
 @given(policies(), PINS, KILLS, UNREADY, st.tuples(callers(), heads()))
 def test_a_request_is_decided_again_as_it_was(
     policy: Policy,
@@ -54,7 +53,6 @@ def test_a_request_is_decided_again_as_it_was(
     assert found.parting is None
 
 
-@settings(max_examples=50)
 @given(policies(), st.tuples(callers(), heads()), st.lists(st.sampled_from(Cause), max_size=3))
 def test_versions_that_failed_then_fail_again(
     policy: Policy, request: tuple[Identity, RequestHead], causes: list[Cause]

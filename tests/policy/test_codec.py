@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model.policy import Operators, Policy, Rule, Split, Version
@@ -472,7 +472,6 @@ def change(draw: st.DrawFn, at: JSON, step: str | int) -> None:
             at[draw(st.sampled_from(FIELDS)) if kind == "add" else step] = draw(VALUES)
 
 
-@settings(max_examples=50)
 @given(mutated())
 def test_a_mutated_policy_is_good_or_refused_with_places(raw: bytes) -> None:
     judged(raw)
@@ -483,7 +482,6 @@ def test_any_value_is_refused_with_places(raw: bytes) -> None:
     judged(raw)
 
 
-@settings(max_examples=50)
 @given(mutated())
 def test_whatever_has_the_shape_of_a_policy_can_be_judged(raw: bytes) -> None:
     try:

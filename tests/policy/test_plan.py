@@ -98,7 +98,6 @@ def moved(found: Plan) -> dict[str, tuple[str, str]]:
     return {move.tenant: (move.before, move.after) for move in found.moves}
 
 
-@settings(max_examples=50)
 @given(policies(), st.dictionaries(st.sampled_from(TENANTS[1:]), st.sampled_from(VERSIONS)),
        REQUESTS, SUBSETS)  # fmt: skip
 def test_a_decision_without_gaps_is_that_of_the_whole_request(

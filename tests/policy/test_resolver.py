@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -69,7 +69,6 @@ UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
 REQUESTS = st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6)
 
 
-@settings(max_examples=100)
 @given(policies(), PINS, KILLS, UNREADY, REQUESTS)
 def test_the_resolver_is_a_plain_reading_of_the_document(
     policy: Policy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model.decision import Decision
@@ -242,7 +242,6 @@ LOOKED_UP = st.dictionaries(
 )
 
 
-@settings(max_examples=150)
 @given(
     st.lists(LOOKED_UP | LOOKED_UP | matchers(by_segment=True), min_size=10, max_size=30),
     segments(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from sidecar.model import policy as structs
@@ -52,7 +52,6 @@ def test_a_sample_fits_the_schema_that_it_names(sample: Path) -> None:
     assert faults(document.read(text, sample.name)) == []
 
 
-@settings(max_examples=50)
 @given(policies())
 def test_every_policy_of_the_structs_fits_the_schema(policy: Policy) -> None:
     assert faults(json.loads(codec.encode(policy))) == []

@@ -10,7 +10,7 @@ from unittest.mock import Mock, patch
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.policy import codec, document, match, pieces, shape
@@ -185,7 +185,6 @@ def everything_is_large() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=50)
 @given(policies(), st.integers(0, 2**16), st.integers(0, 12), st.text('{}[]:,"1v-', max_size=4))
 def test_a_document_in_steps_is_the_same_as_at_once_good_or_faulty(
     policy: Policy, at: int, gone: int, put: str

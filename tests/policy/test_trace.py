@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -34,7 +34,6 @@ def traced(policy: Policy, identity: Identity, **kills: str) -> Trace:
     return trace(compile_snapshot(policy, {}, kills), identity, make_head())
 
 
-@settings(max_examples=200)
 @given(policies(), PINS, KILLS, UNREADY, st.tuples(callers(), heads()))
 def test_a_trace_ends_in_the_decision_of_the_resolver(
     policy: Policy,
@@ -57,7 +56,6 @@ def test_a_trace_ends_in_the_decision_of_the_resolver(
     assert set(told.decision.rejected) <= set(rejected)
 
 
-@settings(max_examples=100)
 @given(policies(), st.tuples(callers(), heads()))
 def test_a_rule_matches_when_every_condition_of_it_holds(
     policy: Policy, request: tuple[Identity, RequestHead]

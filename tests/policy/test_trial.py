@@ -6,7 +6,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model.policy import Policy, Rule, Split
@@ -74,7 +74,6 @@ def test_an_arm_that_nobody_got_is_told_too() -> None:
     assert found["v2 SPLIT:rare"].requests == 0
 
 
-@settings(max_examples=60)
 @given(policies(), st.lists(st.tuples(callers(), heads()), min_size=1, max_size=8))
 def test_whatever_is_observed_was_to_be_expected(
     policy: Policy, requests: list[tuple[Identity, RequestHead]]

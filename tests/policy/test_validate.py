@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -844,7 +844,6 @@ def test_a_rule_that_some_of_its_callers_reach_is_accepted(before: Matcher, when
     assert found(make_policy(first, second)) == []
 
 
-@settings(max_examples=50)
 @given(policies(), callers(), heads())
 def test_a_rule_that_is_never_reached_answers_nobody(
     policy: Policy, identity: Identity, head: RequestHead
@@ -866,7 +865,6 @@ def test_an_endpoint_outside_of_the_allow_list_is_refused() -> None:
     ]
 
 
-@settings(max_examples=50)
 @given(policies(), callers(), heads())
 def test_a_version_that_is_told_to_serve_nobody_serves_those_alone_who_ask(
     policy: Policy, identity: Identity, head: RequestHead
@@ -877,7 +875,6 @@ def test_a_version_that_is_told_to_serve_nobody_serves_those_alone_who_ask(
         assert reach.bar(policy, decision.version) == ""
 
 
-@settings(max_examples=50)
 @given(policies(), callers(), heads())
 def test_where_rules_answer_everybody_nobody_is_left_to_the_default(
     policy: Policy, identity: Identity, head: RequestHead
