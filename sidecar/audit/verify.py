@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_FAULTS: Final = 1000  # told one by one; more are counted
 _ENDING: Final = re.compile(rb',"hash":"[0-9a-f]{64}"\}')
 _DIGEST: Final = slice(-66, -2)  # of these bytes
+_START: Final = b'{"writer":"'
 _BEGINNING: Final = re.compile(rb'\{"writer":"([A-Za-z0-9._-]+)","seq":(\d{1,18}),')
 
 Place = tuple[str, object]
@@ -288,6 +289,10 @@ class Verifier:
     def _take_unreadable(self, line: bytes, place: Place) -> None:
         """Take a line that is no entry: half of one, as a killed process leaves it, or worse."""
         if not line.strip():
+            return
+        begun = line.rstrip(b"\0")[: len(_START)]  # a loss of power may leave zeros
+        if not _START.startswith(begun) and not _ENDING.search(line):
+            self._blame("", place, 0, "it is no entry, and no beginning of one: put in")
             return
         found = _BEGINNING.match(line)
         writer, seq = ("", 0) if found is None else (found[1].decode(), int(found[2]))

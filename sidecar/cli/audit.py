@@ -225,7 +225,8 @@ def _tell(result: Result, *, is_checked: bool) -> None:
         output.say("  signatures were not checked: --key names the public key")
     for fault in result.faults:
         place = f"{fault.place}: " if fault.place else ""  # of what is gone there is none
-        told = f"{place}entry {fault.seq} of {fault.writer}: {fault.what}"
+        whose = f"entry {fault.seq} of {fault.writer}: " if fault.writer else ""
+        told = f"{place}{whose}{fault.what}"
         output.complain(output.plain(told))  # a writer's name is what somebody wrote there
     if not result.faults:
         output.say("  no row was changed, dropped, moved or put in")

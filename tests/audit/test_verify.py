@@ -258,6 +258,22 @@ async def test_a_torn_line_in_a_chain_that_goes_on_is_named(lines: list[bytes]) 
     assert (fault.place, fault.seq) == ("log:25", 25)
 
 
+@pytest.mark.parametrize("other", [b"hello", b'{"x":1}', b'{"write":"', b"[]"])
+async def test_a_line_that_no_writer_began_is_named(lines: list[bytes], other: bytes) -> None:
+    (fault,) = verified([*lines[:9], other, *lines[9:]]).faults
+
+    assert (fault.place, fault.writer) == ("log:10", "")
+    assert fault.what == "it is no entry, and no beginning of one: put in"
+
+
+async def test_what_a_loss_of_power_leaves_of_a_line_is_no_tampering(lines: list[bytes]) -> None:
+    for left in (b"{", b'{"writer"', b'{"writer":"wor', b"\0" * 40):
+        faults, _, notes = verified([*lines, left])
+
+        assert not faults
+        assert notes == [f"log:{len(lines) + 1}: no entry, or too little of one"]
+
+
 async def test_lines_that_were_written_again_are_no_fault(lines: list[bytes]) -> None:
     faults, (chain,), _ = verified([*lines[:20], *lines[12:]])
 
