@@ -73,6 +73,7 @@ class Keeper:
         self._settled = 0
         self._is_closed = False
         self._is_awaited = False  # somebody waits for a read
+        self._is_refreshed = False  # somebody wants a read that begins from now on
         self._woken = asyncio.Event()
 
     # --- what is known -------------------------------------------------------------------------
@@ -109,14 +110,14 @@ class Keeper:
 
     async def step(self) -> None:
         """Do what is due now."""
-        if self._is_awaited or self._monotonic_s() >= self._due_s:
+        if self._is_awaited or self._is_refreshed or self._monotonic_s() >= self._due_s:
             await self._read()
         if self._jwks and self._monotonic_s() - self._good_s >= self._max_age_s:
             self._close()
 
     def refresh(self) -> None:
-        """Read now, and not only when it is due."""
-        self._due_s = self._monotonic_s()
+        """Read now, or again after a read that is under way: it may miss what is new."""
+        self._is_refreshed = True
         self._woken.set()
 
     def ask(self) -> None:
@@ -137,6 +138,7 @@ class Keeper:
 
     async def _read(self) -> None:
         is_awaited = self._is_awaited  # not by who asks from here on: this read may miss their key
+        self._is_refreshed = False
         try:
             keys = await self._source.read()
         except KeySetError as error:

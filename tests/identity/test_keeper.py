@@ -122,6 +122,23 @@ async def test_keys_are_read_at_once_when_the_operator_says_so(kept: Kept, es256
     assert await kept.after(REFRESH_S - 1) == 0
 
 
+async def test_what_is_asked_for_during_a_read_is_not_lost_when_that_read_fails(
+    kept: Kept, es256: Signer
+) -> None:
+    kept.shelf.opened.clear()
+    kept.shelf.fault = KeySetError("it hangs")
+    kept.keeper.refresh()
+    reading = asyncio.ensure_future(kept.keeper.step())
+    await asyncio.sleep(0)
+    kept.keeper.refresh()
+    kept.shelf.opened.set()
+    await reading
+
+    kept.shelf.fault, kept.shelf.keys = None, keys_of(es256)
+    assert await kept.after(0.0) == 1
+    assert kept.kids == ["ec-1"]
+
+
 async def test_any_number_of_unknown_keys_makes_one_read_in_thirty_seconds(kept: Kept) -> None:
     reads = 0
     for _ in range(10_000):
