@@ -14,7 +14,7 @@ COMPILED := $(CURDIR)/build/compiled
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 # What runs through compiled modules is tested in that form too; `tests/compiled` holds the list complete.
 COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests/test_decide.py tests/identity/test_cache.py \
-	tests/runtime/test_ids.py tests/runtime/test_inbox.py $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
+	tests/runtime/test_ids.py $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
 	$(patsubst %,tests/policy/test_%.py,bucket match resolver route ruleset segment snapshot sticky)
 
 .PHONY: help demo test properties check format bench bench-policy chaos compiled integration lock sbom clean

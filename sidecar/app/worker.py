@@ -57,8 +57,7 @@ from sidecar.upstream.dial import Dialer
 from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.health import HealthChecks
 from sidecar.upstream.own import OwnListeners
-from sidecar.upstream.pool import Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import PoolSettings, Upstreams
 
 if TYPE_CHECKING:
     import socket

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 MAX_REQUESTS: Final = 32  # begun in one turn of the loop
-FIRST_BYTES: Final = 4 * 1024  # of a large read, where its head is looked for
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
 
@@ -161,21 +160,6 @@ class ClientConnection(Client):
             self._plane.metrics.count("rmv_limits_hit_total", "limit", "connections")
             self._refuse(Code.OVERLOADED, "too many connections")
 
-    def get_buffer(self, _size_hint: int) -> bytearray:
-        """Return where to read into."""
-        return self._plane.inbox.buffer()
-
-    def buffer_updated(self, size: int) -> None:
-        """Take what was read; of a large read, a body with a length is handed on where it lies."""
-        data = self._plane.inbox.take(size)
-        if isinstance(data, bytes):
-            self.data_received(data)
-        elif self._is_deaf or self._pending or self._tunnel is not None or self._is_parsing:
-            self.data_received(data.tobytes())
-        else:
-            self.read_s = self._plane.monotonic_s()
-            self._parse_large(data)
-
     def data_received(self, data: bytes) -> None:
         """Parse, and hand each request on once for what this read amounts to."""
         if self._is_deaf:
@@ -257,24 +241,6 @@ class ClientConnection(Client):
         else:
             self._rest(data[pos:])
 
-    def _parse_large(self, data: memoryview) -> None:
-        """Take the body that a large read is most of; `_parse` does the rest."""
-        current, pos = self._current, 0
-        self._is_parsing = True
-        if current is None and not self.is_full:
-            first = data[: min(FIRST_BYTES, self._max_head_bytes)].tobytes()
-            end = first.find(HEAD_END)
-            if end >= 0 and first[0] != CR:
-                current = self._begin(first[: end + 2])
-                pos = end + 4
-        if current is not None and self._chunks is None:
-            if self._is_body_due:
-                pos = self._take_body(current, data, pos)
-            current.flush()
-        self._is_parsing = False
-        if pos < len(data):
-            self._parse(bytes(data[pos:]))
-
     def _tire(self, rest: bytes) -> None:
         """Leave the rest for a turn of its own."""
         self._pending = rest
@@ -349,7 +315,7 @@ class ClientConnection(Client):
             return Code.NOT_IMPLEMENTED, "HTTP/2 is not supported: speak HTTP/1.1"
         return None
 
-    def _take_body(self, exchange: Exchange, data: bytes | memoryview, pos: int) -> int:
+    def _take_body(self, exchange: Exchange, data: bytes, pos: int) -> int:
         """Hand pieces of the body on; return how far they go."""
         size, chunks = len(data), self._chunks
         if chunks is None:
@@ -360,7 +326,7 @@ class ClientConnection(Client):
         else:
             pieces: list[bytes] = []
             try:
-                end = chunks.feed(bytes(data), pos, pieces)
+                end = chunks.feed(data, pos, pieces)
             except HeadError as error:
                 self._is_deaf = True
                 exchange.fail(error.code, str(error))

@@ -347,10 +347,7 @@ class Exchange(ResponseSink):
         if self.is_ended or self.refusal is not None:
             return
         self.request_bytes += len(data)
-        if len(data) >= MIN_APART_BYTES:
-            self.is_bulky = True
-            if self.upstream is None:
-                data = bytes(data)  # it may stay: a view would hold all that was read into
+        self.is_bulky |= len(data) >= MIN_APART_BYTES
         limit = self.max_body_bytes
         if limit is not None and self.request_bytes > limit:
             self.fail(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")

@@ -207,7 +207,6 @@ class Listener:
                 self._reload_tls(self._tls)
             plane.mirror.sweep(now_s)
             plane.upstreams.sweep(now_s)
-            plane.inbox.shrink()
             plane.recorder.flush()
             plane.metrics.gauges["rmv_connections"] = self._connections()
 

@@ -81,7 +81,6 @@ class Plane:
         self.live = live
         self.upstreams = upstreams
         self.turns = upstreams.turns
-        self.inbox = upstreams.inbox
         self.mirror = mirror
         self.recorder = recorder
         self.record = recorder.add

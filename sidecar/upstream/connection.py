@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 SWITCHING_PROTOCOLS: Final = 101
 MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
-FIRST_BYTES: Final = 4 * 1024  # of a large read, where its head is looked for
 
 
 class UpstreamConnection(Response):
@@ -134,31 +133,6 @@ class UpstreamConnection(Response):
         """Keep the transport."""
         self.transport = cast("Transport", transport)
 
-    def get_buffer(self, _size_hint: int) -> bytearray:
-        """Return where to read into."""
-        return self._keeper.inbox.buffer()
-
-    def buffer_updated(self, size: int) -> None:
-        """Take what was read; of a large read, the body is handed on where it lies."""
-        data = self._keeper.inbox.take(size)
-        if isinstance(data, bytes):
-            self.data_received(data)
-            return
-        sink, first = self.sink, b""
-        if not self._has_head:
-            first = data[:FIRST_BYTES].tobytes()
-        if (
-            sink is None
-            or self._held
-            or self._is_tunnel
-            or not (self._has_head or _is_final(first))
-        ):
-            self.data_received(data.tobytes())
-            return
-        self.read_s = self._monotonic_s()
-        self._is_begun = True
-        self._read(sink, first, data)
-
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on in one piece what this read amounts to."""
         sink = self.sink
@@ -171,13 +145,11 @@ class UpstreamConnection(Response):
             sink.on_response_data([data], len(data))
             return
         self._is_begun = True
-        if self._held:
-            data = self._held + data
-        self._read(sink, data, data)
+        self._read(sink, data)
 
-    def _read(self, sink: ResponseSink, first: bytes, data: bytes | memoryview) -> None:
+    def _read(self, sink: ResponseSink, data: bytes) -> None:
         try:
-            self._parse(sink, first, data)
+            self._parse(sink, self._held + data if self._held else data)
         except HeadError as error:
             self._out = []
             self._lose(f"malformed response: {error}")
@@ -201,7 +173,7 @@ class UpstreamConnection(Response):
         self.read_s = self._monotonic_s()
         sink = self.sink
         if sink is not None and self._held:
-            self._read(sink, self._held, self._held)
+            self._read(sink, b"")
         if self.is_reading and not self._is_tired and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -239,17 +211,14 @@ class UpstreamConnection(Response):
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _parse(self, sink: ResponseSink, first: bytes, data: bytes | memoryview) -> None:
-        """Read what is there of the response; raises HeadError when that is malformed.
-
-        The heads in `data` stand in `first`, too.
-        """
+    def _parse(self, sink: ResponseSink, data: bytes) -> None:
+        """Read what is there of the response; raises HeadError when that is malformed."""
         self._held = b""
-        pos = 0 if self._has_head else self._read_heads(sink, first)
+        pos = 0 if self._has_head else self._read_heads(sink, data)
         if self._has_head and not self._is_done:
             pos = self._take_body(data, pos)
         if not self._is_done and pos < len(data):
-            self._tire(bytes(data[pos:]))
+            self._tire(data[pos:])
         elif self._is_done and pos < len(data):
             if not self._is_bodiless:
                 raise HeadError("bytes follow its end")
@@ -332,11 +301,11 @@ class UpstreamConnection(Response):
         self.sink = taker
         self._is_tunnel = True
 
-    def _take_body(self, data: bytes | memoryview, pos: int) -> int:
+    def _take_body(self, data: bytes, pos: int) -> int:
         """Collect body bytes, framed as the client will see them; return how far they go."""
         size, framing, out = len(data), self.framing, self._out
         if framing == CHUNKED:
-            return self._take_chunks(bytes(data), pos)
+            return self._take_chunks(data, pos)
         end = size if framing == UNTIL_CLOSE else min(size, pos + self._left)
         if end > pos:
             out.append(cut(data, pos, end))
@@ -386,8 +355,3 @@ class UpstreamConnection(Response):
             sink.on_response_lost(reason, is_unanswered=not self._is_begun)
         self.sink = None
         self.transport.abort()
-
-
-def _is_final(first: bytes) -> bool:
-    """Return whether a response begins with a whole head that is no interim one."""
-    return HEAD_END in first and first[9:10] != b"1"

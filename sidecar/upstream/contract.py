@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from sidecar.wire.framing import UNTIL_CLOSE
 
 if TYPE_CHECKING:
-    from sidecar.runtime.inbox import Inbox
     from sidecar.runtime.turns import Turns
     from sidecar.wire.pieces import Pieces
     from sidecar.wire.response import ResponseHead
@@ -76,7 +75,6 @@ class Keeper:
 
     hides_decisions: bool  # of the upstream: X-Model-* are the sidecar's own
     turns: Turns
-    inbox: Inbox
 
     @abstractmethod
     def release(self, connection: Response) -> None:

@@ -6,12 +6,15 @@ import logging
 import random
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct, field
+
 from sidecar.runtime.tasks import spawn
+from sidecar.runtime.turns import Turns
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.breaker import Breaker
 from sidecar.upstream.connection import UpstreamConnection
 from sidecar.upstream.contract import Keeper
-from sidecar.upstream.dial import DialError
+from sidecar.upstream.dial import Dialer, DialError
 from sidecar.upstream.ejection import MAX_FAILURES, Ejection
 from sidecar.upstream.endpoint import Endpoint, parse_endpoint, spelled
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     from sidecar.model.policy import Version
     from sidecar.upstream.contract import Response
-    from sidecar.upstream.settings import PoolSettings
 
 IN_FLIGHT: Final = "rmv_in_flight"
 EJECTED: Final = "rmv_endpoints_ejected"
@@ -28,6 +30,20 @@ FIRST_DOWN: Final = 502  # Bad Gateway, Service Unavailable, Gateway Timeout
 LAST_DOWN: Final = 504
 IDLE: Final = -1.0  # `idle_since_s` of a connection that no sweep has seen since
 _log = logging.getLogger("sidecar.upstream")
+
+
+class PoolSettings(Struct, frozen=True):
+    """How a pool behaves; times in seconds."""
+
+    connect_timeout_s: float = 1.0
+    idle_timeout_s: float = 30.0
+    max_idle: int = 256
+    hides_decisions: bool = True  # X-Model-* of the upstream are replaced by the sidecar's
+    queue_timeout_s: float = 1.0  # of a request that waits for another one of its version to end
+    workers: int = 1  # that share the concurrency of a version
+    traffic: str = "requests"  # what is sent, as metrics and log tell it: these, or their "copies"
+    dialer: Dialer = field(default_factory=Dialer)
+    turns: Turns = field(default_factory=Turns)
 
 
 class Pool(Keeper):
@@ -49,7 +65,6 @@ class Pool(Keeper):
         self.authority = endpoint.authority
         self.hides_decisions = settings.hides_decisions
         self.turns = settings.turns
-        self.inbox = settings.inbox
         self.is_closed = False
         self.is_healthy = True  # what health checks say
         self.is_ejected = False
@@ -211,7 +226,6 @@ class Upstreams:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.turns = settings.turns
-        self.inbox = settings.inbox
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._metrics = metrics or Metrics()

@@ -28,10 +28,8 @@ def gathered(pieces: Pieces, *, is_bulky: bool) -> Pieces:
     return gathered
 
 
-def cut(data: bytes | memoryview, start: int, end: int) -> bytes | memoryview:
+def cut(data: bytes, start: int, end: int) -> bytes | memoryview:
     """Return a part of `data`, copied where that is cheap."""
     if not start and end == len(data):
         return data
-    if end - start >= MIN_APART_BYTES:
-        return memoryview(data)[start:end]
-    return data[start:end] if isinstance(data, bytes) else data[start:end].tobytes()
+    return data[start:end] if end - start < MIN_APART_BYTES else memoryview(data)[start:end]

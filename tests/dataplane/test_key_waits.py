@@ -178,23 +178,6 @@ async def test_a_large_body_is_held_back_until_there_is_somewhere_to_send_it(log
         assert made.upstream.received[0].body == bytes(size)
 
 
-async def test_who_waits_holds_no_buffer_that_is_read_into(log: Path) -> None:
-    size = 40_000
-    head = GET.replace(b"GET", b"POST") + b"Content-Length: %d\r\n" % (2 * size)
-    async with rotating(log) as made, made.proxy.client() as client:
-        inbox = made.proxy.listener.plane.inbox
-        before = inbox.buffer()
-        await client.send(bearing(NEW, head, bytes(size)))
-        await made.waited()
-
-        assert inbox.buffer() is before
-
-        await client.send(bytes(size))
-        made.settle(OLD, NEW)
-        assert (await client.answer(b"POST")).status == 200
-        assert made.upstream.received[0].body == bytes(2 * size)
-
-
 async def test_a_key_that_does_not_come_is_no_key(log: Path) -> None:
     async with rotating(log) as made, made.proxy.client() as client:
         await client.send(bearing(NEW))

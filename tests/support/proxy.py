@@ -25,8 +25,7 @@ from sidecar.store.live import Contents, LivePolicies
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recorder import Recorder
 from sidecar.telemetry.sampler import Sampler
-from sidecar.upstream.pool import Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import PoolSettings, Upstreams
 from tests.support.messages import NEXT_REQUEST, PATIENCE_S, Feed, feed, read_answer
 from tests.support.upstream import ANSWER, eventually, scripted_upstream
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from sidecar.model.policy import Version
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.breaker import Breaker, Turn
-from sidecar.upstream.pool import Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import PoolSettings, Upstreams
 
 A = "http://127.0.0.1:9001"
 

@@ -19,8 +19,7 @@ from sidecar.model.upstream import UpstreamSettings, UpstreamTls
 from sidecar.policy.address import AllowList
 from sidecar.upstream.dial import HOLD_S, Dialer
 from sidecar.upstream.names import DOUBTED_S, REFRESH_S
-from sidecar.upstream.pool import Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import PoolSettings, Upstreams
 from sidecar.upstream.tls import LOOK_S
 from tests.support.upstream import eventually
 

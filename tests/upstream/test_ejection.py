@@ -8,8 +8,7 @@ import pytest
 
 from sidecar.model.policy import Version
 from sidecar.telemetry.metrics import Metrics
-from sidecar.upstream.pool import Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import PoolSettings, Upstreams
 from tests.support.clock import HandClock
 
 A, B = (f"http://127.0.0.1:{port}" for port in (9001, 9002))

@@ -7,8 +7,7 @@ from collections import Counter
 
 import pytest
 
-from sidecar.upstream.pool import Group, Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import Group, PoolSettings, Upstreams
 from tests.support.clock import HandClock
 
 A, B, C = (f"http://127.0.0.1:{port}" for port in (9001, 9002, 9003))

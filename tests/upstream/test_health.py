@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from sidecar.model.policy import Health, Policy, Version
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.health import HealthChecks, Standing, is_good
-from sidecar.upstream.pool import Upstreams
-from sidecar.upstream.settings import PoolSettings
+from sidecar.upstream.pool import PoolSettings, Upstreams
 from tests.support.proxy import policy, proxy
 from tests.support.upstream import ANSWER, eventually, never, scripted_upstream
 
