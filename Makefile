@@ -37,7 +37,7 @@ ifeq ($(ARGS),)
 endif
 
 properties: $(VENV)/.development  ## the property tests, with ten times as many examples as `make test` has
-	RMV_EXAMPLES=400 $(BIN)/python -m pytest $(PARALLEL) -o timeout=600 $$(grep -rlE "^@given|@given" tests --include=test_*.py --exclude-dir=integration) $(ARGS)
+	RMV_EXAMPLES=400 $(BIN)/python -m pytest $(PARALLEL) -o timeout=600 $$(grep -rl "^@given" tests --include=test_*.py --exclude-dir=integration) $(ARGS)
 
 check: $(VENV)/.development  ## lint, types, import contracts
 	$(BIN)/ruff check .
