@@ -118,10 +118,15 @@ def version_named(policy: Policy, name: str) -> str:
 
 
 async def versions_of(store: Store, model: str) -> Collection[str] | None:
-    """Return the versions and labels of a model: none without a policy, None when invalid."""
+    """Return the versions and labels of a model: none without a policy.
+
+    None when its document is invalid or not believed: it tells nothing of what serves.
+    """
     try:
         stored = await store.get_policy(model)
     except PolicyError:
+        return None
+    if stored is not None and store.doubt_of(stored.policy):
         return None
     return () if stored is None else (*stored.policy.versions, *stored.policy.labels)
 

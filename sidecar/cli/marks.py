@@ -11,7 +11,7 @@ from sidecar.store.base import Kill, Pin, Store
 from sidecar.store.doubts import NO_MODEL, NO_PINNED, NO_TENANT, NO_VERSION
 
 Versions = Collection[str] | None
-"""The versions of a policy; None when the stored document is invalid, so nothing is known."""
+"""The versions of a policy; None when the stored document is refused, so nothing is known."""
 
 
 async def marked_kills(store: Store, model: str, versions: Versions) -> tuple[Kill, ...]:

@@ -40,6 +40,20 @@ class ModelStatus(msgspec.Struct, frozen=True):
     is_deleted: bool = False
     doubt: str = ""
 
+    @property
+    def is_to_serve(self) -> bool:
+        """Whether sidecars are to serve it, by this document or by the last good one before it."""
+        return self.has_policy and (bool(self.doubt) or not self.is_deleted)
+
+    @property
+    def told_revision(self) -> str:
+        """What stands for the revision: a document that is refused has none that counts."""
+        if self.fault:
+            return "invalid"
+        if self.doubt:
+            return "unbelieved"
+        return str(self.revision) if self.has_policy else "none"
+
 
 @app.command("status")
 @with_store
@@ -100,11 +114,7 @@ def _tell_models(
 
 def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> None:
     """Print who is live, what keeps each from the stored revisions, and what is not ready there."""
-    stored = {
-        one.model: None if one.fault else one.revision
-        for one in found
-        if one.has_policy and not one.is_deleted
-    }
+    stored = {one.model: one for one in found if one.is_to_serve}
     rows = [
         (
             one.name,
@@ -130,21 +140,28 @@ def _tell_sidecars(living: Sequence[Instance], found: Sequence[ModelStatus]) -> 
             output.warn(f"{one.name} {does} {model}: {output.inner(fault)}")
 
 
-def _behind(one: Instance, stored: Mapping[str, int | None]) -> str:
-    """Name the models that a sidecar decides by an older revision, or not at all.
-
-    None is stored of a model whose document is not valid.
-    """
+def _behind(one: Instance, stored: Mapping[str, ModelStatus]) -> str:
+    """Name the models that a sidecar decides by something else than is stored, or not at all."""
     told = [
-        f"{model} {one.revisions.get(model, 'none')} of {revision or 'invalid'}"
-        for model, revision in sorted(stored.items())
-        if revision is None or one.revisions.get(model, -1) < revision
+        f"{name} {one.revisions.get(name, 'none')} of {model.told_revision}{_refusal(one, model)}"
+        for name, model in sorted(stored.items())
+        if model.fault or model.doubt or name in one.faults or _is_older(one, model)
     ]
     lost = [
         f"{model} {one.revisions[model]} of none"
         for model in sorted(one.revisions.keys() - stored.keys())
     ]
     return ", ".join(told + lost)
+
+
+def _is_older(one: Instance, model: ModelStatus) -> bool:
+    return one.revisions.get(model.model, -1) < model.revision
+
+
+def _refusal(one: Instance, model: ModelStatus) -> str:
+    """Say that a sidecar refuses a document in which nothing is wrong as far as is known here."""
+    is_sound = not model.fault and not model.doubt
+    return " (refused)" if is_sound and model.model in one.faults else ""
 
 
 def _unready(one: Instance) -> str:
@@ -164,7 +181,8 @@ async def _status(store: Store, model: str) -> ModelStatus:
         if stored is not None:
             revision, versions = stored.policy.revision, tuple(stored.policy.versions)
             is_deleted, doubt = stored.policy.deleted, store.doubt_of(stored.policy)
-            names = (*versions, *stored.policy.labels)
+            # What is not believed tells nothing of what serves.
+            names = None if doubt else (*versions, *stored.policy.labels)
     except PolicyError as error:
         fault, names = str(error), None
     except BadNameError:  # of a pin or kill that was written by hand: no policy can have it
@@ -180,11 +198,10 @@ async def _status(store: Store, model: str) -> ModelStatus:
 
 
 def _cells(one: ModelStatus) -> tuple[str, str, str, str]:
-    revision = str(one.revision) if one.has_policy else "none"
     versions = "(deleted)" if one.is_deleted else ", ".join(one.versions)
     pins = f"{one.pins} ({one.faulty_pins} faulty)" if one.faulty_pins else str(one.pins)
     kills = "; ".join(map(_spell, one.kills))
-    return "invalid" if one.fault else revision, versions, pins, kills
+    return one.told_revision, "" if one.doubt else versions, pins, kills
 
 
 def _spell(kill: Kill) -> str:

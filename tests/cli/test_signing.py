@@ -559,6 +559,47 @@ def test_status_tells_what_each_sidecar_does_not_believe(signed: Rmv, redis: Red
     assert sidecar["refused"] == {"unsigned": 3, "deleted": 1}
 
 
+@pytest.fixture
+def forged(signed: Rmv, tmp_path: Path, redis: Redis) -> Path:
+    """Settings by which what is stored is not believed: it lacks v2, and a sidecar refuses it."""
+    settings = tmp_path / "rmv.toml"
+    settings.write_text('[signing]\ntrusted = ["ann.pub"]\n')
+    redis.set(key("policy", "tumor"), text(redis, "policy", "tumor").replace('"v2"', '"v3"'))
+    told = {"sidecar": "host-1", "revision:tumor": "1", "fault:tumor": "the signature does not fit"}
+    redis.hset(key("fleet", "host-1:a"), mapping=told)  # type: ignore[arg-type]  # stub
+    redis.expire(key("fleet", "host-1:a"), 60)
+    redis.zadd(key("fleet"), {"host-1:a": 1})
+    return settings
+
+
+def test_status_does_not_say_that_sidecars_decide_by_a_forged_document(
+    signed: Rmv, forged: Path
+) -> None:
+    told, untold = signed("status", "-c", forged).out, signed("status").out
+
+    assert "tumor 1 of unbelieved" in told
+    assert told.splitlines()[1].split()[:4] == ["tumor", "unbelieved", "-", "0"]
+    assert "tumor 1 of 1 (refused)" in untold  # by settings that trust no key, the sidecar tells
+    assert "what is stored" not in told + untold
+
+
+def test_a_forged_deletion_is_told_as_no_deletion(signed: Rmv, forged: Path, redis: Redis) -> None:
+    document = {"model": "tumor", "versions": {}, "deleted": True, "revision": 9}
+    redis.set(key("policy", "tumor"), json.dumps(document))
+
+    told = signed("status", "-c", forged).out
+
+    assert "tumor 1 of unbelieved" in told
+    assert "(deleted)" not in told
+
+
+def test_pins_are_not_judged_by_a_forged_document(signed: Rmv, ann: Path, forged: Path) -> None:
+    assert signed("pin", "tumor", "acme", "v2", "--key", ann, "--force").code == 0
+
+    assert "no such version" not in signed("pins", "tumor", "-c", forged).out
+    assert "faulty" not in signed("status", "-c", forged).out
+
+
 def test_a_label_that_is_moved_with_a_signature_is_audited_as_that(
     signed: Rmv, ann: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
