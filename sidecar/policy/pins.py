@@ -8,9 +8,7 @@ from typing import Final, TypeVar, overload
 
 _T = TypeVar("_T")
 
-MAX_WHOLE: Final = (
-    4096  # tenants in one dict; to make it larger moves them all, in half a millisecond
-)
+MAX_WHOLE: Final = 4096  # tenants in one dict; to make it larger moves them all
 # Prime: a dict places its keys by the low bits of their hashes, so these must not choose the part.
 PARTS: Final = 509  # of a large mapping: at a million tenants each is smaller than MAX_WHOLE
 
@@ -18,7 +16,7 @@ PARTS: Final = 509  # of a large mapping: at a million tenants each is smaller t
 class Pins(Mapping[str, str]):
     """Version or label by tenant, changed in place.
 
-    A dict that grows moves all that it holds at once: 50 ms with a million. So from a few thousand
+    A dict that grows moves all that it holds at once, while requests wait. So from a few thousand
     on this is many dicts, each of which grows by itself.
     """
 

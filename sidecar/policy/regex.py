@@ -1,8 +1,8 @@
 """Regular expressions of policies, in RE2's syntax: a value costs time by its length alone.
 
-That is up to 10 ns for each byte and each instruction of the compiled expression. The product is
-bounded, or an expression at its limit would hold up all requests for a second and a client's
-16 KiB: the larger an expression, the shorter the values that it takes.
+Each byte costs by the instructions of the compiled expression. The product is bounded, or an
+expression at its limit and a client's 16 KiB would hold up all requests: the larger an expression,
+the shorter the values that it takes.
 
 The engine is loaded with the first expression: most policies have none, and it takes memory.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_CHARS = 1000  # a longer one is a list in disguise
 MAX_PROGRAM = 2000  # instructions
-MAX_WORK = 2**18  # instructions times bytes of a value: 3 ms; up to 16 of them take 16 KiB
+MAX_WORK = 2**18  # instructions times bytes of a value; up to 16 of them take 16 KiB
 MAX_MEMORY = 256 * 1024  # bytes for one expression, its program and what it learns of values
 
 _NOT_OF_RE2 = ("invalid perl operator", "invalid escape sequence")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sidecar.model.identity import Identity
 
-MAX_REVOCATIONS: Final = 1_000_000  # of tokens, in a worker: 150 MB; more is a mistake
+MAX_REVOCATIONS: Final = 1_000_000  # of tokens, in a worker; more is a mistake
 TOO_MANY: Final = f"over {MAX_REVOCATIONS} tokens are revoked: cut their tenants off"
 MAX_CUTOFFS: Final = 100_000  # of tenants; that many are the whole issuer
 TOO_MANY_CUTOFFS: Final = (
