@@ -213,7 +213,7 @@ class Worker:
             )
 
         if audit.is_on:
-            self._plane.audit = Decisions(audit)
+            self._plane.audit = Decisions(audit, are_callers_known=self._tokens is not None)
             audit.on_refusing = self._plane.on_refusing
             self.live.on_adopted = on_adopted
         return audit

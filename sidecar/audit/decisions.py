@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.audit.entry import Event, Inputs
 from sidecar.model.audit import Kind
+from sidecar.model.identity import ANONYMOUS
 from sidecar.policy.attributes import MAX_VERSION_CHARS, attributes_of, take
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ class _Known(NamedTuple):
 class Decisions:
     """Makes events of exchanges. Nothing here waits, and no head or body outlives the call."""
 
-    def __init__(self, log: AuditLog) -> None:
+    def __init__(self, log: AuditLog, *, are_callers_known: bool = True) -> None:
+        """Tell `log`; where `are_callers_known` is false, nobody has shown who they are."""
         self._add = log.add
+        self._admit = log.strangers.admit
+        self._are_callers_known = are_callers_known
         self._known: dict[Decision, _Known] = {}
         self._attributes: dict[str, tuple[CompiledPolicy, frozenset[str]]] = {}
 
@@ -47,6 +51,9 @@ class Decisions:
     ) -> None:
         """Take an exchange that has ended; `pin` is what its tenant was pinned to as it began."""
         decision = record.decision
+        is_stranger = identity is ANONYMOUS or not self._are_callers_known
+        if is_stranger and decision.refusal and not self._admit(decision.refusal.slug):
+            return
         known = self._known.get(decision) or self._know(decision)
         # By position: twenty names a request would cost as much as all else here.
         self._add(

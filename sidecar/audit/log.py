@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.audit.chain import Chain
 from sidecar.audit.entry import Event, encode, event
 from sidecar.audit.outlet import BATCH, Outlet
+from sidecar.audit.strangers import Strangers
 from sidecar.model.audit import Kind, OnFailure
 from sidecar.runtime.tasks import spawn
 
@@ -61,6 +62,7 @@ class AuditLog:
         self._ending = asyncio.Event()
         self._writing: list[asyncio.Task[None]] = []
         self._closes_on_failure = self.is_on and settings.on_failure is OnFailure.CLOSED
+        self.strangers = Strangers(settings.strangers_per_minute, clock=clock, metrics=metrics)
         sign = None if key is None else key.sign
         self._outlets = [
             Outlet(
@@ -96,18 +98,25 @@ class AuditLog:
         self._ending.set()
         if self._writing:  # not cancelled: a thread of theirs would go on
             await asyncio.wait(self._writing)
+        self._sum_up(is_last=True)
         self._hand_on()
         for outlet in self._outlets:
             await outlet.end()
 
     async def _keep_writing(self, outlet: Outlet) -> None:
         while not self._ending.is_set():
+            self._sum_up()
             self._hand_on()
             is_written = await outlet.flush()
             self._look()
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S if is_written else RETRY_S):
                     await self._ending.wait()
+
+    def _sum_up(self, *, is_last: bool = False) -> None:
+        """Take the sum of the denials that were counted only, if it is due."""
+        if (counted := self.strangers.sum_up(is_last=is_last)) is not None:
+            self._events.append(counted)
 
     def _hand_on(self) -> None:
         """Encode what has come, for each outlet the same bytes."""

@@ -177,7 +177,8 @@ async def _find(places: Sequence[Trail], request_id: str) -> Found:
         error = NotFoundError(f"{names}: nothing of a request {request_id}")
         advice = (
             "Of requests that were served only those are there whose policy said `audit: decisions`"
-            " then; `rmv explain --request` knows those that were sampled."
+            " then, and of a flood of denials to callers without an identity there is a sum alone;"
+            " `rmv explain --request` knows those that were sampled."
         )
         raise advised(error, advice)
     return Found([entries[at] for at in sorted(entries)], digests, is_cut)

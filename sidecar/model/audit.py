@@ -43,7 +43,8 @@ class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `key_file` is the Ed25519 private key (PEM) that signs checkpoints, at least every
     `checkpoint_entries` entries and `checkpoint_s` seconds. `buffer_entries` wait for each sink
-    that cannot be written, and no more.
+    that cannot be written, and no more. Of callers without an identity, each process tells
+    `strangers_per_minute` denials one by one, and counts the others.
     """
 
     dir: str = ""  # a folder for files of lines; empty: none
@@ -53,6 +54,7 @@ class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
     fsync: Literal["batch", "second", "never"] = "second"
     stream_entries: Annotated[int, Meta(ge=1, le=1 << 32)] = 1_000_000  # trimmed beyond only
     buffer_entries: Annotated[int, Meta(ge=256, le=10_000_000)] = 20_000
+    strangers_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 60
     on_failure: OnFailure = OnFailure.OPEN
     key_file: str = ""
     checkpoint_entries: Annotated[int, Meta(ge=10, le=1_000_000)] = 1000

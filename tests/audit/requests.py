@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, cast
 from sidecar.audit.chain import Chain
 from sidecar.audit.decisions import Decisions
 from sidecar.audit.entry import decode, encode
+from sidecar.audit.strangers import Strangers
 from sidecar.model.record import ExchangeRecord
 from sidecar.policy.resolver import resolve
 from sidecar.policy.snapshot import compile_snapshot
+from sidecar.telemetry.metrics import Metrics
 from tests.policy.examples import caller, make_head
+from tests.support.clock import HandClock
 
 if TYPE_CHECKING:
     from sidecar.audit.entry import Entry, Event
@@ -27,15 +30,16 @@ class Kept:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.strangers = Strangers(1, clock=HandClock(), metrics=Metrics())
 
     def add(self, one: Event) -> None:
         self.events.append(one)
 
 
-def told(snapshot: Snapshot, identity: Identity, head: RequestHead, decision: Decision) -> Event:
-    """Return what a worker tells audit of a request."""
+def record_of(identity: Identity, head: RequestHead, decision: Decision) -> ExchangeRecord:
+    """Return what is known of a request that has ended."""
     refusal = decision.refusal
-    record = ExchangeRecord(
+    return ExchangeRecord(
         at_s=head.at_s,
         request_id=head.request_id.decode(),
         method="POST",
@@ -52,6 +56,11 @@ def told(snapshot: Snapshot, identity: Identity, head: RequestHead, decision: De
         request_bytes=0,
         response_bytes=0,
     )
+
+
+def told(snapshot: Snapshot, identity: Identity, head: RequestHead, decision: Decision) -> Event:
+    """Return what a worker tells audit of a request."""
+    record = record_of(identity, head, decision)
     kept = Kept()
     pin = snapshot.pins.get(identity.tenant)
     Decisions(cast("AuditLog", kept)).take(record, identity, head, snapshot, pin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sidecar.audit.entry import Entry, decode
@@ -141,3 +142,32 @@ async def test_other_keys_and_bad_tokens_are_told(tmp_path: Path) -> None:
     assert first["keys"] != second["keys"]
     assert (refused.status, denied.status, denied.code) == (401, 401, "token-invalid")
     assert token.removeprefix("Bearer ").encode() not in raw
+
+
+async def test_of_many_strangers_a_sum_is_told_and_of_a_known_caller_each_denial(
+    tmp_path: Path,
+) -> None:
+    pair = Pair(tmp_path / "pair")
+    file = tmp_path / "jwks.json"
+    file.write_bytes(pair.jwks)
+    settings = believing(jwks_file=str(file))
+    settings += '\n[audit]\ndir = "audit"\nstrangers_per_minute = 2\n'
+    async with guarded(settings, "--workers", "1") as running:
+        strangers = [await running.ask() for _ in range(6)]
+        known = [
+            await running.ask(Authorization=pair.bearer(), X_Model_Version="v9") for _ in range(4)
+        ]
+        summed = await running.counted("rmv_audit_denials_summed_total", code="token-missing")
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        lines = lines_in(running.folder / "audit")
+
+    denied = [one for one in map(decode, lines) if one.kind == "denied"]
+    told = Counter(one.code for one in denied)
+    (counted,) = (one.facts for one in denied if not one.request_id)
+    assert {answer.status for answer in strangers} == {401}
+    assert {answer.status for answer in known} == {404}
+    assert told == {"token-missing": 2, "no-such-version": 4, "": 1}
+    assert counted["requests"] == summed == 4
+    assert counted["codes"] == {"token-missing": 4}
+    assert not verified(lines, key=None).faults
