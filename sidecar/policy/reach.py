@@ -93,7 +93,8 @@ class Answered:
             self._every.append(rule)
         else:
             self._by_one.setdefault(conditions[0], rule)
-            self._tenants.update(dict.fromkeys(tenants - self._tenants.keys(), rule))
+            for tenant in tenants:  # `tenants - keys()` would look at all that are noted
+                self._tenants.setdefault(tenant, rule)
 
     def forgetting(self) -> Iterator[None]:
         """Forget all of it, in steps."""
