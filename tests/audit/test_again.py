@@ -17,17 +17,11 @@ from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.trace import Asked
 from tests.audit.requests import asked, audited
 from tests.policy.examples import caller, make_head, make_policy, version
-from tests.policy.policies import LABELS, TENANTS, VERSIONS, callers, heads, policies
+from tests.policy.policies import KILLS, PINS, UNREADY, callers, heads, policies
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
     from sidecar.model.request import RequestHead
-
-PINS = st.dictionaries(
-    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, *LABELS, "gone")), max_size=2
-)
-KILLS = st.dictionaries(st.sampled_from((*VERSIONS, *VERSIONS, "")), st.just("why"), max_size=2)
-UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
 
 
 def committed(policy: Policy) -> Policy:

@@ -186,6 +186,12 @@ def named(text: str) -> bytes:
     return b"Bearer " + text.encode()
 
 
+def meet(cache: IdentityCache, *texts: str) -> None:
+    """Have these tokens come, one after the other."""
+    for text in texts:
+        cache.lookup(named(text), NOW_S)
+
+
 def known(cache: IdentityCache, naming: Naming, *texts: str, now_s: float = NOW_S) -> list[str]:
     """Return which of these tokens are remembered; the others are left forgotten."""
     found = []
@@ -201,8 +207,7 @@ def test_a_hundred_thousand_bad_tokens_drive_out_no_good_one_and_take_no_room() 
     naming = Naming()
     cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
     good = [f"tenant-{n}.1" for n in range(100)]
-    for text in good:
-        cache.lookup(named(text), NOW_S)
+    meet(cache, *good)
 
     for n in range(100_000):
         with pytest.raises(TokenRefused):
@@ -218,13 +223,11 @@ def test_a_hundred_thousand_good_tokens_of_one_tenant_drive_out_no_others() -> N
     naming = Naming()
     cache = IdentityCache(naming, 1000, MAX_TOKEN_BYTES)
     few = [f"tenant-{n}.{token}" for n in range(50) for token in range(5)]
-    for text in few[::2]:
-        cache.lookup(named(text), NOW_S)
+    meet(cache, *few[::2])
 
     for n in range(50_000):
         cache.lookup(b"Bearer flood.%d" % n, NOW_S)
-    for text in few[1::2]:  # callers who come while it floods have room made for them
-        cache.lookup(named(text), NOW_S)
+    meet(cache, *few[1::2])  # callers who come while it floods have room made for them
     for n in range(50_000, 100_000):
         cache.lookup(b"Bearer flood.%d" % n, NOW_S)
 
@@ -237,8 +240,7 @@ def test_one_tenant_alone_may_have_all_the_room() -> None:
     cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
     texts = [f"acme.{n}" for n in range(100)]
 
-    for text in texts:
-        cache.lookup(named(text), NOW_S)
+    meet(cache, *texts)
 
     assert known(cache, naming, *texts) == texts
 
@@ -248,8 +250,7 @@ def test_with_one_token_each_the_oldest_makes_room() -> None:
     cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
     texts = [f"tenant-{n}.1" for n in range(250)]
 
-    for text in texts:
-        cache.lookup(named(text), NOW_S)
+    meet(cache, *texts)
 
     assert len(cache) == 100
     assert known(cache, naming, *texts[-80:]) == texts[-80:]
@@ -258,8 +259,7 @@ def test_with_one_token_each_the_oldest_makes_room() -> None:
 def test_a_token_that_has_expired_makes_room_first() -> None:
     naming = Naming()
     cache = IdentityCache(naming, 3, MAX_TOKEN_BYTES)
-    for text in ("acme.1", "acme.2", "globex.1/10"):
-        cache.lookup(named(text), NOW_S)
+    meet(cache, "acme.1", "acme.2", "globex.1/10")
 
     cache.lookup(named("hooli.1"), NOW_S + 10)
 

@@ -45,6 +45,13 @@ NAMES = st.sampled_from((*VERSIONS, *VERSIONS, *LABELS))
 SEGMENTS = ("inner", "outer", "listed")
 MOMENTS = ("1970-01-01T00:16:40Z", "1970-01-01T01:33:20+01:00")  # 1000 and 2000
 INSTANTS = (0.0, 999.9, 1000.0, 1999.0, 2000.0)
+PINS = st.dictionaries(
+    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, *LABELS, "gone")), max_size=2
+)
+KILLS = st.dictionaries(
+    st.sampled_from((*VERSIONS, *VERSIONS, "canary", "")), st.just("why"), max_size=2
+)
+UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
 ENDPOINTS = ("http://127.0.0.1:9001",)
 DIGESTS = st.sampled_from([f"sha256:{digit * 64}" for digit in "09f"])
 COLUMNS = st.lists(

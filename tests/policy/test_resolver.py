@@ -28,7 +28,7 @@ from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
 from tests.policy.examples import caller, everything_is_looked_up, make_head, make_policy, version
 from tests.policy.plain import PlainReading
-from tests.policy.policies import LABELS, TENANTS, VERSIONS, callers, heads, policies
+from tests.policy.policies import KILLS, PINS, UNREADY, VERSIONS, callers, heads, policies
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -59,13 +59,6 @@ def outcome(decision: Decision) -> tuple[str, str, Code | None]:
     return decision.version, decision.reason, decision.refusal
 
 
-PINS = st.dictionaries(
-    st.sampled_from(TENANTS[1:]), st.sampled_from((*VERSIONS, *LABELS, "gone")), max_size=2
-)
-KILLS = st.dictionaries(
-    st.sampled_from((*VERSIONS, *VERSIONS, "canary", "")), st.just("why"), max_size=2
-)
-UNREADY = st.frozensets(st.sampled_from(VERSIONS), max_size=2)
 REQUESTS = st.lists(st.tuples(callers(), heads()), min_size=1, max_size=6)
 
 
