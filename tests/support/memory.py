@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ _CHUNK = b"%x\r\n" % len(_PIECE) + _PIECE + b"\r\n"
 _END = b"\r\n0\r\n\r\n"  # the content is zeros, so it is found nowhere else
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 _WARMING = 4 * MIB
+_TAKERS_BUFFER = MIB // 2
 _SAMPLE_S = 0.02
 _STILL_S = 0.1
 _SETTINGS = "workers = 1\n[timeouts]\nbody_idle_s = 600.0\n"
@@ -44,8 +46,8 @@ class BigBody:
     def held_back(self) -> bool:
         """Whether the sender had to wait for the taker.
 
-        How soon is the kernel's affair: each of two connections has buffers of up to
-        `net.ipv4.tcp_rmem`, which grow with the speed of who reads.
+        How soon is the kernel's affair: buffers grow with the speed of who reads, up to
+        `net.ipv4.tcp_rmem`. Those of takers do not (`bounded`), so that only the sidecar's do.
         """
         return 0 < self.most_held < self.size // 2
 
@@ -124,6 +126,7 @@ class Passage:
         """Take a body that comes down; return by how many bytes the worker grew."""
         self.body = body
         reader, writer = await asyncio.open_connection(*self.address)
+        bounded(writer)
         async with self._watched() as growth:
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
@@ -136,6 +139,7 @@ class Passage:
         """Ask for a body and take nothing of it; return by how many bytes the worker grew."""
         self.body = body
         _, writer = await asyncio.open_connection(*self.address, limit=1)
+        bounded(writer)
         async with self._watched() as growth:
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             await body.stalled()
@@ -145,6 +149,7 @@ class Passage:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Be the upstream."""
+        bounded(writer)
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"POST"):
@@ -183,6 +188,12 @@ async def passage(*, shadow_hangs: bool) -> AsyncIterator[Passage]:
         await way.upload(BigBody(_WARMING))  # what is made once is no growth
         await way.download(BigBody(_WARMING))
         yield way
+
+
+def bounded(writer: asyncio.StreamWriter) -> None:
+    """Keep the kernel from taking more and more for who reads a connection."""
+    raw: socket.socket = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAKERS_BUFFER)
 
 
 def resident_bytes(pid: int) -> int:
