@@ -9,6 +9,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from sidecar.model.record import ExchangeRecord
@@ -16,8 +17,20 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256  # records; a batch costs one write
 MAX_BACKLOG_BYTES: Final = 4 * 1024 * 1024  # of lines that a full pipe did not take
+PARAMETER: Final = "access_token="  # RFC 6750 section 2.3: a query may have a token, a log may not
 
 _log = logging.getLogger("sidecar.exchange_log")
+
+
+def without_token(record: ExchangeRecord) -> ExchangeRecord:
+    """Return a record whose target says no token: what follows its parameter's name is `***`.
+
+    All of it, and not the value alone: so a target of nothing but such parameters takes no longer.
+    """
+    at = record.target.find(PARAMETER)
+    if at < 0:
+        return record
+    return replace(record, target=f"{record.target[: at + len(PARAMETER)]}***")
 
 
 class Recorder:
@@ -52,7 +65,7 @@ class Recorder:
         if self._fd is None:
             return
         if records:
-            lines = self._encode(records)
+            lines = self._encode([without_token(one) for one in records])
             if len(self._backlog) + len(lines) > MAX_BACKLOG_BYTES:
                 self._metrics.events["rmv_log_lines_lost_total",] += len(records)
             else:

@@ -91,6 +91,31 @@ def test_an_exchange_is_a_line_of_json_with_all_that_is_known(tmp_path: Path) ->
     }
 
 
+@pytest.mark.parametrize(
+    ("target", "logged"),
+    [
+        ("/infer?access_token=s3cret", "/infer?access_token=***"),
+        ("/infer?a=1&access_token=s3cret&b=2", "/infer?a=1&access_token=***"),
+        ("/infer?access_token=a&access_token=s3cret", "/infer?access_token=***"),
+        ("http://h/infer?access_token=s3%22cret", "http://h/infer?access_token=***"),
+        ("/infer?access_token", "/infer?access_token"),
+        ("/access_token?a=1", "/access_token?a=1"),
+    ],
+)
+def test_a_token_in_a_query_is_in_no_line(tmp_path: Path, target: str, logged: str) -> None:
+    fd = os.open(tmp_path / "log", os.O_CREAT | os.O_RDWR)
+    recorder = Recorder(Metrics(), fd)
+
+    recorder.add(record(target=target))
+    recorder.add(record(target="/plain?a=1"))
+    recorder.flush()
+    os.close(fd)
+
+    written = (tmp_path / "log").read_bytes()
+    assert b"s3" not in written
+    assert [line["target"] for line in lines(written)] == [logged, "/plain?a=1"]
+
+
 def test_lines_wait_for_a_flush_or_a_full_batch(pipe: Pipe) -> None:
     recorder = Recorder(Metrics(), pipe.writing)
 
