@@ -34,14 +34,17 @@ TRAILER: Final = 15
 TE: Final = 16
 
 SPACE: Final = 32
-_TOKEN: Final = b"!#$%&'*+-.^_`|~" + bytes((*range(48, 58), *range(65, 91), *range(97, 123)))
+_MARKS: Final = b"!#$%&'*+-.^_`|~"
+_TOKEN: Final = _MARKS + bytes((*range(48, 58), *range(65, 91), *range(97, 123)))
+_AS_CGI: Final = bytes.maketrans(_MARKS, b"-" * len(_MARKS))
 
 
 class FieldKinds:
     """Kinds by spelling; unknown names are PASS. What it remembers is bounded.
 
     A name with `_` for `-` is no other field to servers that keep fields as CGI does (RFC 3875
-    section 4.1.18): where it reads like one that the sidecar treats, it is left out.
+    section 4.1.18), and to some of them any other mark is none, either (PHP: `.`): where a name
+    reads so like one that the sidecar treats, it is left out.
     """
 
     def __init__(self, known: dict[bytes, int]) -> None:
@@ -61,8 +64,9 @@ class FieldKinds:
     def _learn(self, name: bytes) -> int:
         if not is_token(name):
             return INVALID
-        kind = self._known.get(name.lower().replace(b"_", b"-"), PASS)
-        if b"_" in name and kind not in {PASS, SECRET}:
+        plain = name.lower()
+        kind = self._known.get(plain.translate(_AS_CGI), PASS)
+        if plain not in self._known and kind not in {PASS, SECRET}:
             kind = DROP
         if len(name) <= MAX_SPELLING_BYTES:
             if len(self._spellings) >= MAX_SPELLINGS:

@@ -92,7 +92,17 @@ async def test_an_interim_answer_is_never_repeated_by_a_retry(log: Path) -> None
         assert len(upstream.received) == 2
 
 
-@pytest.mark.parametrize("name", [b"X_Tenant", b"x_forwarded_for", b"X_Model-Decision", b"Host_"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X_Tenant",
+        b"x_forwarded_for",
+        b"X_Model-Decision",
+        b"X.Tenant",
+        b"x-model~Version",
+        b"Host_",
+    ],
+)
 async def test_what_reads_like_a_derived_field_to_cgi_is_left_out(log: Path, name: bytes) -> None:
     async with chain(log) as (running, upstream):
         await running.ask(b"GET / HTTP/1.1\r\nHost: h\r\n" + name + b": evil\r\n\r\n")

@@ -7,6 +7,7 @@ upstream is looked at.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,7 +54,7 @@ class Seen(NamedTuple):
         found: dict[bytes, list[bytes]] = {}
         for line in (*self.head.split(b"\r\n")[1:], *self.trailers()):
             name, _, value = line.partition(b":")
-            plain = name.strip().lower().replace(b"_", b"-")
+            plain = re.sub(rb"[^0-9a-z]", b"-", name.strip().lower())
             if plain in DERIVED:
                 found.setdefault(plain, []).append(value.strip())
         return found
@@ -157,6 +158,8 @@ FORMS: dict[str, Callable[[bytes, bytes, bytes], bytes]] = {
     "with underscores, and plain": lambda n, v, b: request(
         n.replace(b"-", b"_") + b": " + v, n + b": " + v, b
     ),
+    "with dots": lambda n, v, b: request(n.replace(b"-", b".") + b": " + v, b),
+    "with a tilde": lambda n, v, b: request(n.replace(b"-", b"~", 1) + b": " + v, b),
     "twice": lambda n, v, b: request(n + b": " + v, n + b": " + v, b),
     "around the token": lambda n, v, b: request(n + b": acme", b, n + b": " + v),
     "in two cases": lambda n, v, b: request(n.lower() + b": " + v, n.upper() + b": " + v, b),
@@ -199,6 +202,9 @@ FORMS: dict[str, Callable[[bytes, bytes, bytes], bytes]] = {
     "in a trailer that is announced": lambda n, v, b: chunked(n + b": " + v, b"Trailer: " + n, b),
     "in a trailer with underscores": lambda n, v, b: chunked(
         n.replace(b"-", b"_") + b": " + v, b"Trailer: " + n.replace(b"-", b"_"), b
+    ),
+    "in a trailer with dots": lambda n, v, b: chunked(
+        n.replace(b"-", b".") + b": " + v, b"Trailer: " + n.replace(b"-", b"."), b
     ),
     "in a trailer in lower case": lambda n, v, b: chunked(
         n.lower() + b": " + v, b"TE: trailers", b"Trailer: " + n.lower(), b

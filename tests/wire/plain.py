@@ -152,7 +152,7 @@ def _passed(fields: list[Field], read: frozenset[bytes], ends: frozenset[bytes])
         (name, value)
         for name, value in fields
         if name.lower() not in ends | nominated
-        and (b"_" not in name or name.lower().replace(b"_", b"-") not in read)
+        and (name.lower() in read or re.sub(rb"[^0-9a-z]", b"-", name.lower()) not in read)
     ]
 
 
