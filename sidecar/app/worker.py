@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from sidecar.config import Config
     from sidecar.model.audit import AuditSettings
     from sidecar.model.policy import Policy
+    from sidecar.policy.address import AllowList
     from sidecar.runtime.clock import Clock
     from sidecar.runtime.questions import Answers
     from sidecar.store.base import Store
@@ -133,18 +134,36 @@ class Worker:
         # The control process tells sidecars of one host apart; its workers are one sidecar.
         instance = f"{platform.node()}-{os.getppid()}"
         self._sampler = Sampler(config.contexts.per_second, random.random, instance)
-        clock, limits, timeouts = SystemClock(), config.limits, config.timeouts
+        clock = SystemClock()
         self._answers: Answers | None = None
         self._tokens = _tokens(config, self._on_unknown_key, clock, self.live.revocations)
         worker = f"{os.getpid()}-{os.urandom(3).hex()}"  # containers may share name and pids
         member = Member(instance, worker, __version__, clock.now_s())
         self.pulse = Pulse(member, self.live, self._totals)
-        settings = PoolSettings(
-            connect_timeout_s=timeouts.connect_s,
-            idle_timeout_s=timeouts.upstream_idle_s,
-            max_idle=limits.idle_upstreams,
+        settings = self._pool_settings(config, allowed)
+        self._plane = self._make_plane(config, settings, clock)
+        self._health = HealthChecks(
+            # Of its own: a check is a fresh connection, and says nothing of those in use.
+            Upstreams(replace(settings, max_idle=0), clock.monotonic_s),
+            traffic=(self._plane.upstreams, self._plane.mirror.upstreams),
+            metrics=self._metrics,
+            on_unready=self.live.set_unready,
+            draw=random.random,
+        )
+        self.listener = Listener(
+            self._plane,
+            None if config.tls is None else ServerTls(config.tls),
+            reads_proxy_header=config.proxy_protocol,
+        )
+
+    def _pool_settings(self, config: Config, allowed: AllowList) -> PoolSettings:
+        """Return how requests reach endpoints."""
+        return PoolSettings(
+            connect_timeout_s=config.timeouts.connect_s,
+            idle_timeout_s=config.timeouts.upstream_idle_s,
+            max_idle=config.limits.idle_upstreams,
             hides_decisions=config.decision_headers,
-            queue_timeout_s=timeouts.queue_s,
+            queue_timeout_s=config.timeouts.queue_s,
             workers=config.workers,
             dialer=Dialer(
                 config.upstream,
@@ -154,17 +173,10 @@ class Worker:
                 own=OwnListeners(filter(None, (config.listen, config.admin))),
             ),
         )
-        mirror = Mirror(
-            live=self.live,
-            upstreams=Upstreams(
-                replace(settings, traffic="copies"), clock.monotonic_s, self._metrics
-            ),
-            metrics=self._metrics,
-            limits=limits,
-            timeouts=timeouts,
-            monotonic_s=clock.monotonic_s,
-        )
-        self._plane = Plane(
+
+    def _make_plane(self, config: Config, settings: PoolSettings, clock: Clock) -> Plane:
+        """Return what requests pass through, and their copies."""
+        return Plane(
             decider=Decider(
                 self.live,
                 RouteTable(config.routes, config.model),
@@ -172,30 +184,28 @@ class Worker:
             ),
             live=self.live,
             upstreams=Upstreams(settings, clock.monotonic_s, self._metrics),
-            mirror=mirror,
+            mirror=self._make_mirror(config, settings, clock),
             recorder=self._recorder,
             sampler=self._sampler,
             metrics=self._metrics,
             ids=RequestIds(os.urandom(10)),
             clock=clock,
-            timeouts=timeouts,
-            limits=limits,
+            timeouts=config.timeouts,
+            limits=config.limits,
             shows_decisions=config.decision_headers,
             shows_lineage=config.lineage_header,
             callers=Callers(config.callers) if config.callers.are_believed else None,
         )
-        self._health = HealthChecks(
-            # Of its own: a check is a fresh connection, and says nothing of those in use.
-            Upstreams(replace(settings, max_idle=0), clock.monotonic_s),
-            traffic=(self._plane.upstreams, mirror.upstreams),
+
+    def _make_mirror(self, config: Config, settings: PoolSettings, clock: Clock) -> Mirror:
+        copies = replace(settings, traffic="copies")
+        return Mirror(
+            live=self.live,
+            upstreams=Upstreams(copies, clock.monotonic_s, self._metrics),
             metrics=self._metrics,
-            on_unready=self.live.set_unready,
-            draw=random.random,
-        )
-        self.listener = Listener(
-            self._plane,
-            None if config.tls is None else ServerTls(config.tls),
-            reads_proxy_header=config.proxy_protocol,
+            limits=config.limits,
+            timeouts=config.timeouts,
+            monotonic_s=clock.monotonic_s,
         )
 
     def audit_into(self, settings: AuditSettings, store: Store) -> AuditLog:
