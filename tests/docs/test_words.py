@@ -38,6 +38,7 @@ from sidecar.model.policy import (
 from sidecar.model.record import ExchangeRecord
 from sidecar.policy.condition import ATTRIBUTES
 from sidecar.store.keys import Keys
+from sidecar.store.seal import Cause as SealCause
 from sidecar.wire.fields import REQUEST_FIELDS, RESPONSE_FIELDS
 from tests.docs.markdown import DOCS, ROOT, coded, first_column, page, section, table
 
@@ -198,6 +199,10 @@ def test_every_kind_and_member_of_audit_has_a_row() -> None:
     assert set(coded(inputs)) == {field.encode_name for field in msgspec.structs.fields(Inputs)}
     on_failure = first_column(text, "`audit.on_failure`")
     assert set(on_failure) == {one.value for one in OnFailure}
+
+
+def test_every_cause_of_what_is_not_believed_has_a_row() -> None:
+    assert set(first_column(page("signing.md"), "`cause`")) == {one.value for one in SealCause}
 
 
 def test_every_kind_of_key_has_a_row() -> None:
