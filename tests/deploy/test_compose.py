@@ -14,6 +14,8 @@ import yaml
 from msgspec import Struct
 
 from sidecar import config
+from sidecar.admin.api import SETTLE_S
+from sidecar.admin.server import STOP_S
 from sidecar.model.limits import Timeouts
 from sidecar.runtime.processes import KILL_GRACE_S
 
@@ -146,7 +148,8 @@ def test_the_environment_holds_known_settings_only(compose: Compose) -> None:
 def test_stopping_waits_until_a_worker_that_does_not_drain_is_killed(compose: Compose) -> None:
     grace = compose.services["sidecar"].stop_grace_period
 
-    assert int(grace.removesuffix("s")) > Timeouts().drain_tunnel_s + KILL_GRACE_S
+    workers_s = Timeouts().drain_tunnel_s + KILL_GRACE_S
+    assert int(grace.removesuffix("s")) > workers_s + STOP_S + SETTLE_S
 
 
 def test_keys_are_made_once(compose: Compose, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from sidecar import config
+from sidecar.admin.api import SETTLE_S
+from sidecar.admin.server import STOP_S
 from sidecar.model.limits import Timeouts
 from sidecar.runtime.processes import KILL_GRACE_S
 
@@ -90,6 +92,6 @@ def test_the_state_directory_of_the_image_can_be_written(pod: Pod) -> None:
 
 def test_a_pod_has_the_time_to_drain(pod: Pod) -> None:
     timeouts = Timeouts()
-    longest_s = max(timeouts.drain_s, timeouts.drain_tunnel_s) + KILL_GRACE_S
+    longest_s = max(timeouts.drain_s, timeouts.drain_tunnel_s) + KILL_GRACE_S + STOP_S + SETTLE_S
 
     assert pod.termination_grace_period_seconds > longest_s
