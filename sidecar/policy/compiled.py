@@ -109,23 +109,30 @@ class CompiledPolicy:
         self.pins_fall_back = policy.on_unavailable is OnUnavailable.FALLBACK
         self.shadows = self._shadows()
 
-    def parts(self) -> dict[str, list[object]]:
-        """Return what it is made of, for whoever lets go of it little by little."""
+    def parting(self) -> Steps[dict[str, list[object]]]:
+        """Return what it is made of, for whoever lets go of it little by little, in steps."""
         policy = self.policy
+        parts: dict[str, list[object]] = {"rules": list(policy.rules)}
+        yield
+        parts["index"] = self.rules.parts()
+        yield
+        parts["matchers"] = list(matchers_of(policy))
+        yield
+        parts["tests"] = self._tests()
+        yield
+        parts["segments"] = list(policy.segments.values())
+        parts["memberships"] = list(self._segments.values())
+        parts["columns"] = list(columns_of(policy))
+        yield
+        return parts
+
+    def _tests(self) -> list[object]:
         tests: list[object] = [*self._entitlement.tests]
         for access in self.accesses.values():
             tests += access.tests
         for segment in self._segments.values():
             tests += segment.tests
-        return {
-            "rules": list(policy.rules),
-            "index": self.rules.parts(),
-            "matchers": list(matchers_of(policy)),
-            "tests": tests,
-            "segments": list(policy.segments.values()),
-            "memberships": list(self._segments.values()),
-            "columns": list(columns_of(policy)),
-        }
+        return tests
 
     def _shadows(self) -> tuple[CompiledShadow, ...]:
         """Compile the shadows that can get copies: none of a version that is retired."""

@@ -271,6 +271,7 @@ def _too_deep(after: dict[str, list[str]]) -> Findings:
                 ready.append(name)
             yield None
         known.update(ready)
+        yield None
     for name, named in after.items():
         if name not in known and known.issuperset(named):  # those above it are as wrong, and by it
             yield ("segments", name), f"names segments that name others, over {MAX_DEPTH} deep"

@@ -180,25 +180,30 @@ class LivePolicies:
             return model not in self.faults
         self._taking[model] = raw
         try:
-            steps = self._making(model, raw)
-            made = yield from unless(steps, lambda: self._taking.get(model) is not raw)
-            if made is None:
+            steps = self._replacing(model, raw)
+            replacing = yield from unless(steps, lambda: self._taking.get(model) is not raw)
+            if replacing is None:
                 return False
+            made, kept = replacing
             self._documents[model] = raw
         finally:
             if self._taking.get(model) is raw:
                 self.give_up(model)
-        kept = self._parts(model)
         is_in_force = self._bring_into_force(model, made)
         if is_in_force and self.trust is not None and not isinstance(made, str):
             self.trust.took(made.policy, raw)
         yield from letting_go(kept)
         return is_in_force
 
-    def _parts(self, model: str) -> dict[str, list[object]]:
-        """Return what the policy in force is made of, to be let go of when it no longer is."""
+    def _replacing(
+        self, model: str, raw: bytes
+    ) -> Steps[tuple[CompiledPolicy | str, dict[str, list[object]]]]:
+        """Do as `_making`; return also the parts of what is in force, to be let go of after it."""
+        made = yield from self._making(model, raw)
         snapshot = self.snapshots.get(model)
-        return {} if snapshot is None else snapshot.compiled.parts()
+        if snapshot is None or isinstance(made, str):
+            return made, {}
+        return made, (yield from snapshot.compiled.parting())
 
     def give_up(self, model: str) -> None:
         """Have no document that is being taken for a model come into force."""

@@ -165,6 +165,17 @@ def test_the_same_document_is_not_taken_twice_at_a_time(
     assert changes == ["v2"]
 
 
+def test_what_is_replaced_is_gathered_in_steps_before_the_one_that_replaces_it(
+    live: LivePolicies,
+) -> None:
+    def steps_before(live: LivePolicies) -> int:
+        before = live.snapshots.get("fraud")
+        steps = live.taking("fraud", document(default="v2"))
+        return sum(live.snapshots.get("fraud") is before for _ in steps)
+
+    assert steps_before(live) >= steps_before(LivePolicies()) + 5
+
+
 def test_who_still_holds_the_policy_before_decides_by_it(live: LivePolicies) -> None:
     assert live.put_policy("fraud", large(default="v2", serve="v1"))
     held = live.snapshots["fraud"]
