@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from sidecar.cli import matchers, output
-from sidecar.cli.callers import granted, read_claims, verified
+from sidecar.cli.callers import Told, verified
 from sidecar.cli.failure import advised
 from sidecar.cli.heads import request_head
 from sidecar.cli.lookup import maybe_stored, policy_of
@@ -121,29 +121,21 @@ async def access(
     what it may use of MODEL or of all models. With --sampled: the same of each caller of late.
     It is about entitlement: whether a version is killed, ready or chosen is not asked.
     """
-    who = (tenant, subject, app_name, scope, segment, grant, claim)
-    _refuse_mixed(is_told=any(who), is_token=bool(token), is_sampled=sampled)
+    told = Told(tenant, subject, app_name, scope, segment, grant, claim)
+    _refuse_mixed(is_told=bool(told), is_token=bool(token), is_sampled=sampled)
     now_s = SystemClock().now_s()
     if sampled:
         found = await _sampled(session.store, _named(model), now_s - since if since else 0.0)
         _tell_known(found, as_json=session.as_json)
         return
-    if not token and not any(who):
+    if not token and not told:
         _tell_doors(await policy_of(session.store, _named(model)), as_json=session.as_json)
         return
     if token:
         identity = await verified(session.config, _read(token), now_s)
         await _expect_believed(session.store, identity)
     else:
-        identity = Identity(
-            tenant,
-            subject,
-            app_name,
-            tuple(scope or ()),
-            read_claims(claim or ()),
-            segments=tuple(segment or ()),
-            grants=granted(grant),
-        )
+        identity = told.identity()
     head = request_head(method, path, header or (), "")
     head.at_s = now_s if at_s is None else at_s
     policies = await _policies(session.store, model)

@@ -1,8 +1,9 @@
-"""Who calls, as the flags of `rmv explain` and `rmv token` tell it."""
+"""Who calls, as the flags of `rmv explain`, `rmv access` and `rmv token` tell it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,6 +15,33 @@ from sidecar.identity.sources import source_of
 from sidecar.model.identity import JSON, Identity
 from sidecar.model.issuer import IdentitySettings
 from sidecar.policy import grant
+
+
+class Told(NamedTuple):
+    """Who calls, option by option; true if any is given."""
+
+    tenant: str
+    subject: str
+    app: str
+    scopes: Sequence[str] | None
+    segments: Sequence[str] | None
+    grants: Sequence[str] | None
+    claims: Sequence[str] | None
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+    def identity(self) -> Identity:
+        """Return the caller; raises ConfigError for a claim or grant that cannot be read."""
+        return Identity(
+            self.tenant,
+            self.subject,
+            self.app,
+            tuple(self.scopes or ()),
+            read_claims(self.claims or ()),
+            segments=tuple(self.segments or ()),
+            grants=granted(self.grants),
+        )
 
 
 def read_claims(pairs: Iterable[str]) -> dict[str, JSON]:

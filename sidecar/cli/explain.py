@@ -10,7 +10,7 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.answer import tell
-from sidecar.cli.callers import granted, read_claims, verified
+from sidecar.cli.callers import Told, verified
 from sidecar.cli.failure import advised
 from sidecar.cli.heads import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
@@ -108,29 +108,20 @@ async def explain(
     """
     if model and not request and looks_like_a_request(model):
         request, model = model, model_option
-    who = (tenant, subject, app_name, scope, segment, grant, claim)
+    told = Told(tenant, subject, app_name, scope, segment, grant, claim)
     if request:
         is_default = (at_s, method, path) == (None, POST, ROOT)
-        _refuse_described(*who, token, header, asked_version, not_ready, not is_default)
+        _refuse_described(told, token, header, asked_version, not_ready, not is_default)
         named = _one_model(model, model_option) if model or model_option else None
         await tell_sampled(session, request, named, is_brief=brief)
         return
     model = _one_model(model, model_option)
     now_s = SystemClock().now_s()
     if token:
-        _refuse_both(*who)
-        identity = await verified(session.config, _told(token), now_s)
+        _refuse_both(told)
+        identity = await verified(session.config, _token(token), now_s)
     else:
-        claims = read_claims(claim or ())
-        identity = Identity(
-            tenant,
-            subject,
-            app_name,
-            tuple(scope or ()),
-            claims,
-            segments=tuple(segment or ()),
-            grants=granted(grant),
-        )
+        identity = told.identity()
     head = request_head(method, path, header or (), asked_version)
     head.at_s = now_s if at_s is None else at_s
     await _explain(session, model, (identity, head), not_ready or (), is_brief=brief)
@@ -182,13 +173,13 @@ def _one_model(argument: str | None, option: str | None) -> str:
     return model
 
 
-def _told(token: str) -> str:
+def _token(token: str) -> str:
     """Return a token; `-` is standard input, which no list of processes shows."""
     return sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 -- no secret
 
 
-def _refuse_both(*others: object) -> None:
-    if any(others):
+def _refuse_both(told: Told) -> None:
+    if told:
         msg = "--token says who calls: leave out what else does"
         raise ConfigError(msg)
 
