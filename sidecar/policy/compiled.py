@@ -157,6 +157,7 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
 
 def compiling(policy: Policy) -> Steps[CompiledPolicy]:
     """Do what `compile_policy` does, in steps, so that a loop can serve in between."""
+    yield  # to let go of what judging it took is work enough for one step
     operands = yield from _operands(policy)  # held until the tests below hold them
     segments = yield from compiling_segments(policy.segments)
     names = _names(policy)
