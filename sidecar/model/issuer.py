@@ -36,6 +36,7 @@ class IdentitySettings(Struct, frozen=True, forbid_unknown_fields=True):
     ca_file: str = ""  # PEM, of who vouches for the URLs; empty: whom the system trusts
     keys_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0  # between two fetches
     keys_max_age_s: Annotated[float, Meta(ge=1, le=2_592_000)] = 86_400.0  # without a good one
+    keys_of_other_use: Literal["refuse", "skip"] = "refuse"  # a set with keys to encrypt with, say
     algorithms: tuple[Algorithm, ...] = ("RS256", "ES256", "EdDSA")
     tenant_claim: str = "tenant"
     subject_claim: str = "sub"

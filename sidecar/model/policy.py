@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from sidecar.model.comparison import Comparison
+
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A model, version or rule id: it stands in Redis keys, headers and metric labels."""
 
@@ -21,6 +23,9 @@ Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 Seconds = Annotated[float, Meta(ge=0.05, le=3600)]
 """A pause or a bound of waiting: no shorter than a busy event loop can keep."""
+
+Method = Annotated[str, Meta(pattern=r"^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32})$")]
+"""A method token (RFC 9110 section 9.1), or `*` for any."""
 
 Scalar = str | int | float | bool
 
@@ -215,6 +220,15 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     created: Moment | None = None
 
 
+class Price(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a version costs: for each request, and for the tokens that its answers tell of."""
+
+    per_request: Annotated[float, Meta(ge=0)] = 0.0
+    per_1k_input_tokens: Annotated[float, Meta(ge=0)] = 0.0
+    per_1k_output_tokens: Annotated[float, Meta(ge=0)] = 0.0
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+
+
 class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One deployed variant. `deny` wins over `allow`; without `allow` all may use it whom the model
     lets in.
@@ -242,6 +256,7 @@ class Version(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     timeouts: VersionTimeouts | None = None
     deprecation: Deprecation | None = None
     lineage: Lineage | None = None
+    price: Price | None = None
 
 
 class Split(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -269,12 +284,35 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 class Shadow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A copy of `percent` of the requests goes to `version`; its answers reach nobody.
 
-    `key` is as in `Split`; `request` samples each request on its own.
+    `key` is as in `Split`; `request` samples each request on its own. With `when` only requests
+    that one of its matchers fits are eligible.
+
+    GET, HEAD and OPTIONS are copied, every method if the version is `idempotent`, and those of
+    `methods` besides; `*` is any. `credentials` lets Authorization, Cookie and X-Api-Key through.
+    `headers` are set on copies; `body_model` takes the place of the member `model` of a JSON body.
+
+    `max_body_bytes`, `max_connections`, `max_queue` and `timeout_s` are for this shadow, within
+    the sidecar's limits. Once its copies have cost `cost_per_day`, by the version's `price`, there
+    are no more of them that UTC day.
+
+    With `compare` every answer is compared with the client's.
     """
 
     version: VersionRef
     percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
     key: str = "request"
+    enabled: bool = True
+    when: Annotated[tuple[Matcher, ...], Meta(max_length=100)] = ()
+    methods: Annotated[tuple[Method, ...], Meta(max_length=50)] = ()
+    credentials: bool = False
+    headers: dict[str, str] = {}
+    body_model: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    max_body_bytes: Annotated[int, Meta(ge=0)] | None = None
+    max_connections: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    max_queue: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    timeout_s: Seconds | None = None
+    cost_per_day: Annotated[float, Meta(ge=0)] | None = None
+    compare: Comparison | None = None
 
 
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

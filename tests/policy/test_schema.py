@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
+from sidecar.model import comparison
 from sidecar.model import policy as structs
 from sidecar.policy import codec, document
 from sidecar.policy.schema import DIALECT, WORDS, schema
@@ -78,7 +79,7 @@ def test_an_editor_sees_what_does_not_fit(members: dict[str, object], path: str)
 def test_every_field_of_every_struct_has_words() -> None:
     found = {
         name: {field.encode_name for field in msgspec.structs.fields(struct)}
-        for name, struct in vars(structs).items()
+        for name, struct in (vars(structs) | vars(comparison)).items()
         if isinstance(struct, type)
         and issubclass(struct, msgspec.Struct)
         and struct is not msgspec.Struct
