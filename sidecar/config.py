@@ -263,6 +263,8 @@ def _issuer_faults(settings: IdentitySettings) -> Iterator[tuple[str, str]]:
         yield from _fetch_faults(settings)
     elif settings.ca_file:
         yield "ca_file", "has no effect: it vouches for URLs, and no key is fetched from one"
+    if sources["keys"] and settings.keys_of_other_use == "skip":
+        yield "keys_of_other_use", "has no effect: a key in PEM says no use"
 
 
 def _missing_key_files(settings: IdentitySettings) -> Iterator[tuple[str, str]]:

@@ -288,6 +288,14 @@ def test_two_issuers_of_one_name_are_told(tmp_path: Path) -> None:
     assert refused(file) == told
 
 
+def test_a_use_of_keys_that_none_can_say_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").touch()
+    pem = 'keys = [{file = "a.pem"}]\nkeys_of_other_use = "skip"'
+    file = issuers(tmp_path, 'jwks_file = "keys/jwks.json"', pem)
+
+    assert refused(file).startswith(f"{file}:10: issuers[0].keys_of_other_use: has no effect")
+
+
 def test_an_issuer_that_discovery_cannot_reach_is_told(tmp_path: Path) -> None:
     file = issuers(tmp_path, "discovery = true", "discovery = true")
     assert len(load(file, {}, {}).believed) == 2

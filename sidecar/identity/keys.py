@@ -25,6 +25,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: no shorter than the hash
 # One algorithm per kind of key: a token's own word never chooses how a key is used.
 _ALGORITHM = {"RSA": "RS256", "EC P-256": "ES256", "OKP Ed25519": "EdDSA", "oct": "HS256"}
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+_SKIPPING = 'keys_of_other_use = "skip" takes such a set without it'
 
 
 class KeySetError(SidecarError):
@@ -104,30 +105,37 @@ class _UnsuitableError(SidecarError):
     """A sound key that is for something else."""
 
 
-def load_jwks(raw: bytes, algorithms: Collection[str]) -> KeySet:
+class _OtherUseError(_UnsuitableError):
+    """A key that says itself that it verifies nothing."""
+
+
+def load_jwks(raw: bytes, algorithms: Collection[str], *, skips_other_uses: bool = False) -> KeySet:
     """Read a JWK Set (RFC 7517) of keys for `algorithms` (RS256, ES256, EdDSA, HS256).
 
-    Keys for something else (encryption, other curves, other algorithms) are left out and named in
-    `KeySet.refused`, as RFC 7517 section 5 asks. A key that must not be in such a file at all
-    (private, weak, malformed, of a repeated `kid`) refuses the whole set, and so does a set
-    without any usable key: KeySetError.
+    Keys of other kinds, curves and algorithms are left out and named in `KeySet.refused`, as RFC
+    7517 section 5 asks. A key that must not be in such a set at all (private, weak, malformed, of
+    a repeated `kid`) refuses the whole set, and so does a set without any usable key: KeySetError.
+    A key whose `use` or `key_ops` (sections 4.2 and 4.3) are not to verify signatures refuses it
+    too, or is left out if the set `skips_other_uses`.
     """
     keys: dict[str, Key] = {}
     refused: list[str] = []
     left_out: dict[str, str] = {}
+    seen: set[str] = set()
     for position, members in enumerate(_members(raw)):
         label = _label(position, members)
+        if label in seen:
+            raise KeySetError(f"{label}: its kid is repeated")
+        seen.add(label)
         try:
-            key = _read_key(members, algorithms)
+            keys[label] = _read_key(members, algorithms)
         except _UnsuitableError as error:
+            if isinstance(error, _OtherUseError) and not skips_other_uses:
+                raise KeySetError(f"{label}: {error}; {_SKIPPING}") from error
             refused.append(f"{label}: {error}")
             left_out[str(members.get("kid", ""))] = str(error)
-            continue
         except KeySetError as error:
             raise KeySetError(f"{label}: {error}") from error
-        if label in keys:
-            raise KeySetError(f"{label}: its kid is repeated")
-        keys[label] = key
     if not keys:
         raise KeySetError("; ".join(["no usable key", *refused]))
     return KeySet(tuple(keys.values()), refused, left_out)
@@ -175,6 +183,7 @@ def _read_key(members: dict[str, JSON], algorithms: Collection[str]) -> Key:
     # Before all else: a private key in this file is a leak, whatever the key is for.
     if members.get("kty") != "oct" and not _PRIVATE.isdisjoint(members):
         raise KeySetError("it is a private key, which has no place in a file of public keys")
+    _check_use(members)
     algorithm = _algorithm(members, algorithms)
     try:
         verifying = read_jwk(members)
@@ -183,6 +192,14 @@ def _read_key(members: dict[str, JSON], algorithms: Collection[str]) -> Key:
         raise KeySetError(f"it is no well-formed {algorithm} key") from None
     _check_strength(algorithm, verifying.bits)
     return Key(kid, algorithm, verifying)
+
+
+def _check_use(members: dict[str, JSON]) -> None:
+    if members.get("use", "sig") != "sig":
+        raise _OtherUseError("its use is not 'sig'")
+    operations = members.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise _OtherUseError("its key_ops do not include 'verify'")
 
 
 def _algorithm(members: dict[str, JSON], algorithms: Collection[str]) -> str:
@@ -196,11 +213,6 @@ def _algorithm(members: dict[str, JSON], algorithms: Collection[str]) -> str:
         raise _UnsuitableError(f"its alg is not {algorithm}, the one used with {kind} keys")
     if algorithm not in algorithms:
         raise _UnsuitableError(f"{algorithm} is not among the accepted algorithms")
-    if members.get("use", "sig") != "sig":
-        raise _UnsuitableError("its use is not 'sig'")
-    operations = members.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or "verify" not in operations:
-        raise _UnsuitableError("its key_ops do not include 'verify'")
     return algorithm
 
 

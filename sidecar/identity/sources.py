@@ -34,18 +34,22 @@ class Source(Protocol):
 
 def source_of(settings: IdentitySettings) -> Source:
     """Return the source that the settings of an issuer name."""
-    algorithms = settings.algorithms
+
+    def load(raw: bytes) -> KeySet:
+        skips = settings.keys_of_other_use == "skip"
+        return load_jwks(raw, settings.algorithms, skips_other_uses=skips)
+
     if settings.jwks_file:
         file = Path(settings.jwks_file)
-        return Files([file], lambda: _read_jwks(file, algorithms))
+        return Files([file], lambda: _read_jwks(file, load))
     if settings.keys:
         files = [Path(key.file) for key in settings.keys]
-        return Files(files, lambda: _read_pem(settings.keys, algorithms))
+        return Files(files, lambda: _read_pem(settings.keys, settings.algorithms))
     # Loaded only where keys are fetched: aiohttp takes its time.
     from sidecar.identity.fetch import Place, fetch  # noqa: PLC0415
 
     place = Place.of(settings)
-    return Fetched(lambda: fetch(place), algorithms)
+    return Fetched(lambda: fetch(place), load)
 
 
 class Files:
@@ -79,18 +83,20 @@ class Fetched:
 
     is_local = False
 
-    def __init__(self, fetch: Callable[[], Awaitable[bytes]], algorithms: Collection[str]) -> None:
+    def __init__(
+        self, fetch: Callable[[], Awaitable[bytes]], load: Callable[[bytes], KeySet]
+    ) -> None:
         self._fetch = fetch
-        self._algorithms = algorithms
+        self._load = load
 
     async def read(self) -> KeySet | None:
         """Return the keys as they are now; raises KeySetError."""
-        return load_jwks(await self._fetch(), self._algorithms)
+        return self._load(await self._fetch())
 
 
-def _read_jwks(file: Path, algorithms: Collection[str]) -> KeySet:
+def _read_jwks(file: Path, load: Callable[[bytes], KeySet]) -> KeySet:
     try:
-        return load_jwks(_contents(file), algorithms)
+        return load(_contents(file))
     except KeySetError as error:
         raise KeySetError(f"{file}: {error}") from error
 

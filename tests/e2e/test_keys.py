@@ -286,6 +286,46 @@ async def test_a_server_that_misbehaves_changes_nothing(tmp_path: Path) -> None:
         assert await running.counted("rmv_keys", issuer=ISSUER) == 1
 
 
+def with_another_use(*pairs: Pair) -> bytes:
+    """Return a JWK Set of several keys, and one to encrypt with beside them."""
+    told = json.loads(together(*pairs))
+    other = rsa_signer("enc-1").jwk | {"use": "enc", "alg": "RSA-OAEP"}
+    return json.dumps({"keys": [*told["keys"], other]}).encode()
+
+
+async def test_a_set_that_gets_a_key_to_encrypt_with_is_refused_and_the_one_before_serves(
+    tmp_path: Path,
+) -> None:
+    old, new = Pair(tmp_path / "old"), Pair(tmp_path / "new")
+    async with (
+        key_server(old.jwks) as server,
+        guarded(believing(jwks_url=server.jwks_url)) as running,
+    ):
+        server.keys = with_another_use(old, new)
+        running.signal(signal.SIGHUP)
+        await running.says("key 'enc-1': its use is not 'sig'")
+        await running.says('keys_of_other_use = \\"skip\\"')
+        assert await is_served(running, old)
+        assert not await is_served(running, new)
+
+        server.keys = together(old, new)
+        running.signal(signal.SIGHUP)
+        await running.until(lambda: is_served(running, new), "the keys of a set that is mended")
+
+
+async def test_a_set_with_a_key_to_encrypt_with_is_taken_without_it_where_that_is_said(
+    tmp_path: Path,
+) -> None:
+    pair = Pair(tmp_path / "keys")
+    async with (
+        key_server(with_another_use(pair)) as server,
+        guarded(believing(jwks_url=server.jwks_url, keys_of_other_use="skip")) as running,
+    ):
+        await running.says("key left out")
+        assert await is_served(running, pair)
+        assert await running.counted("rmv_keys", issuer=ISSUER) == 1
+
+
 async def explain(running: Sidecar, bearer: str) -> tuple[int, str]:
     """Run `rmv explain` for a token, by the settings of a sidecar."""
     process = await asyncio.create_subprocess_exec(

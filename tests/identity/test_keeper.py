@@ -305,7 +305,7 @@ async def test_why_a_key_was_left_out_is_told_with_the_keys(
     rs256: Signer, es256: Signer, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = jwks(rs256.jwk, es256.jwk | {"use": "enc"})
-    kept = Kept(Shelf(load_jwks(raw, PUBLIC)))
+    kept = Kept(Shelf(load_jwks(raw, PUBLIC, skips_other_uses=True)))
 
     await kept.keeper.step()
 
@@ -390,7 +390,8 @@ async def test_keys_that_are_left_out_do_not_change_those_that_are_believed(
     told: list[tuple[str, ...]] = []
     kept.keeper.on_believed = lambda names, _: told.append(names)
     news = kept.news
-    kept.shelf.keys = load_jwks(jwks(rs256.jwk, es256.jwk | {"use": "enc"}), PUBLIC)
+    raw = jwks(rs256.jwk, es256.jwk | {"use": "enc"})
+    kept.shelf.keys = load_jwks(raw, PUBLIC, skips_other_uses=True)
     await kept.after(1.1 * REFRESH_S)
 
     assert told == []

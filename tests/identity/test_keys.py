@@ -63,10 +63,6 @@ def test_a_key_without_an_id_is_usable_when_it_is_the_only_one(rs256: Signer) ->
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"use": "enc"}, "use"),
-        ({"use": ["sig"]}, "use"),
-        ({"key_ops": ["sign"]}, "key_ops"),
-        ({"key_ops": "verify"}, "key_ops"),
         ({"alg": "RS512"}, "alg"),
         ({"alg": "HS256"}, "alg"),
         ({"alg": None}, "alg"),
@@ -75,7 +71,7 @@ def test_a_key_without_an_id_is_usable_when_it_is_the_only_one(rs256: Signer) ->
         ({"kty": "OKP", "crv": "Ed448"}, "Ed448"),
     ],
 )
-def test_a_key_for_something_else_is_left_out_by_name(
+def test_a_key_of_another_kind_or_algorithm_is_left_out_by_name(
     rs256: Signer, es256: Signer, change: dict[str, JSON], reason: str
 ) -> None:
     keys = load_jwks(jwks(rs256.jwk | change, es256.jwk), PUBLIC)
@@ -86,13 +82,48 @@ def test_a_key_for_something_else_is_left_out_by_name(
     assert reason in keys.refused[0]
 
 
+OTHER_USES = [
+    ({"use": "enc"}, "its use is not 'sig'"),
+    ({"use": "enc", "alg": "RSA-OAEP"}, "its use is not 'sig'"),
+    ({"use": "enc", "kty": "XYZ"}, "its use is not 'sig'"),
+    ({"use": ["sig"]}, "its use is not 'sig'"),
+    ({"use": None}, "its use is not 'sig'"),
+    ({"key_ops": ["sign"]}, "its key_ops do not include 'verify'"),
+    ({"key_ops": []}, "its key_ops do not include 'verify'"),
+    ({"key_ops": "verify"}, "its key_ops do not include 'verify'"),
+    ({"use": "sig", "key_ops": ["encrypt"]}, "its key_ops do not include 'verify'"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), OTHER_USES)
+def test_a_key_that_is_not_to_verify_refuses_the_set_and_what_to_set_is_told(
+    rs256: Signer, es256: Signer, change: dict[str, JSON], reason: str
+) -> None:
+    with pytest.raises(KeySetError) as caught:
+        load_jwks(jwks(es256.jwk, rs256.jwk | change), PUBLIC)
+
+    assert str(caught.value).startswith(f"key 'rsa-1': {reason}; ")
+    assert 'keys_of_other_use = "skip"' in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "reason"), OTHER_USES)
+def test_a_key_that_is_not_to_verify_is_left_out_where_that_is_said(
+    rs256: Signer, es256: Signer, change: dict[str, JSON], reason: str
+) -> None:
+    keys = load_jwks(jwks(es256.jwk, rs256.jwk | change), PUBLIC, skips_other_uses=True)
+
+    assert [key.kid for key in keys.keys] == ["ec-1"]
+    assert keys.refused == (f"key 'rsa-1': {reason}",)
+    assert keys.why_not("rsa-1").endswith(reason)
+
+
 def test_a_set_without_a_usable_key_is_refused_with_every_reason(
     rs256: Signer, hs256: Signer
 ) -> None:
     raw = jwks(rs256.jwk | {"use": "enc"}, hs256.jwk)
 
     with pytest.raises(KeySetError, match=r"no usable key; key 'rsa-1'.*use.*key 'hmac-1'.*HS256"):
-        load_jwks(raw, PUBLIC)
+        load_jwks(raw, PUBLIC, skips_other_uses=True)
 
 
 def test_a_shared_secret_counts_only_where_hs256_is_accepted(hs256: Signer) -> None:
@@ -127,6 +158,12 @@ def test_a_private_key_refuses_the_set_whatever_it_is_for(
 def test_a_repeated_id_refuses_the_set(rs256: Signer, foreign: Signer) -> None:
     with pytest.raises(KeySetError, match="'rsa-1': its kid is repeated"):
         load_jwks(jwks(rs256.jwk, foreign.jwk), PUBLIC)
+
+
+def test_an_id_that_a_key_left_out_repeats_refuses_the_set(rs256: Signer, foreign: Signer) -> None:
+    for one, other in ((rs256.jwk, foreign.jwk), (foreign.jwk, rs256.jwk)):
+        with pytest.raises(KeySetError, match="'rsa-1': its kid is repeated"):
+            load_jwks(jwks(one | {"use": "enc"}, other), PUBLIC, skips_other_uses=True)
 
 
 @pytest.mark.parametrize(
