@@ -255,7 +255,8 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     """One pair that disagreed, as it is kept: masked, and without bodies unless asked for.
 
     Bodies are base64. What stands from `method` on is kept only where the policy asks for bodies;
-    `rmv replay` sends such a request again.
+    `rmv replay` sends such a request again, unless `is_masked`: something of its body was left out.
+    `fields` of answers are those that are compared, and content-type and content-encoding.
     """
 
     at_s: float
@@ -277,5 +278,8 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     target: str = ""
     content_type: str = ""
     request_body: str = ""
+    is_masked: bool = False
+    primary_fields: tuple[tuple[str, str], ...] = ()
     primary_body: str = ""
+    shadow_fields: tuple[tuple[str, str], ...] = ()
     shadow_body: str = ""
