@@ -14,6 +14,10 @@ OTHER = "(other)"
 """Where the names of a bounded table are counted that came after it was full."""
 
 
+PER_OCTAVE = 16
+"""Buckets of a `Histogram` for each doubling: 4.4 % wide, less than a bound of latency asks for."""
+
+
 class Skip(Enum):
     """Why a request that was due to be copied was not."""
 
@@ -78,7 +82,10 @@ class Ledger(Struct):
 
 
 class Histogram(Struct):
-    """Times by bucket: `buckets[b]` of them were in [2**(b/8), 2**((b+1)/8)) microseconds."""
+    """Times by bucket: `buckets[b]` of them were in [2**(b/16), 2**((b+1)/16)) microseconds.
+
+    The lowest, 0, has those under a microsecond too. The 16 is `PER_OCTAVE`.
+    """
 
     number: int = 0
     total_s: float = 0.0
