@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
     import pytest
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 # A machine that is busy for a moment is no failure; `timeout` in pyproject.toml bounds each test.
 EXAMPLES = int(os.environ.get("RMV_EXAMPLES", "40"))  # of a property that names no number itself
 settings.register_profile(
-    "rmv", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "rmv",
+    max_examples=EXAMPLES,
+    deadline=None,
+    # To explain is to trace every line, which on Python 3.11 takes minutes of what took a second.
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("rmv")
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ALL = ("subject", "app", "scope", "method", "claim.level", "claim.org.unit", "header.x-word")
 REQUESTS = st.lists(st.tuples(callers(), heads()), min_size=1, max_size=8)
 SUBSETS = st.frozensets(st.sampled_from(ALL))
+WEIGHTS = st.sampled_from((0.5, 1.0, 2.25, 100.0))  # floats whose sums and differences are exact
 
 
 def context_of(
@@ -151,7 +152,7 @@ def test_a_pin_moves_its_tenant_alone(
 
 
 @settings(max_examples=20)
-@given(policies(), policies(), REQUESTS, st.lists(st.floats(0.5, 100), min_size=8, max_size=8))
+@given(policies(), policies(), REQUESTS, st.lists(WEIGHTS, min_size=8, max_size=8))
 def test_totals_add_up(
     before: Policy,
     after: Policy,
