@@ -9,6 +9,8 @@ LOCK_INTEGRATION := $(COMPILE) --upgrade
 ARGS ?=
 INTEGRATION := .venv-integration
 COMPILED := $(CURDIR)/build/compiled
+# A suite starts hundreds of processes: without bytecode each of them would compile all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 # A file's tests stay in one process: they share what its fixtures start. ARGS=-n0 runs all in one.
 # The order is that of tests/conftest.py, which also says how many processes there are.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder

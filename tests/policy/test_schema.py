@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from hypothesis import given
-from jsonschema import Draft202012Validator
 
 from sidecar.model import comparison
 from sidecar.model import policy as structs
@@ -18,18 +18,28 @@ from sidecar.policy.schema import DIALECT, WORDS, schema
 from tests.policy.policies import policies
 
 if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
     from sidecar.model.policy import Policy
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "docs" / "policy.schema.json"
 SAMPLES = sorted((ROOT / "policies").glob("*.yaml"))
-VALIDATOR = Draft202012Validator(schema())
 VERSIONS = {"v1": {"endpoints": ["http://h:1"]}}
+
+
+@cache
+def validator() -> Draft202012Validator:
+    """Return what judges documents."""
+    # To import it takes seconds, which each process that collects this file would spend.
+    from jsonschema import Draft202012Validator as Validator  # noqa: PLC0415
+
+    return Validator(schema())
 
 
 def faults(value: object) -> list[str]:
     """Return the paths at which a document does not fit the schema."""
-    return [error.json_path for error in VALIDATOR.iter_errors(value)]
+    return [error.json_path for error in validator().iter_errors(value)]
 
 
 def test_the_committed_schema_is_the_one_of_the_structs() -> None:
@@ -38,7 +48,7 @@ def test_the_committed_schema_is_the_one_of_the_structs() -> None:
 
 
 def test_the_schema_is_one_of_its_dialect() -> None:
-    Draft202012Validator.check_schema(schema())
+    validator().check_schema(schema())
 
     assert schema()["$schema"] == DIALECT
 
