@@ -10,7 +10,8 @@ The floors, top to bottom; imports only ever point down:
     upstream  audit        connections to model containers; chains of what was done and decided
     registry               what registries of models say, asked by commands alone
     telemetry  runtime     metrics and logs; tasks, clock, processes
-    policy  wire           PURE: documents to snapshots to decisions; heads and framing
+    policy  shadow  wire   PURE: documents to snapshots to decisions; what pairs of answers
+                           amount to; heads and framing
     model  errors          PURE: the structs and codes everything above speaks in
 
 One way through:

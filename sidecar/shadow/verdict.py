@@ -1,0 +1,253 @@
+"""Whether a shadow holds what is asked of it, and whether its sample is the one that was asked for.
+
+A bound is held when the whole interval holds it, violated when the whole interval violates it, and
+otherwise not settled. Intervals are confidence sequences (`sequence`), so that one may look at any
+time, and stop when one likes.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec import Struct
+
+from sidecar.model.shadow import OTHER
+from sidecar.shadow.sequence import Interval, difference, proportion, ratio
+from sidecar.shadow.tally import estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sidecar.model.comparison import Thresholds
+    from sidecar.model.shadow import Histogram, Ledger, Pairs, Share
+
+# An alarm says that the sampling itself is broken, and every test is watched: a false one is rare.
+SAMPLE_RATIO_ALPHA: Final = 0.001
+
+QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _times(number: float) -> str:
+    return f"{number:.3g}x" if number < inf else "any"
+
+
+class Finding(Enum):
+    """What became of one thing that is asked, or of all."""
+
+    PASS = "pass"  # noqa: S105  # no password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    UNCHECKED = "unchecked"  # what is counted cannot tell
+
+
+class Check(Struct, frozen=True):
+    """One bound: what was seen, where the truth is, and in words what follows.
+
+    An end of the interval that is infinite, as at first that of a latency, is null in JSON.
+    """
+
+    name: str
+    estimate: float | None
+    interval: Interval
+    bound: float
+    outcome: Finding
+    why: str
+
+
+class Verdict(Struct, frozen=True):
+    """What is asked of a shadow, and whether all of it holds."""
+
+    outcome: Finding
+    why: str
+    checks: tuple[Check, ...]
+
+
+def judge(pairs: Pairs, thresholds: Thresholds, *, has_control: bool = False) -> Verdict:
+    """Hold the pairs with one serving version against what is asked.
+
+    All that is asked is judged at once: the error that `confidence` leaves is divided among the
+    bounds. Of pairs that had a control, agreement is net of noise: 1 less by how much more often
+    the shadow disagreed than the control; only of these there must be `min_pairs` then. Where a
+    control is asked for (`has_control`) but has not run yet, nothing is known of agreement.
+    """
+    alpha = error_of(thresholds)
+    has_control = has_control or pairs.control.number > 0
+    checks = tuple(_checks(pairs, thresholds, alpha, has_control=has_control))
+    return _conclude(checks) if checks else Verdict(Finding.INCONCLUSIVE, "no bound is asked", ())
+
+
+def error_of(thresholds: Thresholds) -> float:
+    """Return what error each of the bounds may have, all together that of the confidence."""
+    asked = [thresholds.agreement, thresholds.error_increase, *_latency_bounds(thresholds).values()]
+    return (1 - thresholds.confidence) / max(sum(bound is not None for bound in asked), 1)
+
+
+def agreement(
+    pairs: Pairs, alpha: float, *, has_control: bool
+) -> tuple[int, float | None, Interval]:
+    """Return of how many pairs, and what share of them agreed, net of noise if there is a control.
+
+    Net of noise it may seem to be over 1, where the control disagreed more often; 1 is told then.
+    """
+    if not has_control:
+        interval = proportion(pairs.agreed, pairs.number, alpha)
+        return pairs.number, pairs.agreed / pairs.number if pairs.number else None, interval
+    seen = pairs.control
+    worse = difference(seen.control_only, seen.shadow_only, seen.number, alpha)
+    net = 1 - (seen.shadow_only - seen.control_only) / seen.number if seen.number else None
+    interval = Interval(max(1 - worse.high, 0.0), min(1 - worse.low, 1.0))
+    return seen.number, None if net is None else min(net, 1.0), interval
+
+
+def latency_ratio(primary: Histogram, shadow: Histogram, q: float) -> float | None:
+    """Return about what the shadow's quantile is of the client's."""
+    first, second = estimate(primary, q), estimate(shadow, q)
+    return None if first is None or second is None or not first else second / first
+
+
+def _latency_bounds(thresholds: Thresholds) -> dict[str, float]:
+    bounds = {
+        "p50": thresholds.latency_p50_ratio,
+        "p95": thresholds.latency_p95_ratio,
+        "p99": thresholds.latency_p99_ratio,
+    }
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+def held(interval: Interval, bound: float, *, at_least: bool) -> Finding:
+    """Return whether all of an interval holds a bound, or none of it does."""
+    low, high = interval
+    if low >= bound if at_least else high <= bound:
+        return Finding.PASS
+    if high < bound if at_least else low > bound:
+        return Finding.FAIL
+    return Finding.INCONCLUSIVE
+
+
+def group(share: Share, floor: float, alpha: float, *, has_noise: bool) -> tuple[Interval, Finding]:
+    """Return how many pairs of a tenant or segment agreed, and what of the least agreement.
+
+    Noise is not counted by tenant. Where a control shows that there is some, a group in which too
+    few agree may owe that to it: only what holds in spite of noise is told.
+    """
+    interval = proportion(share.part, share.number, alpha)
+    found = held(interval, floor, at_least=True)
+    is_open = has_noise and found is Finding.FAIL
+    return interval, Finding.UNCHECKED if is_open else found
+
+
+def sample_ratio(ledger: Ledger, percent: float, key: str) -> Check:
+    """Return whether as many were drawn as should have been.
+
+    If not, the pairs are not the sample that they are taken for, and no figure of the test counts.
+    With the key `request` it is requests that are drawn, each by itself. With any other it is
+    units, of which one may send very many requests: they are told from each other only if they are
+    tenants and the ledger has the names of all.
+    """
+    bound = percent / 100
+    if key == "request":
+        drawn = ledger.eligible - ledger.sampled_out
+        interval = proportion(drawn, ledger.eligible, SAMPLE_RATIO_ALPHA)
+        return _sample_check("requests", drawn, ledger.eligible, interval, bound)
+    if key != "tenant":
+        return _unchecked(bound, f"units of {key!r} are drawn, not requests, and are not counted")
+    if OTHER in ledger.tenants:
+        return _unchecked(bound, "tenants are drawn, not requests, and there are too many to count")
+    return _tenant_ratio(ledger, bound)
+
+
+class _Bound(NamedTuple):
+    """What is asked: a least or a most number, and of so many pairs at least."""
+
+    name: str
+    bound: float
+    pairs: int
+    at_least: bool = False
+    spell: Callable[[float], str] = _percent
+
+    def check(self, seen: float | None, interval: Interval, number: int) -> Check:
+        """Hold what is known of a number, by so many pairs, against the bound."""
+        outcome = held(interval, self.bound, at_least=self.at_least)
+        asked = f"{'at least' if self.at_least else 'at most'} {self.spell(self.bound)}"
+        where = f"{self.name} is between {self.spell(interval.low)} and {self.spell(interval.high)}"
+        if number < self.pairs:
+            outcome = Finding.INCONCLUSIVE
+            why = f"{self.name} has {number:,} pairs of the {self.pairs:,} that it needs"
+        elif outcome is Finding.PASS:
+            why = f"{where}, which holds {asked}"
+        elif outcome is Finding.FAIL:
+            why = f"{where}, which violates {asked}"
+        else:
+            why = f"{where}, so that {number:,} pairs do not settle {asked}"
+        return Check(self.name, seen, interval, self.bound, outcome, why)
+
+
+def _checks(
+    pairs: Pairs, thresholds: Thresholds, alpha: float, *, has_control: bool
+) -> Iterator[Check]:
+    least = thresholds.min_pairs
+    if thresholds.agreement is not None:
+        number, share, interval = agreement(pairs, alpha, has_control=has_control)
+        name = "agreement net of noise" if has_control else "agreement"
+        floor = _Bound(name, thresholds.agreement, least, at_least=True)
+        yield floor.check(share, interval, number)
+    if thresholds.error_increase is not None:
+        number = pairs.answers
+        only = pairs.primary_errors, pairs.shadow_errors
+        yield _Bound("error increase", thresholds.error_increase, least).check(
+            (only[1] - only[0]) / number if number else None,
+            difference(*only, number, alpha),
+            number,
+        )
+    first, second = pairs.primary_latency, pairs.shadow_latency
+    for name, bound in _latency_bounds(thresholds).items():
+        q = QUANTILES[name]
+        yield _Bound(f"latency {name} ratio", bound, least, spell=_times).check(
+            latency_ratio(first, second, q), ratio(first, second, q, alpha), first.number
+        )
+
+
+def _conclude(checks: tuple[Check, ...]) -> Verdict:
+    for outcome in (Finding.FAIL, Finding.INCONCLUSIVE):
+        why = "; ".join(check.why for check in checks if check.outcome is outcome)
+        if why:
+            return Verdict(outcome, why, checks)
+    return Verdict(Finding.PASS, "; ".join(check.why for check in checks), checks)
+
+
+def _sample_check(what: str, drawn: int, number: int, interval: Interval, bound: float) -> Check:
+    outcome = Finding.PASS if interval.low <= bound <= interval.high else Finding.FAIL
+    seen = drawn / number if number else None
+    asked = f"{_percent(bound)} of the {what} should be drawn"
+    if seen is None:
+        outcome, why = Finding.INCONCLUSIVE, f"{asked}; there were none yet"
+    elif outcome is Finding.PASS:
+        why = f"{asked}; {drawn:,} of {number:,} were, which fits"
+    else:
+        why = f"{asked}; {drawn:,} of {number:,} were, which does not happen by chance"
+    return Check("sample ratio", seen, interval, bound, outcome, why)
+
+
+def _tenant_ratio(ledger: Ledger, bound: float) -> Check:
+    """Judge by tenants: those with a copy were drawn, and others may have been if some skipped.
+
+    A request without a tenant is never drawn, and tells nothing.
+    """
+    shares = [share for tenant, share in ledger.tenants.items() if tenant]
+    drawn, number = sum(share.part > 0 for share in shares), len(shares)
+    hidden = min(number - drawn, sum(ledger.skipped.values()))
+    interval = Interval(
+        proportion(drawn, number, SAMPLE_RATIO_ALPHA).low,
+        proportion(drawn + hidden, number, SAMPLE_RATIO_ALPHA).high,
+    )
+    return _sample_check("tenants", drawn, number, interval, bound)
+
+
+def _unchecked(bound: float, why: str) -> Check:
+    return Check("sample ratio", None, Interval(0, 1), bound, Finding.UNCHECKED, why)
