@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from msgspec import Struct
 
 from sidecar.model.policy import Policy
+from sidecar.model.shadow import Tally
 from sidecar.store.doubts import NO_TEXT
 from sidecar.store.revocations import NO_MOMENT, moment
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
     from sidecar.model.context import Context, ContextSettings
+    from sidecar.model.shadow import Evidence
     from sidecar.store.keys import KillKey, PinKey
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
@@ -108,6 +110,13 @@ class Instance(Struct, frozen=True):
     unready: dict[str, tuple[str, ...]] = {}
     counters: dict[str, int] = {}
     refused: dict[str, int] = {}
+
+
+class Tallied(Struct, frozen=True):
+    """What is stored of shadow tests: tallies that add up, and where and why one cannot be read."""
+
+    tallies: tuple[Tally, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -284,6 +293,49 @@ class Store(Protocol):
 
     def contexts(self, model: str) -> AsyncIterator[Context | None]:
         """Iterate over the contexts that are kept of a model, the last added first.
+
+        None stands for one that cannot be read.
+        """
+        ...
+
+    async def put_tally(self, tally: Tally, worker: str, reset: str | None = None) -> str:
+        """Store what a worker has counted of a shadow test, in the place of what it said before.
+
+        `reset` is what this returned for an earlier tally of the same counting. Where it returns
+        something else somebody has reset the test: nothing is stored, and the worker begins anew.
+        """
+        ...
+
+    async def settle_tally(self, tally: Tally, worker: str) -> None:
+        """Put a stored tally, which changes no more, together with those of workers that ended."""
+        ...
+
+    async def tallies(self, model: str | None = None) -> Tallied:
+        """Return what workers have counted of the shadow tests of a model, or of all."""
+        ...
+
+    async def reset_shadow(self, model: str, version: str) -> int:
+        """Forget counts and evidence of a shadow; return how many tests begin anew.
+
+        What its copies have cost today stays: a cap has to hold.
+        """
+        ...
+
+    async def spend(self, model: str, version: str, day: str, worker: str, amount: float) -> float:
+        """Store what a worker's copies to a shadow have cost on a UTC day; return the fleet's sum.
+
+        `amount` takes the place of what the worker said before of this day (`2026-11-23`).
+        """
+        ...
+
+    async def add_evidence(
+        self, model: str, version: str, evidence: Sequence[Evidence], keep: int
+    ) -> None:
+        """Keep pairs in which a shadow disagreed, about `keep` of them, for 30 days."""
+        ...
+
+    def evidence(self, model: str, version: str) -> AsyncIterator[Evidence | None]:
+        """Iterate over the pairs that are kept of a shadow, the last added first.
 
         None stands for one that cannot be read.
         """

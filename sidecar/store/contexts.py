@@ -7,12 +7,9 @@ import logging
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-from redis.exceptions import RedisError
-
 from sidecar.errors import StoreUnavailableError, WrongTypeError
 from sidecar.model.context import Context
-from sidecar.store.client import bounded
+from sidecar.store.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,18 +23,14 @@ if TYPE_CHECKING:
     from sidecar.telemetry.sampler import Sampler
 
 INTERVAL_S: Final = 1.0  # the second of `per_second`
-_PAGE: Final = 500  # entries, some hundred bytes each
-_FIELD: Final = b"context"
 _log = logging.getLogger("sidecar.store")
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Context).decode
 
 
 class ContextRing:
     """Reads and writes these streams; an entry has one field, `context`, which is JSON."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
+        self._ring = Ring(redis, "context", Context, page=500)  # of some hundred bytes each
         self._keys = keys
 
     async def add(self, model: str, contexts: Sequence[Context], settings: ContextSettings) -> None:
@@ -46,45 +39,21 @@ class ContextRing:
         Raises:
             StoreUnavailableError: Redis did not answer; some may have been added.
         """
-        key = self._keys.contexts(model)
-        pipeline = self._redis.pipeline(transaction=False)
-        for context in contexts:
-            # About as many: to the very entry would have the server split a block each time.
-            pipeline.xadd(
-                key, {_FIELD: _encode(context)}, maxlen=settings.per_model, approximate=True
-            )
-        # Those who write keep the stream alive, so its older entries have to go by themselves.
-        oldest_s = max(0.0, max(one.at_s for one in contexts) - settings.keep_s)
-        pipeline.xtrim(key, minid=f"{int(oldest_s * 1000)}", approximate=False)
-        pipeline.expire(key, settings.keep_s)
-        async with bounded(key):
-            replies = await pipeline.execute(raise_on_error=False)
-            for reply in replies:
-                # Redis before 6.2 cannot trim by age: there only MAXLEN bounds a busy stream.
-                if isinstance(reply, RedisError) and "syntax error" not in str(reply):
-                    raise reply
+        await self._ring.add(
+            self._keys.contexts(model),
+            contexts,
+            keep=settings.per_model,
+            keep_s=settings.keep_s,
+            now_s=max(one.at_s for one in contexts),
+        )
 
-    async def newest(self, model: str) -> AsyncIterator[Context | None]:
-        """Iterate over the contexts of a model, from the newest entry to the oldest.
-
-        None stands for an entry that is no context: anybody may have added it.
+    def newest(self, model: str) -> AsyncIterator[Context | None]:
+        """Iterate over the contexts of a model, newest first; None is an entry that is none.
 
         Raises:
             StoreUnavailableError: Redis did not answer.
         """
-        key = self._keys.contexts(model)
-        last = "+"
-        while True:
-            async with bounded(key):
-                page = await self._redis.xrevrange(key, max=last, count=_PAGE) or ()
-            for at, fields in page:
-                if (before := _text(at)) == last:
-                    continue  # of the page before: Redis 6.0 knows no open interval
-                last = before
-                raw = (fields or {}).get(_FIELD)
-                yield None if raw is None else _read(raw)
-            if len(page) < _PAGE:
-                return
+        return self._ring.newest(self._keys.contexts(model))
 
 
 class ContextWriter:
@@ -133,14 +102,3 @@ class ContextWriter:
     def _count(self, outcome: str, number: int) -> None:
         if number:
             self._metrics.events["rmv_contexts_total", "outcome", outcome] += number
-
-
-def _read(raw: bytes | str) -> Context | None:
-    try:
-        return _decode(raw)
-    except (msgspec.DecodeError, RecursionError):  # the latter of lists in lists without end
-        return None
-
-
-def _text(value: bytes | str | None) -> str:
-    return value.decode() if isinstance(value, bytes) else value or "0"

@@ -77,6 +77,10 @@ class Keys:
         self._cutoff = f"{prefix}:revoked-before:"
         self._history = f"{prefix}:history:"
         self._contexts = f"{prefix}:contexts:"
+        self._evidence = f"{prefix}:evidence:"
+        self._spent = f"{prefix}:spent:"
+        self.shadows = f"{prefix}:shadow"
+        """The sorted set of shadow tests that have been told of."""
         self.audit = f"{prefix}:audit"
         """The stream of what was done and decided."""
         self.fleet = f"{prefix}:fleet"
@@ -124,6 +128,18 @@ class Keys:
     def contexts(self, model: str) -> str:
         """Spell the key of the stream of contexts of a model's requests."""
         return self._contexts + _checked(model)
+
+    def shadow(self, model: str, version: str, test: str) -> str:
+        """Spell the key of what workers have counted of one shadow test."""
+        return f"{self.shadows}:{':'.join(map(_checked, (model, version, test)))}"
+
+    def evidence(self, model: str, version: str) -> str:
+        """Spell the key of the stream of pairs in which a shadow disagreed."""
+        return f"{self._evidence}{_checked(model)}:{_checked(version)}"
+
+    def spent(self, model: str, version: str, day: str) -> str:
+        """Spell the key of what copies to a shadow have cost on one UTC day."""
+        return f"{self._spent}{_checked(model)}:{_checked(version)}:{_checked(day)}"
 
     def member(self, name: str) -> str:
         """Spell the key of what one worker tells of itself."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import structs
 
 from sidecar.errors import StoreConflictError
+from sidecar.model.shadow import Tally
 from sidecar.policy import codec
 from sidecar.policy.problem import PolicyError
 from sidecar.runtime.clock import SystemClock
+from sidecar.shadow.tally import merge
 from sidecar.store import document
 from sidecar.store.adoption import DIRECT, Adoption, judge, readopted
 from sidecar.store.base import (
@@ -21,6 +25,7 @@ from sidecar.store.base import (
     Pin,
     RevokedToken,
     StoredPolicy,
+    Tallied,
     cutoff_of,
 )
 from sidecar.store.fleet import merged, told_of
@@ -33,10 +38,13 @@ if TYPE_CHECKING:
 
     from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
+    from sidecar.model.shadow import Evidence
     from sidecar.runtime.clock import Clock
     from sidecar.store.base import Instance
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
+
+_ENDED: Final = ""  # what workers that ended have counted; no worker is called so
 
 
 class MemoryStore(Sealing):
@@ -49,6 +57,10 @@ class MemoryStore(Sealing):
         self._contents = Contents()
         self._history: dict[str, list[HistoryEntry]] = defaultdict(list)  # oldest first
         self._samples: dict[str, list[Context]] = defaultdict(list)
+        self._tallies: dict[str, dict[str, Tally]] = defaultdict(dict)  # by test, by worker
+        self._resets: dict[str, str] = {}  # by test
+        self._spent: dict[str, dict[str, float]] = defaultdict(dict)  # by shadow and day, by worker
+        self._pairs: dict[str, list[Evidence]] = defaultdict(list)  # by shadow
         self._audited: list[tuple[str, bytes]] = []
         self._ends: dict[Key, asyncio.TimerHandle] = {}
         self._watching: list[LivePolicies] = []
@@ -253,6 +265,55 @@ class MemoryStore(Sealing):
         for context in reversed(self._samples[model]):
             yield context
 
+    async def put_tally(self, tally: Tally, worker: str, reset: str | None = None) -> str:
+        """Store what a worker has counted of a shadow test, unless it was reset since."""
+        key = self._keys.shadow(tally.model, tally.version, tally.test)
+        current = self._resets.get(key, "")
+        if reset is None or reset == current:
+            self._tallies[key][worker] = _copied(tally)
+        return current
+
+    async def settle_tally(self, tally: Tally, worker: str) -> None:
+        """Put a stored tally together with those of workers that ended."""
+        told = self._tallies[self._keys.shadow(tally.model, tally.version, tally.test)]
+        if told.pop(worker, None) is not None:
+            ended = told.get(_ENDED)
+            told[_ENDED] = _copied(tally if ended is None else merge([ended, tally]))
+
+    async def tallies(self, model: str | None = None) -> Tallied:
+        """Return what workers have counted of the shadow tests of a model, or of all."""
+        if model is not None:
+            self._keys.policy(model)
+        found = [one for _, told in sorted(self._tallies.items()) for one in told.values()]
+        return Tallied(tuple(one for one in found if model in {None, one.model}))
+
+    async def reset_shadow(self, model: str, version: str) -> int:
+        """Forget counts and evidence of a shadow; return how many tests begin anew."""
+        self._pairs.pop(self._keys.evidence(model, version), None)
+        keys = [key for key in self._tallies if key.split(":")[-3:-1] == [model, version]]
+        for key in keys:
+            self._tallies[key].clear()
+            self._resets[key] = token_hex(6)
+        return len(keys)
+
+    async def spend(self, model: str, version: str, day: str, worker: str, amount: float) -> float:
+        """Store what a worker's copies to a shadow have cost on a UTC day; return the sum."""
+        told = self._spent[self._keys.spent(model, version, day)]
+        told[worker] = amount
+        return sum(told.values())
+
+    async def add_evidence(
+        self, model: str, version: str, evidence: Sequence[Evidence], keep: int
+    ) -> None:
+        """Keep pairs in which a shadow disagreed: the newest `keep`, to the end."""
+        key = self._keys.evidence(model, version)
+        self._pairs[key] = [*self._pairs[key], *evidence][-keep:]
+
+    async def evidence(self, model: str, version: str) -> AsyncIterator[Evidence | None]:
+        """Iterate over the pairs that are kept of a shadow, the last added first."""
+        for one in reversed(self._pairs[self._keys.evidence(model, version)]):
+            yield one
+
     async def is_audited(self) -> bool:
         """Return whether anything was audited."""
         return bool(self._audited)
@@ -354,3 +415,8 @@ class MemoryStore(Sealing):
     def _ttl_s(self, key: Key) -> float | None:
         end = self._ends.get(key)
         return None if end is None else max(0.0, end.when() - asyncio.get_running_loop().time())
+
+
+def _copied(tally: Tally) -> Tally:
+    """Return a tally as it is now, which its worker goes on adding to."""
+    return msgspec.convert(msgspec.to_builtins(tally), Tally)

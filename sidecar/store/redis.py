@@ -40,6 +40,7 @@ from sidecar.store.keys import (
 )
 from sidecar.store.link import open_link
 from sidecar.store.seal import Sealing, bare, renewed
+from sidecar.store.shadows import Shadows
 from sidecar.store.watch import Watcher, WatchTiming
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
 
     from sidecar.model.context import Context, ContextSettings
     from sidecar.model.policy import Policy
+    from sidecar.model.shadow import Evidence, Tally
     from sidecar.runtime.clock import Clock
-    from sidecar.store.base import Instance
+    from sidecar.store.base import Instance, Tallied
     from sidecar.store.live import LivePolicies
     from sidecar.store.pulse import Pulse
     from sidecar.store.tracking import Tracking
@@ -90,6 +92,7 @@ class RedisStore(Sealing):
         self._contexts = ContextRing(self._redis, self._keys)
         self._audit = AuditStream(self._redis, self._keys)
         self._clock = clock or SystemClock()
+        self._shadows = Shadows(self._redis, self._keys, self._clock)
         self._journal = Journal(self._redis, self._keys, self._clock)
         self._timing = timing or WatchTiming()
 
@@ -321,6 +324,39 @@ class RedisStore(Sealing):
     def contexts(self, model: str) -> AsyncIterator[Context | None]:
         """Iterate over the contexts that are kept of a model, None for what is no context."""
         return self._contexts.newest(model)
+
+    async def put_tally(self, tally: Tally, worker: str, reset: str | None = None) -> str:
+        """Store what a worker has counted of a shadow test; return what its last reset is called.
+
+        Where that is not `reset`, and that is given, nothing is stored.
+        """
+        return await self._shadows.put(tally, worker, reset)
+
+    async def settle_tally(self, tally: Tally, worker: str) -> None:
+        """Put a stored tally together with those of workers that ended."""
+        await self._shadows.settle(tally, worker)
+
+    async def tallies(self, model: str | None = None) -> Tallied:
+        """Return what workers have counted of the shadow tests of a model, or of all."""
+        return await self._shadows.tallies(model)
+
+    async def reset_shadow(self, model: str, version: str) -> int:
+        """Forget counts and evidence of a shadow; return how many tests begin anew."""
+        return await self._shadows.forget(model, version)
+
+    async def spend(self, model: str, version: str, day: str, worker: str, amount: float) -> float:
+        """Store what a worker's copies to a shadow have cost on a UTC day; return the sum."""
+        return await self._shadows.spend(self._keys.spent(model, version, day), worker, amount)
+
+    async def add_evidence(
+        self, model: str, version: str, evidence: Sequence[Evidence], keep: int
+    ) -> None:
+        """Keep pairs in which a shadow disagreed, about `keep` of them, for 30 days."""
+        await self._shadows.add_evidence(self._keys.evidence(model, version), evidence, keep)
+
+    def evidence(self, model: str, version: str) -> AsyncIterator[Evidence | None]:
+        """Iterate over the pairs that are kept of a shadow, None for what is none."""
+        return self._shadows.evidence(self._keys.evidence(model, version))
 
     async def is_audited(self) -> bool:
         """Return whether there is a stream of audit."""

@@ -35,7 +35,7 @@ def url_of(valkey: Valkey, user: str) -> str:
 
 
 async def test_a_sidecar_watches_adopts_tells_and_samples(valkey: Valkey) -> None:
-    await _load_users(valkey)
+    await load_users(valkey)
     store = RedisStore(url_of(valkey, "rmv-sidecar"), timing=QUICK)
     live = LivePolicies(on_change=lambda model: pulse.notice(model))  # noqa: PLW0108 -- not there yet
     pulse = Pulse(Member("host-1", "a"), live)
@@ -67,7 +67,7 @@ async def test_a_sidecar_watches_adopts_tells_and_samples(valkey: Valkey) -> Non
 
 
 async def test_an_operator_does_what_the_commands_do(valkey: Valkey) -> None:
-    await _load_users(valkey)
+    await load_users(valkey)
     store = RedisStore(url_of(valkey, "rmv-operator"))
     await store.commit(policy(), expected=None, actor="ann", comment="")
     await store.set_pin("fraud", "acme", "v2", ttl_s=60)
@@ -101,7 +101,7 @@ async def test_a_server_takes_the_file_and_lets_nobody_in_without_a_password() -
 
 @pytest.mark.parametrize("user", ["rmv-sidecar", "rmv-operator"])
 async def test_neither_touches_anything_else(valkey: Valkey, user: str) -> None:
-    await _load_users(valkey)
+    await load_users(valkey)
     client = Redis.from_url(url_of(valkey, user))
 
     for words in (
@@ -128,7 +128,7 @@ def test_the_page_shows_the_file() -> None:
 
 
 async def test_a_sidecar_adds_to_audit_and_no_more(valkey: Valkey) -> None:
-    await _load_users(valkey)
+    await load_users(valkey)
     sidecar = RedisStore(url_of(valkey, "rmv-sidecar"))
     operator = RedisStore(url_of(valkey, "rmv-operator"))
     await sidecar.add_audit([b"one"], keep=1000)
@@ -149,7 +149,7 @@ async def test_a_sidecar_adds_to_audit_and_no_more(valkey: Valkey) -> None:
 
 
 async def test_an_operator_with_rights_from_before_audit_is_not_held_up(valkey: Valkey) -> None:
-    await _load_users(valkey)
+    await load_users(valkey)
     await valkey.client.execute_command("ACL", "SETUSER", "rmv-operator", "clearselectors")  # type: ignore[no-untyped-call]
     store = RedisStore(url_of(valkey, "rmv-operator"))
     unaware = telling(store, partial(record, AuditSettings(), store, "ann"))
@@ -164,7 +164,7 @@ async def test_an_operator_with_rights_from_before_audit_is_not_held_up(valkey: 
 
 
 async def test_a_sidecar_pins_and_kills_nobody(valkey: Valkey) -> None:
-    await _load_users(valkey)
+    await load_users(valkey)
     store = RedisStore(url_of(valkey, "rmv-sidecar"))
 
     with pytest.raises(StoreUnavailableError, match="permission"):
@@ -178,7 +178,7 @@ async def test_a_sidecar_pins_and_kills_nobody(valkey: Valkey) -> None:
     await store.close()
 
 
-async def _load_users(valkey: Valkey) -> None:
+async def load_users(valkey: Valkey) -> None:
     for line in USERS.read_text().splitlines():
         words = line.split()[1:]
         await valkey.client.execute_command("ACL", "SETUSER", *words, ">secret")  # type: ignore[no-untyped-call]
