@@ -219,8 +219,8 @@ class Answer(Struct, frozen=True, gc=False):
 class Difference(Struct, frozen=True, gc=False):
     """One field in which two answers differ.
 
-    `field` is a JSON pointer (RFC 6901) in which `*` stands for an array's indices, or `status`, or
-    `header:<name>`, `text`, `label`, `finish_reason`. `kind` is `value`, `missing`, `extra`, `type`
+    `field` is a JSON pointer (RFC 6901) in which `*` stands for an array's indices, or `body` for
+    the whole, `status`, `header:<name>`, `text`, `label`, `finish_reason`. `kind` is `value`, `missing`, `extra`, `type`
     or `length`. The sides are spelled as JSON, cut at 200 characters; of two numbers `delta` is the
     shadow's less the primary's.
     """
@@ -236,10 +236,11 @@ class Outcome(Struct, frozen=True):
     """What comparing two answers found; with an `uncompared` cause nothing else counts.
 
     `kind` is how they were compared: `json`, `tensors`, `classification`, `text`, `stream`,
-    `bytes`, `empty`. `fields` are the fields that differ, at most 64, `differences` what is told of
+    `completion` (of OpenAI's API, in one piece), `bytes`, `empty`, or by `status` alone. `fields` are the fields that differ, at most 64, `differences` what is told of
     some of them, at most 20.
     `measures` are numbers by name, each side's own with `.primary` or `.shadow` at its end.
-    `labels` and `probabilities` are primary's and shadow's, of the label that the client got.
+    `labels` and `probabilities` are primary's and shadow's, of the label that the client got: of
+    the first row; `rows` are those of all further ones, where an answer has several.
     `tokens` are input and output tokens that the shadow's answer tells of.
     """
 
@@ -251,6 +252,7 @@ class Outcome(Struct, frozen=True):
     probabilities: tuple[float, float] | None = None
     tokens: tuple[int, int] | None = None
     uncompared: Uncompared | None = None
+    rows: tuple[tuple[tuple[str, str], tuple[float, float] | None], ...] = ()
 
     @property
     def agrees(self) -> bool:

@@ -1,0 +1,127 @@
+"""What a comparison has found so far: bounded, and without what is masked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sidecar.model.shadow import Difference
+from sidecar.shadow.tolerance import NUMBERS, delta
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
+
+MAX_FIELDS = 64
+MAX_DIFFERENCES = 20
+MAX_VALUE_CHARS = 200
+MASKED = "***"
+
+
+class FullError(Exception):
+    """As many fields differ as are told."""
+
+
+class TooMuchError(Exception):
+    """The answers are nested too deeply to be compared."""
+
+
+class Findings:
+    """The fields that differ, in the order in which they were found, and what they say."""
+
+    __slots__ = ("_told", "differences", "fields", "measures")
+
+    def __init__(self) -> None:
+        self.fields: dict[str, None] = {}
+        self.differences: list[Difference] = []
+        self.measures: dict[str, float] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def note(
+        self,
+        field: str,
+        kind: str,
+        primary: str = "",
+        shadow: str = "",
+        delta: float | None = None,
+    ) -> None:
+        """Note that a field differs; of many differences of one kind in it, the first is told.
+
+        Raises:
+            FullError: no further field can be noted.
+        """
+        if (field, kind) not in self._told and len(self.differences) < MAX_DIFFERENCES:
+            self._told.add((field, kind))
+            self.differences.append(Difference(field, kind, primary, shadow, delta))
+        self.fields[field] = None
+        if len(self.fields) >= MAX_FIELDS:
+            raise FullError
+
+    def wants(self, field: str, kind: str) -> bool:
+        """Return whether what the sides say would be told."""
+        return len(self.differences) < MAX_DIFFERENCES and (field, kind) not in self._told
+
+    def note_values(self, field: str, primary: JSON, shadow: JSON, *, is_masked: bool) -> None:
+        """Note that two values differ: in their type, or in what they are.
+
+        Raises:
+            FullError: no further field can be noted.
+        """
+        kind = "value" if json_type(primary) == json_type(shadow) else "type"
+        if is_masked:
+            self.note(field, kind, MASKED, MASKED)
+        elif not self.wants(field, kind):
+            self.note(field, kind)
+        elif type(primary) in NUMBERS and type(shadow) in NUMBERS:
+            by = delta(primary, shadow)  # type: ignore[arg-type]
+            self.note(field, kind, spell_value(primary), spell_value(shadow), by)
+        else:
+            self.note(field, kind, spell_value(primary), spell_value(shadow))
+
+    def note_absence(self, field: str, kind: str, value: JSON, *, is_masked: bool) -> None:
+        """Note what the shadow lacks (`missing`), or has alone (`extra`).
+
+        Raises:
+            FullError: no further field can be noted.
+        """
+        said = ""
+        if is_masked:
+            said = MASKED
+        elif self.wants(field, kind):
+            said = spell_value(value)
+        self.note(field, kind, *((said, "") if kind == "missing" else ("", said)))
+
+    def note_length(self, field: str, primary: int, shadow: int) -> None:
+        """Note that two arrays differ in length.
+
+        Raises:
+            FullError: no further field can be noted.
+        """
+        self.note(field, "length", str(primary), str(shadow), float(shadow - primary))
+
+
+def spell_value(value: JSON) -> str:
+    """Return a value as JSON, cut at 200 characters."""
+    try:
+        spelled = msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, OverflowError):  # a lone surrogate; a very long integer
+        spelled = json.dumps(value)
+    return spelled if len(spelled) <= MAX_VALUE_CHARS else spelled[: MAX_VALUE_CHARS - 1] + "…"
+
+
+def json_type(value: JSON) -> str:
+    """Return the name of a value's type in JSON, in which all numbers are of one."""
+    if value is None:
+        return "null"
+    return _TYPES[type(value)]
+
+
+_TYPES: dict[type, str] = {
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
