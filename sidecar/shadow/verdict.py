@@ -101,7 +101,7 @@ def agreement(
     seen = pairs.control
     worse = difference(seen.control_only, seen.shadow_only, seen.number, alpha)
     net = 1 - (seen.shadow_only - seen.control_only) / seen.number if seen.number else None
-    interval = Interval(max(1 - worse.high, 0.0), min(1 - worse.low, 1.0))
+    interval = Interval(*(min(max(1 - end, 0.0), 1.0) for end in reversed(worse)))
     return seen.number, None if net is None else min(net, 1.0), interval
 
 
