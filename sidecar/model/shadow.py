@@ -220,9 +220,9 @@ class Difference(Struct, frozen=True, gc=False):
     """One field in which two answers differ.
 
     `field` is a JSON pointer (RFC 6901) in which `*` stands for an array's indices, or `body` for
-    the whole, `status`, `header:<name>`, `text`, `label`, `finish_reason`. `kind` is `value`, `missing`, `extra`, `type`
-    or `length`. The sides are spelled as JSON, cut at 200 characters; of two numbers `delta` is the
-    shadow's less the primary's.
+    the whole, `status`, `header:<name>`, `text`, `label`, `finish_reason`. `kind` is `value`,
+    `missing`, `extra`, `type` or `length`. The sides are spelled as JSON, cut at 200 characters; of
+    two numbers `delta` is the shadow's less the primary's.
     """
 
     field: str
@@ -236,8 +236,8 @@ class Outcome(Struct, frozen=True):
     """What comparing two answers found; with an `uncompared` cause nothing else counts.
 
     `kind` is how they were compared: `json`, `tensors`, `classification`, `text`, `stream`,
-    `completion` (of OpenAI's API, in one piece), `bytes`, `empty`, or by `status` alone. `fields` are the fields that differ, at most 64, `differences` what is told of
-    some of them, at most 20.
+    `completion` (of OpenAI's API, in one piece), `bytes`, `empty`, or by `status` alone. `fields`
+    are the fields that differ, at most 64, `differences` what is told of some of them, at most 20.
     `measures` are numbers by name, each side's own with `.primary` or `.shadow` at its end.
     `labels` and `probabilities` are primary's and shadow's, of the label that the client got: of
     the first row; `rows` are those of all further ones, where an answer has several.
