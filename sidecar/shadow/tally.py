@@ -39,12 +39,15 @@ MAX_MEASURES: Final = 100
 MAX_LABELS: Final = 50  # of either side: at most 2,601 cells of the table
 MAX_TENANTS: Final = 1000
 MAX_SEGMENTS: Final = 200
-MAX_MINUTES: Final = 720  # of the timeline: half a day, before it is told by the hour
+MERGED: Final = 10  # times as many names has a sum, which many workers went into, one by one
+MAX_PRICES: Final = 50_000  # of tenants and days, in a sum
 MAX_NAME: Final = 200  # characters; a JSON pointer may be as long as the body that it points into
 
 _LAST_BUCKET: Final = 40 * PER_OCTAVE  # twelve days
 _TENTHS: Final = 10
-_COARSER: Final = (60, 1440, 43_200)  # minutes: an hour, a day, thirty days
+# What is older than six hours is told by the hour, than a week by the day, than 60 days by 30.
+# It goes by whole hours, days, months: whatever is folded first, it comes to the same.
+COARSER: Final = ((60, 6), (1440, 7), (43_200, 2))
 ERROR_STATUS: Final = 500
 
 
@@ -91,7 +94,8 @@ def add_failure(tally: Tally, *, primary_version: str, primary_status: int) -> N
 def merge(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of tallies of one test, which stay as they are.
 
-    Tables grow to what all of them name. In no order does the sum come out otherwise.
+    In no order does the sum come out otherwise, for a table that is full keeps the names that come
+    first in the alphabet.
 
     Raises:
         ValueError: there is none, or they are not of one test.
@@ -106,7 +110,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         total.until_s = max(total.until_s, one.until_s)
         total.workers += one.workers
         _sum_ledger(total.ledger, one.ledger)
-        _sum_table(total.pairs, one.pairs, Pairs, sum_pairs)
+        _sum_names(total.pairs, one.pairs, MAX_VERSIONS, Pairs, sum_pairs)
         _sum_cost(total.cost, one.cost)
     return total
 
@@ -125,14 +129,15 @@ def sum_pairs(total: Pairs, one: Pairs) -> None:
     sum_histogram(total.shadow_first_byte, one.shadow_first_byte)
     _sum_moments(total.primary_bytes, one.primary_bytes)
     _sum_moments(total.shadow_bytes, one.shadow_bytes)
-    _sum_table(total.fields, one.fields, FieldTally, _sum_field)
-    _sum_table(total.measures, one.measures, Moments, _sum_moments)
-    _sum_table(total.confusion, one.confusion, dict, _sum_counts)
+    _sum_names(total.fields, one.fields, MAX_FIELDS, FieldTally, _sum_field)
+    _sum_names(total.measures, one.measures, MAX_MEASURES, Moments, _sum_moments)
+    _sum_names(total.confusion, one.confusion, MAX_LABELS, dict, _sum_labels)
     _sum_table(total.calibration, one.calibration, Calibration, _sum_calibration)
     _sum_control(total.control, one.control)
-    _sum_table(total.tenants, one.tenants, Share, sum_share)
-    _sum_table(total.segments, one.segments, Share, sum_share)
+    _sum_names(total.tenants, one.tenants, MAX_TENANTS, Share, sum_share)
+    _sum_names(total.segments, one.segments, MAX_SEGMENTS, Share, sum_share)
     _sum_table(total.timeline, one.timeline, Share, sum_share)
+    _coarsen(total.timeline)
 
 
 def sum_histogram(total: Histogram, one: Histogram) -> None:
@@ -223,21 +228,23 @@ def _add_share(table: dict[str, Share], name: str, limit: int, outcome: Outcome)
 
 def _add_minute(timeline: dict[int, Share], minute: int, outcome: Outcome) -> None:
     share = timeline.get(minute)
+    is_new = share is None
     if share is None:
-        _coarsen(timeline)
-        share = timeline.setdefault(minute, Share())
+        share = timeline[minute] = Share()
     share.number += 1
     share.part += outcome.agrees
+    if is_new:
+        _coarsen(timeline)
 
 
 def _coarsen(timeline: dict[int, Share]) -> None:
-    """Make room in a full timeline: tell its older half by the hour, by the day, by the month."""
-    for span in _COARSER:
-        if len(timeline) < MAX_MINUTES:
-            return
-        for minute in sorted(timeline)[: len(timeline) - MAX_MINUTES // 2]:
-            share = timeline.pop(minute)
-            sum_share(timeline.setdefault(minute // span * span, Share()), share)
+    """Tell what is long ago by the hour, the day, the month: it is about 700 entries at most."""
+    newest = max(timeline, default=0)
+    for span, kept in COARSER:
+        for minute in [one for one in timeline if newest // span - one // span > kept]:
+            if minute % span:
+                share = timeline.pop(minute)
+                sum_share(timeline.setdefault(minute - minute % span, Share()), share)
 
 
 def _add_fields(pairs: Pairs, outcome: Outcome, control: Outcome | None) -> None:
@@ -308,6 +315,34 @@ def _sum_table(
         add(total[key], value)
 
 
+def _sum_names(
+    total: dict[str, Value],
+    one: Mapping[str, Value],
+    limit: int,
+    make: Callable[[], Value],
+    add: Callable[[Value, Value], None],
+) -> None:
+    """Add a bounded table: of too many names the last in the alphabet are counted as `OTHER`.
+
+    A name that stays in the end stayed in every sum before, so that all of it is counted.
+    """
+    _sum_table(total, one, make, add)
+    for name in _excess(total, limit):
+        add(total.setdefault(OTHER, make()), total.pop(name))
+
+
+def _excess(table: Mapping[str, object], limit: int) -> list[str]:
+    if len(table) <= MERGED * limit:
+        return []
+    return sorted(name for name in table if name != OTHER)[MERGED * limit :]
+
+
+def _sum_labels(total: dict[str, int], one: Mapping[str, int]) -> None:
+    _sum_counts(total, one)
+    for name in _excess(total, MAX_LABELS):
+        total[OTHER] = total.get(OTHER, 0) + total.pop(name)
+
+
 def _sum_counts(total: dict[Key, int], one: Mapping[Key, int]) -> None:
     for key, count in one.items():
         total[key] = total.get(key, 0) + count
@@ -322,7 +357,7 @@ def _sum_ledger(total: Ledger, one: Ledger) -> None:
     _sum_counts(total.failed, one.failed)
     _sum_counts(total.uncompared, one.uncompared)
     _sum_table(total.sizes, one.sizes, Share, sum_share)
-    _sum_table(total.tenants, one.tenants, Share, sum_share)
+    _sum_names(total.tenants, one.tenants, MAX_TENANTS, Share, sum_share)
 
 
 def _sum_moments(total: Moments, one: Moments) -> None:
@@ -358,6 +393,12 @@ def _sum_control(total: Control, one: Control) -> None:
 def _sum_cost(total: Cost, one: Cost) -> None:
     for key, price in one.price.items():
         total.price[key] = total.price.get(key, 0.0) + price
+    if len(total.price) > MAX_PRICES:
+        for key in sorted(key for key in total.price if not key.startswith(f"{OTHER}/"))[
+            MAX_PRICES:
+        ]:
+            named = f"{OTHER}/{key.rpartition('/')[2]}"
+            total.price[named] = total.price.get(named, 0.0) + total.price.pop(key)
     total.copy_s += one.copy_s
     total.copies_timed += one.copies_timed
     total.compare_s += one.compare_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf, isclose, nan
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -26,7 +27,6 @@ from sidecar.shadow.tally import (
     MAX_FIELDS,
     MAX_LABELS,
     MAX_MEASURES,
-    MAX_MINUTES,
     MAX_NAME,
     MAX_SEGMENTS,
     MAX_TENANTS,
@@ -114,7 +114,7 @@ def add(to: Tally, pair: Pair) -> None:
     )
 
 
-def answer(status: int = 200, seconds: float = 0.01) -> Answer:
+def answer(status: int = 200, seconds: float = 1 / 64) -> Answer:
     return Answer(status, (), b"{}", seconds, seconds)
 
 
@@ -245,7 +245,7 @@ def test_no_table_grows_for_ever() -> None:
     assert len(pairs.segments) == MAX_SEGMENTS + 1
     assert len(pairs.confusion) == MAX_LABELS + 1
     assert max(map(len, pairs.confusion.values())) == MAX_LABELS + 1
-    assert len(pairs.timeline) <= MAX_MINUTES
+    assert len(pairs.timeline) <= 700
 
 
 def test_what_is_known_to_a_full_table_still_counts_by_its_name() -> None:
@@ -258,16 +258,49 @@ def test_what_is_known_to_a_full_table_still_counts_by_its_name() -> None:
 
 def test_a_long_timeline_loses_detail_and_no_pair() -> None:
     made = tally()
-    minutes = 3 * MAX_MINUTES
-    for n in range(minutes):
+    for n in range(2000):
         add_one(made, Outcome("json"), at_s=60.0 * n)
-    for n in range(minutes):
+    for n in range(800):
         add_one(made, Outcome("json"), at_s=86_400.0 * n)
     timeline = made.pairs["v1"].timeline
 
-    assert sum(share.number for share in timeline.values()) == 2 * minutes
-    assert len(timeline) <= MAX_MINUTES
-    assert max(timeline) == 1440 * (minutes - 1)
+    assert sum(share.number for share in timeline.values()) == 2800
+    assert len(timeline) < 150
+    assert max(timeline) == 1440 * 799
+
+
+@given(st.lists(st.integers(0, 400_000), max_size=30), st.lists(st.booleans(), min_size=30))
+def test_a_timeline_folds_to_the_same_in_whatever_order(
+    minutes: list[int], is_first: list[bool]
+) -> None:
+    one, two, alone = tally(), tally(), tally()
+    for minute, first in zip(minutes, is_first, strict=False):
+        add_one(one if first else two, Outcome("json"), at_s=60.0 * minute)
+        add_one(alone, Outcome("json"), at_s=60.0 * minute)
+    total, same = merge([one, two]), merge([alone])
+
+    assert {name: of.timeline for name, of in total.pairs.items()} == {
+        name: of.timeline for name, of in same.pairs.items()
+    }
+
+
+def test_sums_of_many_workers_do_not_grow_for_ever_in_whatever_order() -> None:
+    parts = [tally() for _ in range(6)]
+    for n, part in enumerate(parts):
+        for k in range(n * 300, n * 300 + 500):
+            add_one(part, Outcome("json", fields=(f"/{k}",)), tenant=f"t{k}")
+            part.ledger.tenants[f"t{k}"] = Share(1, 1)
+            part.cost.price[f"t{k}/2026-11-23"] = 1.0
+    with patch("sidecar.shadow.tally.MERGED", 1), patch("sidecar.shadow.tally.MAX_PRICES", 700):
+        total = merge(parts)
+        other = merge([merge(parts[3:]), merge(reversed(parts[:3]))])
+
+    assert total == other
+    assert len(total.pairs["v1"].tenants) == len(total.ledger.tenants) == MAX_TENANTS + 1
+    assert len(total.pairs["v1"].fields) == MAX_FIELDS + 1
+    assert sum(share.number for share in total.ledger.tenants.values()) == 3000
+    assert len(total.cost.price) == 701
+    assert sum(total.cost.price.values()) == 3000
 
 
 @given(st.floats(0, 1e5))
