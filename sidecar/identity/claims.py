@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from sidecar.model.identity import JSON
 
 
-class ClaimNames(Struct, frozen=True):
+class ClaimNames(NamedTuple):
     """Where the claims are: a claim's whole name, or a path (`org.tenant`: member of claim `org`).
 
     An empty name means that the claim is not read. With `needs_grants` a token has to have grants.

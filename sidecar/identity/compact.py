@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from sidecar.model.identity import JSON
 
 # What only plain base64 has, padding included, becomes a letter of no alphabet.
-_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
-_PADDING = (b"", b"!", b"==", b"=")  # by length modulo 4; no encoding is 1 byte over
+_FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# By length modulo 4; no encoding is 1 letter over. Of two letters over, the last one's low 4 bits
+# are after the last byte, of three its low 2.
+_PADDING: Final = (b"", b"!", b"==", b"=")
+_LAST: Final = (_LETTERS, b"", _LETTERS[::16], _LETTERS[::4])
 
 
 def decode_base64url(text: bytes) -> bytes:
@@ -26,12 +30,10 @@ def decode_base64url(text: bytes) -> bytes:
     Non-zero bits after the last byte are refused too (RFC 4648 section 3.5), so every value has
     one spelling. Raises ValueError.
     """
-    padded = text.translate(_FROM_URL) + _PADDING[len(text) & 3]
-    data = binascii.a2b_base64(padded, strict_mode=True)
-    # Writing it again is cheaper and surer than looking at the last letter.
-    if binascii.b2a_base64(data, newline=False) != padded:
+    over = len(text) & 3
+    if over and text[-1] not in _LAST[over]:
         raise ValueError("not canonical base64url")
-    return data
+    return binascii.a2b_base64(text.translate(_FROM_URL) + _PADDING[over], strict_mode=True)
 
 
 def encode_base64url(data: bytes) -> bytes:
@@ -44,13 +46,11 @@ def decode_object(raw: bytes) -> dict[str, JSON]:
 
     Raises ValueError, for NaN, infinities and lone surrogates too.
     """
-    # Two readers: msgspec is strict about numbers and Unicode but takes the last of two members
-    # of a name, which only the standard library lets one see.
     value = decode_any_object(raw)
-    try:
-        _REPEATS.decode(raw.decode())
-    except RecursionError:
-        raise ValueError("JSON is nested too deeply") from None
+    # msgspec is strict about numbers and Unicode but takes the last of two members of a name.
+    # Without a backslash each quote begins or ends a string; with a member a string is lost.
+    if b"\\" in raw or raw.count(b'"') != 2 * _strings(value):
+        _look_for_repeats(raw)
     return value
 
 
@@ -68,10 +68,34 @@ def decode_any_object(raw: bytes) -> dict[str, JSON]:
     return value
 
 
+def _strings(whole: dict[str, JSON]) -> int:
+    """Return how many strings a value was written with: names of members, and values."""
+    found = 0
+    pending: list[JSON] = [whole]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            found += 1
+        elif isinstance(value, dict):
+            found += len(value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return found
+
+
+def _look_for_repeats(raw: bytes) -> None:
+    """Read it again, by the standard library: it alone shows every member. Raises ValueError."""
+    try:
+        _REPEATS.decode(raw.decode())
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+
+
 def _refuse_repeats(pairs: list[tuple[str, JSON]]) -> None:
     if len(pairs) > 1 and len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("a member name is repeated")
 
 
-_VALUES = msgspec.json.Decoder()
-_REPEATS = json.JSONDecoder(object_pairs_hook=_refuse_repeats)
+_VALUES: Final = msgspec.json.Decoder()
+_REPEATS: Final = json.JSONDecoder(object_pairs_hook=_refuse_repeats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Code, ConfigError
 from sidecar.identity.claims import read_identity
@@ -11,13 +11,14 @@ from sidecar.identity.refusal import TokenRefused
 
 if TYPE_CHECKING:
     from sidecar.identity.claims import ClaimNames
+    from sidecar.identity.jwk import Verifying
     from sidecar.identity.keys import Key, KeySet
     from sidecar.model.identity import JSON, Identity
 
 __all__ = ["TokenRefused", "Verifier"]
 
-MAX_HEADERS = 64  # remembered; one for each key and type of token
-MAX_SECONDS = 2**53  # above, a float no longer tells two seconds apart
+MAX_HEADERS: Final = 64  # remembered; one for each key and type of token
+MAX_SECONDS: Final = 2**53  # above, a float no longer tells two seconds apart
 
 
 class Verifier:
@@ -50,7 +51,7 @@ class Verifier:
         self.typ = typ
         self._media_type = media_type(typ)
         # Tokens of one key have one header; only those that it has signed get in.
-        self._headers: dict[bytes, Key] = {}
+        self._headers: dict[bytes, Verifying] = {}
 
     def verify(self, token: bytes, now_s: float) -> Identity:
         """Return the caller that `token` (a JWS in compact form, RFC 7519) speaks for.
@@ -62,14 +63,15 @@ class Verifier:
         if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature
             raise _invalid("the token is not made of three parts")
         head, body, seal = parts
-        key = self._headers.get(head) or self._key(_object(head, "header"))
+        known = self._headers.get(head)
+        key = self._key(_object(head, "header")).verifying if known is None else known
         try:
             signature = decode_base64url(seal)
         except ValueError:
             raise _invalid("the token's signature is not base64url") from None
         if not key.verify(token[: -len(seal) - 1], signature):
             raise _invalid("the token's signature is wrong")
-        if head not in self._headers:
+        if known is None:
             self._accept(head, key)
         claims = _object(body, "claims", is_signed=True)
         expires_at_s = self._check_registered(claims, now_s)
@@ -78,7 +80,7 @@ class Verifier:
             claims, self.claims, expires_at_s, issued_s=issued_s, issuer=self.issuer
         )
 
-    def _accept(self, head: bytes, key: Key) -> None:
+    def _accept(self, head: bytes, key: Verifying) -> None:
         """Take a header of a token that its key has signed; it is not looked at again."""
         _object(head, "header", is_signed=True)
         if len(self._headers) < MAX_HEADERS:
@@ -149,10 +151,13 @@ def _object(part: bytes, name: str, *, is_signed: bool = False) -> dict[str, JSO
 
 def _seconds(claims: dict[str, JSON], name: str) -> float:
     value = claims.get(name)
-    # JSON's true is an int to Python.
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MAX_SECONDS:
-        raise _invalid(f"the token's {name} is not a time in seconds")
-    return float(value)
+    # JSON's true is an int to Python. Each type apart: compiled, their union would be a float.
+    if isinstance(value, int):
+        if not isinstance(value, bool) and -MAX_SECONDS <= value <= MAX_SECONDS:
+            return float(value)
+    elif isinstance(value, float) and abs(value) <= MAX_SECONDS:
+        return value
+    raise _invalid(f"the token's {name} is not a time in seconds")
 
 
 def _invalid(detail: str) -> TokenRefused:

@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 MAX_TOKEN_BYTES = 2048
 
 
-class CountingVerifier(Verifier):
+class CountingVerifier:
     """The real verifier, which tells how often it was asked."""
 
-    calls = 0
+    def __init__(self, verifier: Verifier) -> None:
+        self.calls = 0
+        self._verifier = verifier
 
     def verify(self, token: bytes, now_s: float) -> Identity:
         self.calls += 1
-        return super().verify(token, now_s)
+        return self._verifier.verify(token, now_s)
 
 
 @pytest.fixture
 def counting(verifier: Verifier) -> CountingVerifier:
-    return CountingVerifier(verifier.keys, ISSUER, AUDIENCE, ClaimNames(), LEEWAY_S)
+    return CountingVerifier(verifier)
 
 
 @pytest.fixture
