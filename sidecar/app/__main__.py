@@ -14,6 +14,7 @@ from sidecar.config import take_over
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.runtime import accelerators
 from sidecar.runtime.questions import excuse
+from sidecar.runtime.slices import lasting
 from sidecar.telemetry import logs
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def _serve() -> None:
     spec = take_over(os.environ)
     run = _runner(spec.config)
     if WORKER_VARIABLE in os.environ:
-        from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
+        with lasting():
+            from sidecar.app.worker import run_worker  # noqa: PLC0415 -- see sidecar.app
 
         listening = socket.socket(fileno=int(os.environ[LISTENING_VARIABLE]))
         answering = socket.socket(fileno=int(os.environ[WORKER_VARIABLE]))
@@ -55,7 +57,8 @@ def _serve() -> None:
             excuse(answering, _in_words(error))
             raise
     else:
-        from sidecar.app.control import run_control  # noqa: PLC0415
+        with lasting():
+            from sidecar.app.control import run_control  # noqa: PLC0415
 
         run(run_control(spec))
 
