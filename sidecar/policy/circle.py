@@ -34,3 +34,4 @@ def circles(
             elif name not in done:
                 way[name] = None
                 ahead.append(iter(after(name)))
+                yield None

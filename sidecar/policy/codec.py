@@ -10,7 +10,6 @@ import msgspec
 
 from sidecar.policy import pieces, places
 from sidecar.policy.address import ANYWHERE, AllowList
-from sidecar.policy.attributes import matchers_of
 from sidecar.policy.partial import dividing
 from sidecar.policy.problem import MAX_PROBLEMS, PolicyError, Problem, gather, render
 from sidecar.policy.shape import shaping
@@ -43,14 +42,16 @@ def decode(raw: bytes, *, source: str) -> Policy:
 
 def decoding(raw: bytes, *, source: str) -> Steps[Policy]:
     """Do what `decode` does, in steps."""
-    read = yield from _reading(_text(raw, source), source)
-    made, misfits, _ = yield from shaping(read.value)
-    yield from letting_go(read.value)
+    value, read = yield from _reading(_text(raw, source), source)
+    made, misfits, _ = yield from shaping(value)
+    held: list[object] = [value]
+    del value
+    yield from letting_go(held)
     if made is not None and not misfits:
         return made
-    parts = _parts(made)
+    held.append(made)
     del made
-    yield from letting_go(parts)
+    yield from letting_go(held)
     raise (yield from _refusal(read, gather(misfits, source)))
 
 
@@ -68,9 +69,11 @@ def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
 
 def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[Policy]:
     """Do what `load` does, in steps."""
-    read = yield from _reading(_text(raw, source), source)
-    made, misfits, holes = yield from shaping(read.value)
-    yield from letting_go(read.value)
+    value, read = yield from _reading(_text(raw, source), source)
+    made, misfits, holes = yield from shaping(value)
+    held: list[object] = [value]
+    del value
+    yield from letting_go(held)
     if made is None:
         problems = gather(misfits, source)
     elif not misfits:
@@ -82,9 +85,9 @@ def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[
         found = yield from judging(partial, allowed, MAX_PROBLEMS + 1 - len(misfits))
         problems = gather((*misfits, *found), source)
         del partial
-    parts = _parts(made)
+    held.append(made)
     del made
-    yield from letting_go(parts)
+    yield from letting_go(held)
     raise (yield from _refusal(read, problems))
 
 
@@ -98,7 +101,10 @@ def locating(raw: bytes, problems: Iterable[Problem]) -> Steps[tuple[Problem, ..
     given = tuple(problems)
     if not given:
         return ()
-    read = yield from _reading(_text(raw, ""), "")
+    value, read = yield from _reading(_text(raw, ""), "")
+    held: list[object] = [value]
+    del value
+    yield from letting_go(held)
     return (yield from _placing(read, given))
 
 
@@ -132,16 +138,16 @@ def _end(before: bytes) -> places.Place:
 
 
 class _Read(NamedTuple):
-    """A document as plain values, and what it takes to find their places: `ends` only of JSON."""
+    """What it takes to find the places of a document's values: `ends` only of JSON."""
 
-    value: JSON
     text: str
     ends: Mapping[int, int] | None = None
 
 
-def _reading(text: str, source: str) -> Steps[_Read]:
+def _reading(text: str, source: str) -> Steps[tuple[JSON, _Read]]:
+    """Read a document as plain values, which nothing else holds."""
     if not text.lstrip().startswith("{"):
-        return _Read((yield from _reading_yaml(text, source)), text)
+        return (yield from _reading_yaml(text, source)), _Read(text)
     try:
         _WELL_FORMED.decode(text)  # a megabyte takes a millisecond: nothing is made of it
         value, ends = yield from pieces.read(text)
@@ -154,7 +160,7 @@ def _reading(text: str, source: str) -> Steps[_Read]:
         where = places.too_deep(text, pieces.MAX_DEPTH)
         reason = f"nested deeper than {pieces.MAX_DEPTH} levels"
         raise PolicyError([Problem(source, "", reason, *where)]) from error
-    return _Read(value, text, ends)
+    return value, _Read(text, ends)
 
 
 def _reading_yaml(text: str, source: str) -> Steps[JSON]:
@@ -164,7 +170,7 @@ def _reading_yaml(text: str, source: str) -> Steps[JSON]:
     return document.reading(text, source)
 
 
-def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[_Read]:
+def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[tuple[JSON, _Read]]:
     """Read what starts with `{` and is no JSON; the words of a failure are JSON's."""
     try:
         value = yield from _reading_yaml(text, source)
@@ -174,18 +180,7 @@ def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[_Read]
         where = _end(raw[: int(at[1])] if at else raw)
         reason = "not JSON: " + _BYTE.sub("", json_reason).removeprefix("JSON is malformed: ")
         raise PolicyError([Problem(source, "", reason, *where)]) from error
-    return _Read(value, text)
-
-
-def _parts(policy: Policy | None) -> dict[str, list[object]]:
-    """Return what a policy is made of, for whoever lets go of it little by little."""
-    if policy is None:
-        return {}
-    return {
-        "rules": list(policy.rules),
-        "matchers": list(matchers_of(policy)),
-        "segments": list(policy.segments.values()),
-    }
+    return value, _Read(text)
 
 
 def _refusal(read: _Read, problems: tuple[Problem, ...]) -> Steps[PolicyError]:

@@ -15,7 +15,7 @@ import yaml
 from sidecar.policy import places
 from sidecar.policy.pieces import MAX_DEPTH, MAX_DIGITS
 from sidecar.policy.problem import PolicyError, Problem, below, render
-from sidecar.policy.steps import Steps, finish
+from sidecar.policy.steps import Steps, finish, letting_go
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ def reading(text: str, source: str) -> Steps[JSON]:
     try:
         loader = _LOADER(text)
         try:
-            return (yield from _Builder(loader, text, source).build())
+            return (yield from _built(_Builder(loader, text, source)))
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -66,6 +66,14 @@ def reading(text: str, source: str) -> Steps[JSON]:
         at = text.find(chr(getattr(error, "character", 0)))
         where = places.place(text, max(at, 0))
         raise PolicyError([Problem(source, "", f"not YAML: {reason}", *where)]) from error
+
+
+def _built(builder: _Builder) -> Steps[JSON]:
+    try:
+        return (yield from builder.build())
+    except (PolicyError, yaml.YAMLError):
+        yield from letting_go(builder.parting())
+        raise
 
 
 def in_yaml(text: str, paths: Iterable[str]) -> dict[str, Place]:
@@ -123,6 +131,13 @@ class _Builder:
         if not self._roots:
             raise PolicyError([Problem(self._source, "", "the document is empty", 1, 1)])
         return self._roots[0]
+
+    def parting(self) -> list[object]:
+        """Return all that was built, and hold it no more."""
+        built: list[object] = [self._roots, self._anchors]
+        built += [frame.items if frame.members is None else frame.members for frame in self._stack]
+        self._roots, self._anchors, self._stack = [], {}, []
+        return built
 
     def _start(self, event: yaml.NodeEvent) -> None:
         if not self._stack and self._roots:

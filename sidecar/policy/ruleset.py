@@ -153,7 +153,9 @@ class RuleIndex:
                 by_attribute.setdefault(key.attribute, []).append(rule)
             if n % PORTION == 0:
                 yield
-        yield from letting_go(self._shares.counts)
+        counted: list[object] = [self._shares.counts]
+        self._shares = Shares()
+        yield from letting_go(counted)
         yield from self._by_segments(by_segment, segments)
         yield from self._by_attributes(by_attribute, unlisted)
         self._added = []

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sidecar.policy.steps import Steps
 
 FEW = 64  # members of a collection: fewer are taken in one go
+MANY = 1_000  # members of collections in one: the same
+PORTION = 5_000  # plain values that are taken in one go; lists that are bounded are so by fewer
 MAX_KNOWN = 500  # words that are looked at, roughly
 MAX_COMPARED = 6  # of those; each comparison costs tens of microseconds
 MAX_WRONG_CHARS = 128
@@ -106,7 +108,7 @@ class _Shaper:
         if _is_long(value) and _is_coarse(value, branch := _branch(value, expected)):
             return (yield from self._inside(value, branch, path))
         try:
-            return msgspec.convert(value, expected)
+            return (yield from _converting(value, expected))
         except msgspec.ValidationError as error:
             before = len(self.misfits)
             made = yield from self._inside(value, _branch(value, expected), path)
@@ -169,6 +171,24 @@ class _Shaper:
             raise _EnoughError
 
 
+def _converting(value: JSON, expected: object) -> Steps[object]:
+    """Make `expected` of a value, a portion of a long list of plain values at a time.
+
+    Raises:
+        msgspec.ValidationError: it does not fit.
+    """
+    listed = _branch(value, expected)
+    if not isinstance(value, list) or len(value) <= PORTION or get_origin(listed) is not tuple:
+        return msgspec.convert(value, expected)
+    if get_origin(expected) is Annotated:
+        return msgspec.convert(value[: PORTION + 1], expected)  # too long, but not to be looked at
+    items: list[object] = []
+    for start in range(0, len(value), PORTION):
+        items += msgspec.convert(value[start : start + PORTION], listed)
+        yield
+    return tuple(items)
+
+
 def _stand_in(expected: object) -> object:
     """Return what keeps the place of an item that does not fit, if anything can."""
     if get_origin(expected) is dict:
@@ -181,14 +201,18 @@ def _built(struct: object, members: Mapping[str, object]) -> object:
     return struct(**members) if isinstance(struct, type) else _NOTHING
 
 
-def _is_long(value: JSON, levels: int = 5) -> bool:
-    """Return whether a collection, or one in it, has more members than are taken in one go."""
-    if not isinstance(value, (list, dict)):
-        return False
-    if len(value) > FEW:
-        return True
-    inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and any(_is_long(one, levels - 1) for one in inner)
+def _is_long(value: JSON) -> bool:
+    """Return whether a collection, or one in it, or all of them have too much for one go."""
+    left, inner = MANY, [value]
+    while inner:
+        one = inner.pop()
+        if not isinstance(one, (list, dict)):
+            continue
+        left -= len(one)
+        if len(one) > FEW or left < 0:
+            return True
+        inner += one.values() if isinstance(one, dict) else one
+    return False
 
 
 def _is_coarse(value: JSON, expected: object) -> bool:

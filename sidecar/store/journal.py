@@ -232,7 +232,7 @@ class Journal:
         """Spell a document as that of another commit."""
         with lasting():  # it does not last, but nothing of it is garbage before it goes
             policy = await in_slices(codec.decoding(raw, source=self._keys.policy(heading.model)))
-            kept = {"rules": list(policy.rules)}
+            kept: list[object] = [policy]
             policy = structs.replace(
                 policy, revision=heading.revision, actor=heading.actor, comment=heading.comment
             )

@@ -197,12 +197,12 @@ class LivePolicies:
 
     def _replacing(
         self, model: str, raw: bytes
-    ) -> Steps[tuple[CompiledPolicy | str, dict[str, list[object]]]]:
+    ) -> Steps[tuple[CompiledPolicy | str, list[object]]]:
         """Do as `_making`; return also the parts of what is in force, to be let go of after it."""
         made = yield from self._making(model, raw)
         snapshot = self.snapshots.get(model)
         if snapshot is None or isinstance(made, str):
-            return made, {}
+            return made, []
         return made, (yield from snapshot.compiled.parting())
 
     def give_up(self, model: str) -> None:

@@ -68,6 +68,9 @@ SHAPES: dict[str, Callable[[], Shape]] = {
     "tenants of 2,000 rules": lambda: rules(
         2_000, lambda n: {"tenant": named(45, f"t{n:04}{{:02}}")}
     ),
+    "many short lists": lambda: rules(
+        64, lambda rule: {f"claim.c{n}": list(range(rule, rule + 60)) for n in range(64)}
+    ),
     "values of a claim": lambda: one_rule(**{"claim.org": named(100_000)}),
     "numbers of a claim": lambda: one_rule(**{"claim.org": list(range(140_000))}),
     "one number over again": lambda: one_rule(**{"claim.org": [1] * 500_000}),

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy import codec, document, match, pieces, shape
+from sidecar.model.policy import Policy, Segment
+from sidecar.policy import codec, document, match, pieces, shape, steps
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.compiled import compiling
 from sidecar.policy.pieces import WINDOW, FlawError
@@ -28,17 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sidecar.model.identity import JSON
-    from sidecar.model.policy import Policy
 
 MANY = 3 * FEW
 
 
-def steps_of(steps: Steps[Policy]) -> tuple[int, Policy | PolicyError]:
+def steps_of(work: Steps[Policy]) -> tuple[int, Policy | PolicyError]:
     """Return how many pauses some work made, and how it ended."""
     count = 0
     while True:
         try:
-            next(steps)
+            next(work)
         except StopIteration as end:
             made: Policy = end.value
             return count, made
@@ -47,12 +47,12 @@ def steps_of(steps: Steps[Policy]) -> tuple[int, Policy | PolicyError]:
         count += 1
 
 
-def most_between_pauses(steps: Steps[object], calls: Mock) -> int:
+def most_between_pauses(work: Steps[object], calls: Mock) -> int:
     """Return how often something was called from one pause of some work to the next, at most."""
     counts = [0]
     try:
         while True:
-            next(steps)
+            next(work)
             counts.append(calls.call_count)
     except StopIteration:
         counts.append(calls.call_count)
@@ -269,15 +269,87 @@ def test_aliases_of_yaml_are_values_each() -> None:
     assert len(versions["v2"].deny) == MANY
 
 
-def test_what_is_let_go_of_is_emptied_in_portions() -> None:
-    value: JSON = {"rules": [{} for _ in range(1_000)], "versions": {"v1": {}}, "model": "m"}
+class Counted(str):
+    """A text that is counted as it is freed."""
 
-    assert sum(1 for _ in letting_go(value)) == 11
-    assert value == {"rules": [], "versions": {}, "model": "m"}
+    __slots__ = ()
+    freed = 0
+
+    def __del__(self) -> None:
+        Counted.freed += 1
+
+
+def texts(number: int) -> list[Counted]:
+    return [Counted(f"t{n}") for n in range(number)]
+
+
+def test_what_is_let_go_of_is_freed_in_portions_however_deep_it_is() -> None:
+    number = 20 * steps.PORTION
+    segment = Segment(include=tuple(texts(number)), when=({"tenant": tuple(texts(number))},))
+    held: list[object] = [
+        {"rules": [{"when": {"tenant": texts(number)}}]},
+        dict(enumerate(texts(number))),
+        Policy("m", versions={}, segments={"s": segment}),
+        set(texts(number)),
+    ]
+    del segment
+    Counted.freed = 0
+
+    with patch.object(steps, "_PLAIN", {Counted, int}):
+        freed = [Counted.freed for _ in letting_go(held)]
+
+    assert freed[-1] == 5 * number
+    assert held == []
+    assert max(after - before for before, after in pairwise([0, *freed])) <= steps.PORTION
+
+
+def test_what_somebody_else_holds_is_left_as_it_is() -> None:
+    value: JSON = {"rules": [{"id": "r"}] * 1_000, "versions": {"v1": {}}}
+    before = json.dumps(value)
+
+    finish(letting_go([value]))
+
+    assert json.dumps(value) == before
+
+
+def test_a_long_list_of_plain_values_is_made_in_portions() -> None:
+    numbers: list[JSON] = list(range(2 * shape.PORTION + 1))
+
+    with patch.object(msgspec, "convert", wraps=msgspec.convert) as converting:
+        made = codec.decode(large(rules=rules(1, when={"claim.n": numbers})), source="doc")
+
+    assert made.rules[0].when["claim.n"] == tuple(numbers)
+    lists = [call.args[0] for call in converting.call_args_list if isinstance(call.args[0], list)]
+    assert max(map(len, lists)) == shape.PORTION
+
+
+def test_a_long_list_with_a_wrong_value_at_its_end_is_told_of_that_value() -> None:
+    tenants: list[JSON] = [*map(str, range(2 * shape.PORTION)), 7]
+
+    with pytest.raises(PolicyError, match=rf"include\[{2 * shape.PORTION}\]: "):
+        codec.decode(large(segments={"s": {"include": tenants}}), source="doc")
+
+
+def test_a_list_that_is_longer_than_it_may_be_is_told_so_however_long() -> None:
+    endpoints: list[JSON] = ["http://h:1"] * (2 * shape.PORTION)
+
+    with pytest.raises(PolicyError, match=r"versions\.v1\.endpoints: .*256"):
+        codec.decode(large(versions={"v1": {"endpoints": endpoints}}), source="doc")
+
+
+def test_many_short_lists_are_taken_apart_like_a_long_one() -> None:
+    conditions: JSON = {f"claim.c{n}": [1] * FEW for n in range(FEW)}
+    document = large(rules=rules(FEW, when=conditions))
+
+    with patch.object(msgspec, "convert", wraps=msgspec.convert) as converting:
+        most = most_between_pauses(codec.decoding(document, source="doc"), converting)
+
+    assert most < FEW
+    assert converting.call_count > FEW
 
 
 def test_flow_yaml_may_be_given_up_at_any_step() -> None:
-    steps = document.reading("{a: [1, 2, 3]}", "doc")
-    next(steps)
+    work = document.reading("{a: [1, 2, 3]}", "doc")
+    next(work)
 
-    steps.close()  # as by a newer document; a generator that went on would raise
+    work.close()  # as by a newer document; a generator that went on would raise

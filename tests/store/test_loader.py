@@ -173,7 +173,7 @@ def test_what_is_replaced_is_gathered_in_steps_before_the_one_that_replaces_it(
         steps = live.taking("fraud", document(default="v2"))
         return sum(live.snapshots.get("fraud") is before for _ in steps)
 
-    assert steps_before(live) >= steps_before(LivePolicies()) + 5
+    assert steps_before(live) >= steps_before(LivePolicies()) + 3
 
 
 def test_who_still_holds_the_policy_before_decides_by_it(live: LivePolicies) -> None:
