@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.support.container import running as container
 from tests.support.messages import PATIENCE_S, read_answer
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.support.sidecar import Sidecar
     from tests.support.upstream import Received
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1024 * 1024
 ASKED = b"Connection: keep-alive, Upgrade\r\nUpgrade: echo/1\r\n"
 UPGRADE = b"GET /echo HTTP/1.1\r\nHost: test\r\n" + ASKED + b"\r\n"
@@ -28,9 +29,21 @@ SWITCHED = b"HTTP/1.1 101 Now Echoing\r\n" + GIVEN + b"\r\n"
 NOT_HTTP = b"\x00\xff GET / HTTP/1.1\r\n\r\n\r\n0\r\n\r\n"
 
 
-@asynccontextmanager
-async def session() -> AsyncIterator[tuple[Sidecar, aiohttp.ClientSession]]:
-    """Run the demo's container behind a sidecar; hand out a client whose base is the sidecar."""
+class Session(NamedTuple):
+    """A sidecar, and a client whose base it is."""
+
+    running: Sidecar
+    client: aiohttp.ClientSession
+
+    async def statuses_since(self, before: int, number: int) -> list[object]:
+        """Return the statuses of so many records after the first `before`."""
+        records = await self.running.recorded(before + number)
+        return [one["status"] for one in records[before:]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def session() -> AsyncIterator[Session]:
+    """The demo's container behind a sidecar; no test here changes either."""
     async with (
         container("--port", "0") as (_, ready),
         sidecar(
@@ -41,41 +54,39 @@ async def session() -> AsyncIterator[tuple[Sidecar, aiohttp.ClientSession]]:
             timeout=aiohttp.ClientTimeout(total=PATIENCE_S),
         ) as client,
     ):
-        yield running, client
+        yield Session(running, client)
 
 
-async def test_a_web_socket_echoes_whatever_it_is_sent() -> None:
-    async with session() as (running, client):
-        async with client.ws_connect("/ws") as web_socket:
-            await web_socket.send_str("ünïcode")
-            assert await web_socket.receive_str(timeout=PATIENCE_S) == "ünïcode"
-            for size in (0, 1, 126, 65_536, MIB):
-                await web_socket.send_bytes(bytes(size))
-                assert await web_socket.receive_bytes(timeout=PATIENCE_S) == bytes(size)
-            await web_socket.ping()
-        assert web_socket.close_code == aiohttp.WSCloseCode.OK
+async def test_a_web_socket_echoes_whatever_it_is_sent(session: Session) -> None:
+    before = len(session.running.records())
+    async with session.client.ws_connect("/ws") as web_socket:
+        await web_socket.send_str("ünïcode")
+        assert await web_socket.receive_str(timeout=PATIENCE_S) == "ünïcode"
+        for size in (0, 1, 126, 65_536, MIB):
+            await web_socket.send_bytes(bytes(size))
+            assert await web_socket.receive_bytes(timeout=PATIENCE_S) == bytes(size)
+        await web_socket.ping()
+    assert web_socket.close_code == aiohttp.WSCloseCode.OK
 
-        assert [one["status"] for one in await running.recorded(1)] == [101]
-
-
-async def test_many_web_sockets_are_open_at_a_time() -> None:
-    async with session() as (running, client):
-        web_sockets = [await client.ws_connect("/ws") for _ in range(20)]
-        for number, web_socket in enumerate(web_sockets):
-            await web_socket.send_str(str(number))
-        said = [await web_socket.receive_str(timeout=PATIENCE_S) for web_socket in web_sockets]
-        for web_socket in web_sockets:
-            await web_socket.close()
-
-        assert said == [str(number) for number in range(20)]
-        assert {one["status"] for one in await running.recorded(20)} == {101}
+    assert await session.statuses_since(before, 1) == [101]
 
 
-async def test_an_event_arrives_while_the_next_is_a_minute_away() -> None:
-    async with (
-        session() as (_, client),
-        client.get("/v2/models/tumor/events?count=2&every_ms=60000") as stream,
-    ):
+async def test_many_web_sockets_are_open_at_a_time(session: Session) -> None:
+    before = len(session.running.records())
+    web_sockets = [await session.client.ws_connect("/ws") for _ in range(20)]
+    for number, web_socket in enumerate(web_sockets):
+        await web_socket.send_str(str(number))
+    said = [await web_socket.receive_str(timeout=PATIENCE_S) for web_socket in web_sockets]
+    for web_socket in web_sockets:
+        await web_socket.close()
+
+    assert said == [str(number) for number in range(20)]
+    assert await session.statuses_since(before, 20) == [101] * 20
+
+
+async def test_an_event_arrives_while_the_next_is_a_minute_away(session: Session) -> None:
+    url = "/v2/models/tumor/events?count=2&every_ms=60000"
+    async with session.client.get(url) as stream:
         assert stream.content_type == "text/event-stream"
         assert await stream.content.readline() == b"id: 0\n"
 
