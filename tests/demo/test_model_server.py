@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.support.container import DEMO, PATIENCE_S, SERVER, V2, ready_line, running
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROWS: list[list[float]] = json.loads((DEMO / "rows.json").read_text())["rows"]
 EXPECTED: list[float] = json.loads(V2.read_text())["expected"]
 INFER = "/v2/models/tumor/infer"
@@ -38,13 +40,22 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """One container for the tests that ask for nothing that it would remember."""
+    async with client() as shared:
+        yield shared
+
+
 def body(rows: list[list[float]], **changes: object) -> Json:
     tensor: Json = {"name": "rows", "shape": [len(rows), 30], "datatype": "FP64", "data": rows}
     return {"inputs": [tensor | changes]}
 
 
-async def test_inference_answers_every_row_with_what_the_model_knows() -> None:
-    async with client() as session, session.post(INFER, json=body(ROWS) | {"id": "a-1"}) as answer:
+async def test_inference_answers_every_row_with_what_the_model_knows(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with session.post(INFER, json=body(ROWS) | {"id": "a-1"}) as answer:
         said = await answer.json()
 
     assert answer.status == 200
@@ -56,25 +67,26 @@ async def test_inference_answers_every_row_with_what_the_model_knows() -> None:
     assert label["data"] == [int(p >= 0.5) for p in EXPECTED]
 
 
-async def test_a_named_version_and_flat_fp32_data_are_served() -> None:
+async def test_a_named_version_and_flat_fp32_data_are_served(
+    session: aiohttp.ClientSession,
+) -> None:
     path = "/v2/models/tumor/versions/v2/infer"
     asked = body(ROWS[:1], datatype="FP32", data=ROWS[0]) | {"outputs": [{"name": "label"}]}
 
-    async with client() as session, session.post(path, json=asked) as answer:
+    async with session.post(path, json=asked) as answer:
         said = await answer.json()
 
     assert [output["name"] for output in said["outputs"]] == ["label"]
     assert "id" not in said
 
 
-async def test_metadata_and_health_follow_the_protocol() -> None:
+async def test_metadata_and_health_follow_the_protocol(session: aiohttp.ClientSession) -> None:
     said: dict[str, Json] = {}
-    async with client() as session:
-        for path in ("", "/health/live", "/health/ready", "/models/tumor", "/models/tumor/ready"):
-            async with session.get(f"/v2{path}") as answer:
-                said[path] = await answer.json()
-        async with session.get("/v2/models/tumor/versions/v2") as answer:
-            named = await answer.json()
+    for path in ("", "/health/live", "/health/ready", "/models/tumor", "/models/tumor/ready"):
+        async with session.get(f"/v2{path}") as answer:
+            said[path] = await answer.json()
+    async with session.get("/v2/models/tumor/versions/v2") as answer:
+        named = await answer.json()
 
     assert set(said[""]) == {"name", "version", "extensions"}
     assert said["/health/live"] == {"live": True}
@@ -111,14 +123,13 @@ BAD: list[tuple[str, bytes | Json, str]] = [
 ]
 
 
-async def test_bad_input_is_refused_with_400_and_the_reason() -> None:
+async def test_bad_input_is_refused_with_400_and_the_reason(session: aiohttp.ClientSession) -> None:
     said: dict[str, tuple[int, Json]] = {}
 
-    async with client() as session:
-        for name, bad, _ in BAD:
-            data = bad if isinstance(bad, bytes) else json.dumps(bad).encode()
-            async with session.post(INFER, data=data) as answer:
-                said[name] = answer.status, await answer.json()
+    for name, bad, _ in BAD:
+        data = bad if isinstance(bad, bytes) else json.dumps(bad).encode()
+        async with session.post(INFER, data=data) as answer:
+            said[name] = answer.status, await answer.json()
 
     for name, _, reason in BAD:
         status, error = said[name]
@@ -140,8 +151,10 @@ async def test_bad_input_is_refused_with_400_and_the_reason() -> None:
         ("GET", "/v2/models/tumor/events?every_ms=99999999", 400),
     ],
 )
-async def test_what_is_not_served_is_refused_as_json(method: str, path: str, status: int) -> None:
-    async with client() as session, session.request(method, path) as answer:
+async def test_what_is_not_served_is_refused_as_json(
+    session: aiohttp.ClientSession, method: str, path: str, status: int
+) -> None:
+    async with session.request(method, path) as answer:
         said = await answer.json()
 
     assert answer.status == status
@@ -149,10 +162,10 @@ async def test_what_is_not_served_is_refused_as_json(method: str, path: str, sta
     assert ("Allow" in answer.headers) == (status == 405)
 
 
-async def test_a_body_over_the_limit_is_refused_with_413() -> None:
+async def test_a_body_over_the_limit_is_refused_with_413(session: aiohttp.ClientSession) -> None:
     oversize = io.BytesIO(b" " * (1024 * 1024 + 1))
 
-    async with client() as session, session.post(INFER, data=oversize) as answer:
+    async with session.post(INFER, data=oversize) as answer:
         said = await answer.json()
 
     assert answer.status == 413
@@ -173,8 +186,8 @@ async def test_events_are_streamed_and_end() -> None:
     assert data == {"model": "tumor", "version": "v2", "rows_scored": 60}
 
 
-async def test_the_websocket_echoes_text_and_bytes() -> None:
-    async with client() as session, session.ws_connect("/ws") as socket:
+async def test_the_websocket_echoes_text_and_bytes(session: aiohttp.ClientSession) -> None:
+    async with session.ws_connect("/ws") as socket:
         await socket.send_str("häuser")
         text = await socket.receive_str()
         await socket.send_bytes(b"\x00\xff")
