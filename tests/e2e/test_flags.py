@@ -40,7 +40,7 @@ async def test_flags_alone_serve_and_say_loudly_that_auth_is_off() -> None:
         assert "level=warning" in running.said().split("AUTH IS OFF")[0]
 
 
-async def test_a_restart_with_the_same_flags_keeps_pins_and_commits_nothing() -> None:
+async def test_a_restart_keeps_pins_and_commits_nothing_but_changed_flags() -> None:
     async with (
         scripted_upstream() as up,
         sidecar(*flags(v1=up.url, v2=up.url)) as running,
@@ -48,27 +48,23 @@ async def test_a_restart_with_the_same_flags_keeps_pins_and_commits_nothing() ->
         async with running.editor() as editor:
             await editor.set("pin:m:acme", "v2")
 
-        await running.end()
-        await running.start()
-        await running.ready()
-
+        await restart(running)
         assert served(await running.ask("acme")) == (200, b"v2", b"PINNED")
+        assert served(await running.ask()) == (200, b"v1", b"DEFAULT")
         assert await history(running) == [("flags", "first start")]
 
-
-async def test_a_restart_with_changed_flags_commits_them() -> None:
-    async with (
-        scripted_upstream() as up,
-        sidecar(*flags(v1=up.url), waits=False) as running,
-    ):
-        await running.ready()
-        await running.end()
-        running.arguments += ("--version", f"v2={up.url}", "--default", "v2")
-        await running.start()
-        await running.ready()
-
-        assert served(await running.ask()) == (200, b"v2", b"DEFAULT")
+        await restart(running, "--version", f"v3={up.url}", "--default", "v3")
+        assert served(await running.ask("acme")) == (200, b"v2", b"PINNED")
+        assert served(await running.ask()) == (200, b"v3", b"DEFAULT")
         assert await history(running) == [("flags", "flags changed"), ("flags", "first start")]
+
+
+async def restart(running: Sidecar, *more: str) -> None:
+    """Start it again, with more flags."""
+    await running.end()
+    running.arguments += more
+    await running.start()
+    await running.ready()
 
 
 async def test_a_policy_edited_since_is_kept_and_the_flags_are_said_to_be_ignored() -> None:
