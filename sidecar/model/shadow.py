@@ -105,12 +105,14 @@ class Moments(Struct):
 class FieldTally(Struct):
     """In how many pairs one field differed.
 
-    `raw` of all; of those with a control, `paired_raw` from the shadow and `noise` from it.
+    `raw` of all; of those with a control, `paired_raw` from the shadow, `noise` from the control,
+    and `both` from either of them.
     """
 
     raw: int = 0
     paired_raw: int = 0
     noise: int = 0
+    both: int = 0
 
 
 class Control(Struct):
@@ -220,8 +222,8 @@ class Difference(Struct, frozen=True, gc=False):
     """One field in which two answers differ.
 
     `field` is a JSON pointer (RFC 6901) in which `*` stands for an array's indices, or `body` for
-    the whole, `status`, `header:<name>`, `text`, `label`, `finish_reason`. `kind` is `value`,
-    `missing`, `extra`, `type` or `length`. The sides are spelled as JSON, cut at 200 characters; of
+    the whole, `status`, `header:<name>`, `text`, `label`, `finish_reason`, `event` (the type of
+    one). `kind` is `value`, `missing`, `extra`, `type` or `length`. The sides are spelled as JSON, cut at 200 characters; of
     two numbers `delta` is the shadow's less the primary's.
     """
 

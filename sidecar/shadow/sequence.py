@@ -17,7 +17,7 @@ intervals are narrower than they should be. Where the mean drifts they are about
 
 from __future__ import annotations
 
-from math import ceil, inf, lgamma, log, log1p, pi
+from math import ceil, inf, lgamma, log, log1p, pi, sqrt
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.model.shadow import PER_OCTAVE
@@ -25,9 +25,11 @@ from sidecar.model.shadow import PER_OCTAVE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sidecar.model.shadow import Histogram
+    from sidecar.model.shadow import Histogram, Moments
 
 _HALVINGS: Final = 50  # of what is searched: as far as a float tells numbers below 1 apart
+_FEW: Final = 30  # below it a sum is hardly like the normal distribution
+_TYPICAL: Final = 2000  # pairs, when a test is looked at
 _LOG_PI: Final = log(pi)  # the logarithm of the beta function of 1/2 and 1/2
 
 
@@ -51,9 +53,9 @@ def proportion(part: int, number: int, alpha: float) -> Interval:
     return Interval(_low(part, number, alpha), 1 - _low(number - part, number, alpha))
 
 
-def refutes(part: int, number: int, mean: float, alpha: float) -> bool:
+def refutes(part: int, number: int, share: float, alpha: float) -> bool:
     """Return whether the counts refute a mean: whether it is outside of their `proportion`."""
-    return _log_evidence(part, number, mean) >= -log(alpha)
+    return _log_evidence(part, number, share) >= -log(alpha)
 
 
 def difference(first_only: int, second_only: int, number: int, alpha: float) -> Interval:
@@ -77,17 +79,23 @@ def difference(first_only: int, second_only: int, number: int, alpha: float) -> 
     )
 
 
-def unpaired(first: int, second: int, number: int, alpha: float) -> Interval:
-    """Return where the second of two shares of the same `number` less the first is.
+def mean(moments: Moments, alpha: float) -> Interval:
+    """Return about where the mean of a measure is.
 
-    How many were counted on both sides is not known: two proportions at half of `alpha` each.
-
-    Raises:
-        ValueError: as `proportion`.
+    Nothing bounds a measure, so that this one only comes to hold as numbers grow: an asymptotic
+    confidence sequence (I. Waudby-Smith, D. Arbour, R. Sinha, E. Kennedy, A. Ramdas, "Time-uniform
+    central limit theory and asymptotic confidence sequences", Ann. Statist. 52, 2024), narrowest at
+    `_TYPICAL` numbers. Of fewer than `_FEW` it says nothing.
     """
-    one = proportion(first, number, alpha / 2)
-    other = proportion(second, number, alpha / 2)
-    return Interval(other.low - one.high, other.high - one.low)
+    number = moments.number
+    if number < _FEW:
+        return Interval(-inf, inf)
+    middle = moments.total / number
+    variance = max(moments.squares / number - middle * middle, 0.0) * number / (number - 1)
+    doubt = -2 * log(alpha)
+    scale = number * (doubt + log(doubt + 1)) / _TYPICAL
+    reach = sqrt(variance * 2 * (scale + 1) / (number * scale) * log(sqrt(scale + 1) / alpha))
+    return Interval(middle - reach, middle + reach)
 
 
 def quantile(histogram: Histogram, q: float, alpha: float) -> Interval:
@@ -124,20 +132,20 @@ def edge(bucket: int) -> float:
     return 2.0 ** (bucket / PER_OCTAVE) * 1e-6 if bucket > 0 else 0.0
 
 
-def _log_evidence(part: int, number: int, mean: float) -> float:
-    """Return the logarithm of the martingale against a mean."""
-    return _log_mixed(part, number) - _log_likelihood(part, number, mean)
+def _log_evidence(part: int, number: int, share: float) -> float:
+    """Return the logarithm of the martingale against a coin's mean."""
+    return _log_mixed(part, number) - _log_likelihood(part, number, share)
 
 
 def _log_mixed(part: int, number: int) -> float:
     return lgamma(part + 0.5) + lgamma(number - part + 0.5) - lgamma(number + 1) - _LOG_PI
 
 
-def _log_likelihood(part: int, number: int, mean: float) -> float:
+def _log_likelihood(part: int, number: int, share: float) -> float:
     rest = number - part
-    if (part and mean <= 0) or (rest and mean >= 1):
+    if (part and share <= 0) or (rest and share >= 1):
         return -inf
-    return (part * log(mean) if part else 0.0) + (rest * log1p(-mean) if rest else 0.0)
+    return (part * log(share) if part else 0.0) + (rest * log1p(-share) if rest else 0.0)
 
 
 def _low(part: int, number: int, alpha: float) -> float:
@@ -147,11 +155,11 @@ def _low(part: int, number: int, alpha: float) -> float:
     rest, least = number - part, _log_mixed(part, number) + log(alpha)
     low, high = 0.0, part / number
     for _ in range(_HALVINGS):
-        mean = (low + high) / 2
-        if part * log(mean) + rest * log1p(-mean) > least:
-            high = mean
+        share = (low + high) / 2
+        if part * log(share) + rest * log1p(-share) > least:
+            high = share
         else:
-            low = mean
+            low = share
     return low
 
 

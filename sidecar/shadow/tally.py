@@ -91,6 +91,16 @@ def add_failure(tally: Tally, *, primary_version: str, primary_status: int) -> N
     _add_statuses(_pairs(tally, primary_version), primary_status, 0)
 
 
+def add_statuses(
+    tally: Tally, *, primary_version: str, primary_status: int, shadow_status: int
+) -> None:
+    """Add a pair of whole answers that are not compared: whether either is an error counts.
+
+    Without them the share of errors would be one of the pairs that there was time for.
+    """
+    _add_statuses(_pairs(tally, primary_version), primary_status, shadow_status)
+
+
 def merge(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of tallies of one test, which stay as they are.
 
@@ -257,6 +267,7 @@ def _add_fields(pairs: Pairs, outcome: Outcome, control: Outcome | None) -> None
         one.paired_raw += 1
     for one in _tallies(pairs.fields, control):
         one.noise += 1
+        one.both += any(one is other for other in differing)
     seen = pairs.control
     seen.number += 1
     seen.shadow += not outcome.agrees
@@ -374,6 +385,7 @@ def _sum_field(total: FieldTally, one: FieldTally) -> None:
     total.raw += one.raw
     total.paired_raw += one.paired_raw
     total.noise += one.noise
+    total.both += one.both
 
 
 def _sum_calibration(total: Calibration, one: Calibration) -> None:

@@ -8,33 +8,26 @@ time, and stop when one likes.
 from __future__ import annotations
 
 from enum import Enum
-from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
 from sidecar.model.shadow import OTHER
 from sidecar.shadow.sequence import Interval, difference, proportion, ratio
+from sidecar.shadow.spelling import between, percent, times
 from sidecar.shadow.tally import estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sidecar.model.comparison import Thresholds
-    from sidecar.model.shadow import Histogram, Ledger, Pairs, Share
+    from sidecar.model.policy import Shadow
+    from sidecar.model.shadow import Histogram, Ledger, Pairs, Share, Tally
 
 # An alarm says that the sampling itself is broken, and every test is watched: a false one is rare.
 SAMPLE_RATIO_ALPHA: Final = 0.001
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-
-
-def _percent(share: float) -> str:
-    return f"{share:.2%}"
-
-
-def _times(number: float) -> str:
-    return f"{number:.3g}x" if number < inf else "any"
 
 
 class Finding(Enum):
@@ -68,6 +61,41 @@ class Verdict(Struct, frozen=True):
     checks: tuple[Check, ...]
 
 
+class Conclusion(Struct, frozen=True):
+    """What follows from a whole test: the verdicts by serving version, and the sample's check."""
+
+    outcome: Finding
+    why: str
+    sample: Check
+    against: dict[str, Verdict]
+
+
+def conclude(tally: Tally, shadow: Shadow | None) -> Conclusion:
+    """Judge a whole test by what the policy says of its shadow; None if it has no such shadow.
+
+    Each serving version is a question of its own: may the shadow replace it? It fails if any of
+    them fails, and passes if one passes and of the others there are too few pairs to tell. It does
+    not pass if its sample is not the one that was asked for.
+    """
+    if shadow is None or shadow.compare is None:
+        why = "the policy has no such shadow" if shadow is None else "answers are not compared"
+        return Conclusion(Finding.INCONCLUSIVE, why, _unchecked(0.0, why), {})
+    sample = sample_ratio(tally.ledger, shadow.percent, shadow.key)
+    asked = shadow.compare.thresholds
+    has_control = shadow.compare.control is not None
+    against = {
+        name: judge(pairs, asked, has_control=has_control) for name, pairs in tally.pairs.items()
+    }
+    enough = {name for name, pairs in tally.pairs.items() if pairs.answers >= asked.min_pairs}
+    outcome, why = _sum_up({name: one for name, one in against.items() if name in enough})
+    if outcome is Finding.PASS and sample.outcome is Finding.FAIL:
+        outcome, why = Finding.INCONCLUSIVE, sample.why
+    if not enough:
+        number = max((pairs.answers for pairs in tally.pairs.values()), default=0)
+        why = f"{number:,} answers of the {asked.min_pairs:,} that it needs"
+    return Conclusion(outcome, why, sample, against)
+
+
 def judge(pairs: Pairs, thresholds: Thresholds, *, has_control: bool = False) -> Verdict:
     """Hold the pairs with one serving version against what is asked.
 
@@ -79,7 +107,11 @@ def judge(pairs: Pairs, thresholds: Thresholds, *, has_control: bool = False) ->
     alpha = error_of(thresholds)
     has_control = has_control or pairs.control.number > 0
     checks = tuple(_checks(pairs, thresholds, alpha, has_control=has_control))
-    return _conclude(checks) if checks else Verdict(Finding.INCONCLUSIVE, "no bound is asked", ())
+    if not checks:
+        return Verdict(Finding.INCONCLUSIVE, "no bound is asked for", ())
+    outcome = _worst(check.outcome for check in checks)
+    why = "; ".join(check.why for check in checks if check.outcome is outcome)
+    return Verdict(outcome, why, checks)
 
 
 def error_of(thresholds: Thresholds) -> float:
@@ -130,13 +162,17 @@ def held(interval: Interval, bound: float, *, at_least: bool) -> Finding:
     return Finding.INCONCLUSIVE
 
 
-def group(share: Share, floor: float, alpha: float, *, has_noise: bool) -> tuple[Interval, Finding]:
+def group(
+    share: Share, floor: float | None, alpha: float, *, has_noise: bool
+) -> tuple[Interval, Finding]:
     """Return how many pairs of a tenant or segment agreed, and what of the least agreement.
 
     Noise is not counted by tenant. Where a control shows that there is some, a group in which too
     few agree may owe that to it: only what holds in spite of noise is told.
     """
     interval = proportion(share.part, share.number, alpha)
+    if floor is None:
+        return interval, Finding.UNCHECKED
     found = held(interval, floor, at_least=True)
     is_open = has_noise and found is Finding.FAIL
     return interval, Finding.UNCHECKED if is_open else found
@@ -169,13 +205,13 @@ class _Bound(NamedTuple):
     bound: float
     pairs: int
     at_least: bool = False
-    spell: Callable[[float], str] = _percent
+    spell: Callable[[float], str] = percent
 
     def check(self, seen: float | None, interval: Interval, number: int) -> Check:
         """Hold what is known of a number, by so many pairs, against the bound."""
         outcome = held(interval, self.bound, at_least=self.at_least)
         asked = f"{'at least' if self.at_least else 'at most'} {self.spell(self.bound)}"
-        where = f"{self.name} is between {self.spell(interval.low)} and {self.spell(interval.high)}"
+        where = f"{self.name} is {between(interval, self.spell)}"
         if number < self.pairs:
             outcome = Finding.INCONCLUSIVE
             why = f"{self.name} has {number:,} pairs of the {self.pairs:,} that it needs"
@@ -208,23 +244,29 @@ def _checks(
     first, second = pairs.primary_latency, pairs.shadow_latency
     for name, bound in _latency_bounds(thresholds).items():
         q = QUANTILES[name]
-        yield _Bound(f"latency {name} ratio", bound, least, spell=_times).check(
+        yield _Bound(f"latency {name} ratio", bound, least, spell=times).check(
             latency_ratio(first, second, q), ratio(first, second, q, alpha), first.number
         )
 
 
-def _conclude(checks: tuple[Check, ...]) -> Verdict:
-    for outcome in (Finding.FAIL, Finding.INCONCLUSIVE):
-        why = "; ".join(check.why for check in checks if check.outcome is outcome)
-        if why:
-            return Verdict(outcome, why, checks)
-    return Verdict(Finding.PASS, "; ".join(check.why for check in checks), checks)
+def _worst(outcomes: Iterable[Finding]) -> Finding:
+    """Return what all of them come to; nothing comes to nothing."""
+    found = set(outcomes)
+    if Finding.FAIL in found:
+        return Finding.FAIL
+    return Finding.PASS if found == {Finding.PASS} else Finding.INCONCLUSIVE
+
+
+def _sum_up(verdicts: Mapping[str, Verdict]) -> tuple[Finding, str]:
+    outcome = _worst(verdict.outcome for verdict in verdicts.values())
+    of = {name: verdict for name, verdict in verdicts.items() if verdict.outcome is outcome}
+    return outcome, "; ".join(f"against {name} {one.why}" for name, one in of.items())
 
 
 def _sample_check(what: str, drawn: int, number: int, interval: Interval, bound: float) -> Check:
     outcome = Finding.PASS if interval.low <= bound <= interval.high else Finding.FAIL
     seen = drawn / number if number else None
-    asked = f"{_percent(bound)} of the {what} should be drawn"
+    asked = f"{percent(bound)} of the {what} should be drawn"
     if seen is None:
         outcome, why = Finding.INCONCLUSIVE, f"{asked}; there were none yet"
     elif outcome is Finding.PASS:

@@ -18,7 +18,6 @@ from sidecar.shadow.sequence import (
     quantile,
     ratio,
     refutes,
-    unpaired,
 )
 from sidecar.shadow.tally import note
 
@@ -113,7 +112,6 @@ def test_less_error_never_makes_an_interval_narrower(counts: tuple[int, int], al
 def test_nothing_seen_says_nothing() -> None:
     assert proportion(0, 0, ALPHA) == (0, 1)
     assert difference(0, 0, 0, ALPHA) == (-1, 1)
-    assert unpaired(0, 0, 0, ALPHA) == (-1, 1)
     assert quantile(Histogram(), 0.5, ALPHA) == (0, inf)
     assert ratio(Histogram(), Histogram(), 0.5, ALPHA) == (0, inf)
 

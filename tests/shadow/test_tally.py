@@ -188,9 +188,9 @@ def test_a_pair_counts_once_wherever_it_counts() -> None:
 
     assert (pairs.number, pairs.agreed, pairs.answers) == (1, 0, 3)
     assert (pairs.primary_errors, pairs.shadow_errors, pairs.both_errors) == (0, 2, 1)
-    assert {name: (one.raw, one.noise) for name, one in pairs.fields.items()} == {
-        "/a": (1, 0),
-        "/b": (1, 1),
+    assert {name: (one.raw, one.noise, one.both) for name, one in pairs.fields.items()} == {
+        "/a": (1, 0, 0),
+        "/b": (1, 1, 1),
     }
     assert (pairs.control.number, pairs.control.shadow, pairs.control.control) == (1, 1, 1)
     assert (pairs.control.shadow_only, pairs.control.control_only) == (0, 0)

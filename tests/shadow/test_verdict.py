@@ -62,21 +62,21 @@ def test_what_the_whole_interval_holds_passes() -> None:
     verdict = judge(pairs(2000, 1995), AGREEMENT)
 
     assert verdict.outcome is Finding.PASS
-    assert verdict.why == ("agreement is between 99.07% and 99.98%, which holds at least 95.00%")
+    assert verdict.why == ("agreement is 99.07% to 99.98%, which holds at least 95%")
 
 
 def test_what_the_whole_interval_violates_fails() -> None:
     verdict = judge(pairs(2000, 1600), AGREEMENT)
 
     assert verdict.outcome is Finding.FAIL
-    assert "which violates at least 95.00%" in verdict.why
+    assert "which violates at least 95%" in verdict.why
 
 
 def test_what_the_interval_straddles_is_not_settled() -> None:
     verdict = judge(pairs(2000, 1900), AGREEMENT)
 
     assert verdict.outcome is Finding.INCONCLUSIVE
-    assert "2,000 pairs do not settle at least 95.00%" in verdict.why
+    assert "2,000 pairs do not settle at least 95%" in verdict.why
 
 
 @pytest.mark.parametrize("agreed", [0, 99])

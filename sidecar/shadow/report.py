@@ -1,0 +1,460 @@
+"""What a shadow test has shown, as one struct: JSON as it is, Markdown and plots by others.
+
+Intervals are those of `sequence`: they hold at all times, each by itself with the confidence that
+the policy asks for; a verdict's checks share it. Times are in seconds, shares are fractions.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from sidecar.model.comparison import Comparison
+from sidecar.model.shadow import OTHER, Histogram
+from sidecar.shadow.bias import Account, account
+from sidecar.shadow.sequence import (
+    Interval,
+    difference,
+    mean,
+    proportion,
+    quantile,
+    ratio,
+)
+from sidecar.shadow.tally import COARSER, estimate
+from sidecar.shadow.verdict import (
+    QUANTILES,
+    Check,
+    Finding,
+    Verdict,
+    agreement,
+    conclude,
+    group,
+    latency_ratio,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sidecar.model.policy import Shadow
+    from sidecar.model.shadow import Cost, Moments, Pairs, Share, Tally
+
+MAX_ROWS: Final = 100  # of a table: the most telling ones; how many more there are is told
+MAX_BINS: Final = 100  # of the timeline
+_MINUTES: Final = (1, 5, 15, 60, 360, 1440, 43_200)  # that one bin may have
+
+
+class Figure(Struct, frozen=True):
+    """A number as it was seen, and where it is; ends that are infinite are null in JSON."""
+
+    estimate: float | None
+    interval: Interval
+
+
+class Agreement(Struct, frozen=True):
+    """Shares of pairs that agree: `raw` of all `number` pairs.
+
+    Of the `paired` ones that had a control, `noise` is in how many the control disagreed with the
+    client's answer, and `net` is 1 less what the shadow disagreed in more than that.
+    """
+
+    number: int
+    agreed: int
+    raw: Figure
+    paired: int
+    noise: Figure | None
+    net: Figure | None
+
+
+class Errors(Struct, frozen=True):
+    """Shares of `answers` with a status of 5xx or no whole answer, and what the shadow has more."""
+
+    answers: int
+    primary: Figure
+    shadow: Figure
+    increase: Figure
+
+
+class Latency(Struct, frozen=True):
+    """One quantile of two histograms, `p50` to `p99`, and the second's divided by the first's."""
+
+    quantile: str
+    first: Figure
+    second: Figure
+    ratio: Figure
+
+
+class Field(Struct, frozen=True):
+    """In what share of pairs a field differs.
+
+    `noise` is in what share it differs between control and client's answer, of the pairs that had
+    a control, and `net` what the shadow has more than that.
+    """
+
+    name: str
+    pairs: int
+    raw: Figure
+    noise: Figure | None
+    net: Figure | None
+
+
+class Measure(Struct, frozen=True):
+    """A measure over pairs: its mean, where that is, its deviation and its range."""
+
+    name: str
+    number: int
+    mean: Figure
+    deviation: float | None
+    least: float | None
+    most: float | None
+
+
+class Tenth(Struct, frozen=True):
+    """Pairs where the client's answer had a probability in the tenth that begins at `least`."""
+
+    least: float
+    number: int
+    primary: float
+    shadow: float
+    shift: float
+
+
+class Labels(Struct, frozen=True):
+    """In how many pairs both labels are the same; `confusion` is by the client's, the shadow's."""
+
+    number: int
+    same: Figure
+    confusion: dict[str, dict[str, int]]
+
+
+class Group(Struct, frozen=True):
+    """Agreement, noise and all, of one tenant or segment; intervals hold for all rows together."""
+
+    name: str
+    number: int
+    agreed: int
+    agreement: Figure
+    outcome: Finding
+
+
+class Moment(Struct, frozen=True):
+    """Pairs of the minutes from `at_s` on, and agreement of all pairs up to then."""
+
+    at_s: float
+    minutes: int
+    number: int
+    agreed: int
+    agreement: Figure
+    running: Figure
+
+
+class Against(Struct, frozen=True):
+    """What the pairs with one serving version show; rows that are left out are counted."""
+
+    primary: str
+    verdict: Verdict
+    agreement: Agreement
+    errors: Errors
+    latency: tuple[Latency, ...]
+    first_byte: tuple[Latency, ...]
+    latencies: tuple[Histogram, Histogram]
+    fields: tuple[Field, ...]
+    fields_left_out: int
+    measures: tuple[Measure, ...]
+    labels: Labels | None
+    calibration: tuple[Tenth, ...]
+    tenants: tuple[Group, ...]
+    tenants_left_out: int
+    segments: tuple[Group, ...]
+    segments_left_out: int
+    timeline: tuple[Moment, ...]
+
+
+class Price(Struct, frozen=True):
+    """What a shadow cost one tenant's requests on one UTC day."""
+
+    day: str
+    tenant: str
+    price: float
+
+
+class Expense(Struct, frozen=True):
+    """What a shadow test costs: CPU time of the sidecar, clients' latency, and money.
+
+    `latency` is of requests that were sampled out, and of those that were copied.
+    """
+
+    copy_us: float | None
+    compare_us: float | None
+    latency: tuple[Latency, ...]
+    currency: str
+    total: float
+    prices: tuple[Price, ...]
+    prices_left_out: int
+
+
+class Report(Struct, frozen=True):
+    """All that one shadow test has shown so far."""
+
+    model: str
+    version: str
+    test: str
+    since_s: float
+    until_s: float
+    workers: int
+    percent: float | None
+    key: str
+    confidence: float
+    outcome: Finding
+    why: str
+    sample: Check
+    account: Account
+    against: tuple[Against, ...]
+    expense: Expense
+
+
+def plot_name(kind: str, number: int) -> str:
+    """Return what the plot is called of the `number`th serving version, from 1 on.
+
+    `kind` is `agreement`, `latency` or `fields`.
+    """
+    return f"{kind}-{number}.svg"
+
+
+def make_report(tally: Tally, shadow: Shadow | None, currency: str = "") -> Report:
+    """Return the report of a test, by what the policy says of its shadow; None if it has none.
+
+    `currency` is of its version's price.
+
+    Raises:
+        ValueError: the tally has counts that cannot be, such as more pairs that agree than pairs.
+    """
+    comparison = (shadow and shadow.compare) or Comparison()
+    conclusion = conclude(tally, shadow)
+    made = [
+        _against(name, pairs, comparison, conclusion.against.get(name))
+        for name, pairs in sorted(tally.pairs.items(), key=lambda one: (-one[1].number, one[0]))
+    ]
+    return Report(
+        model=tally.model,
+        version=tally.version,
+        test=tally.test,
+        since_s=tally.since_s,
+        until_s=tally.until_s,
+        workers=tally.workers,
+        percent=shadow.percent if shadow else None,
+        key=shadow.key if shadow else "",
+        confidence=comparison.thresholds.confidence,
+        outcome=conclusion.outcome,
+        why=conclusion.why,
+        sample=conclusion.sample,
+        account=account(tally.ledger, shadow.key if shadow else "request"),
+        against=tuple(made),
+        expense=_expense(tally, currency, 1 - comparison.thresholds.confidence),
+    )
+
+
+def _against(
+    primary: str, pairs: Pairs, comparison: Comparison, verdict: Verdict | None
+) -> Against:
+    alpha = 1 - comparison.thresholds.confidence
+    floor = comparison.thresholds.agreement
+    has_noise = comparison.control is not None or pairs.control.number > 0
+    tenants = _groups(pairs.tenants, floor, alpha, has_noise=has_noise)
+    segments = _groups(pairs.segments, floor, alpha, has_noise=has_noise)
+    fields = _fields(pairs, alpha)
+    return Against(
+        primary=primary,
+        verdict=verdict or Verdict(Finding.INCONCLUSIVE, "nothing is asked for", ()),
+        agreement=_agreement(pairs, alpha),
+        errors=_errors(pairs, alpha),
+        latency=_latencies(pairs.primary_latency, pairs.shadow_latency, alpha),
+        first_byte=_latencies(pairs.primary_first_byte, pairs.shadow_first_byte, alpha),
+        latencies=(pairs.primary_latency, pairs.shadow_latency),
+        fields=fields[:MAX_ROWS],
+        fields_left_out=len(fields[MAX_ROWS:]),
+        measures=tuple(_measures(pairs, alpha)),
+        labels=_labels(pairs, alpha),
+        calibration=tuple(_tenths(pairs)),
+        tenants=tenants[:MAX_ROWS],
+        tenants_left_out=len(tenants[MAX_ROWS:]),
+        segments=segments[:MAX_ROWS],
+        segments_left_out=len(segments[MAX_ROWS:]),
+        timeline=tuple(_timeline(pairs.timeline, alpha)),
+    )
+
+
+def _share(part: int, number: int, alpha: float) -> Figure:
+    return Figure(part / number if number else None, proportion(part, number, alpha))
+
+
+def _agreement(pairs: Pairs, alpha: float) -> Agreement:
+    seen = pairs.control
+    raw = _share(pairs.agreed, pairs.number, alpha)
+    if not seen.number:
+        return Agreement(pairs.number, pairs.agreed, raw, 0, None, None)
+    _, net, interval = agreement(pairs, alpha, has_control=True)
+    noise = _share(seen.control, seen.number, alpha)
+    return Agreement(pairs.number, pairs.agreed, raw, seen.number, noise, Figure(net, interval))
+
+
+def _errors(pairs: Pairs, alpha: float) -> Errors:
+    number, both = pairs.answers, pairs.both_errors
+    first, second = pairs.primary_errors, pairs.shadow_errors
+    return Errors(
+        answers=number,
+        primary=_share(first + both, number, alpha),
+        shadow=_share(second + both, number, alpha),
+        increase=Figure(
+            (second - first) / number if number else None,
+            difference(first, second, number, alpha),
+        ),
+    )
+
+
+def _latencies(first: Histogram, second: Histogram, alpha: float) -> tuple[Latency, ...]:
+    if not first.number or not second.number:
+        return ()
+    return tuple(
+        Latency(
+            name,
+            Figure(estimate(first, q), quantile(first, q, alpha)),
+            Figure(estimate(second, q), quantile(second, q, alpha)),
+            Figure(latency_ratio(first, second, q), ratio(first, second, q, alpha)),
+        )
+        for name, q in QUANTILES.items()
+    )
+
+
+def _fields(pairs: Pairs, alpha: float) -> tuple[Field, ...]:
+    paired = pairs.control.number
+    rows = [
+        Field(
+            name,
+            one.raw,
+            _share(one.raw, pairs.number, alpha),
+            _share(one.noise, paired, alpha) if paired else None,
+            Figure(
+                (one.paired_raw - one.noise) / paired,
+                difference(one.noise - one.both, one.paired_raw - one.both, paired, alpha),
+            )
+            if paired
+            else None,
+        )
+        for name, one in pairs.fields.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (-_weight(row), row.name)))
+
+
+def _weight(row: Field) -> float:
+    """Return by what a field is the more telling: what it differs in beside noise."""
+    return (row.net or row.raw).estimate or 0.0
+
+
+def _measures(pairs: Pairs, alpha: float) -> Iterator[Measure]:
+    measures = {
+        "body_bytes.primary": pairs.primary_bytes,
+        "body_bytes.shadow": pairs.shadow_bytes,
+        **pairs.measures,
+    }
+    for name, moments in sorted(measures.items()):
+        if moments.number:
+            yield _measure(name, moments, alpha)
+
+
+def _measure(name: str, moments: Moments, alpha: float) -> Measure:
+    number = moments.number
+    middle = moments.total / number
+    variance = max(moments.squares / number - middle * middle, 0.0)
+    return Measure(
+        name,
+        number,
+        Figure(middle, mean(moments, alpha)),
+        sqrt(variance * number / (number - 1)) if number > 1 else None,
+        moments.least,
+        moments.most,
+    )
+
+
+def _labels(pairs: Pairs, alpha: float) -> Labels | None:
+    """Return the labels' table; of `OTHER` on both sides it is not known whether they agree."""
+    number = sum(sum(row.values()) for row in pairs.confusion.values())
+    if not number:
+        return None
+    same = sum(row.get(label, 0) for label, row in pairs.confusion.items() if label != OTHER)
+    return Labels(number, _share(same, number, alpha), pairs.confusion)
+
+
+def _tenths(pairs: Pairs) -> Iterator[Tenth]:
+    for tenth, seen in sorted(pairs.calibration.items()):
+        if seen.number:
+            primary, shadow = seen.primary / seen.number, seen.shadow / seen.number
+            yield Tenth(tenth / 10, seen.number, primary, shadow, shadow - primary)
+
+
+def _groups(
+    shares: Mapping[str, Share], floor: float | None, alpha: float, *, has_noise: bool
+) -> tuple[Group, ...]:
+    """Judge every row, the error divided among them; those that fail stand first."""
+    rows = []
+    for name, share in shares.items():
+        interval, outcome = group(share, floor, alpha / len(shares), has_noise=has_noise)
+        seen = share.part / share.number if share.number else None
+        rows.append(Group(name, share.number, share.part, Figure(seen, interval), outcome))
+    return tuple(
+        sorted(rows, key=lambda row: (row.outcome is not Finding.FAIL, -row.number, row.name))
+    )
+
+
+def _timeline(timeline: Mapping[int, Share], alpha: float) -> Iterator[Moment]:
+    """Put minutes into bins, none finer than what old ones are folded to."""
+    if not timeline:
+        return
+    span = _bin(max(timeline) - min(timeline))
+    bins: dict[int, tuple[int, int]] = {}
+    for minute, share in timeline.items():
+        number, agreed = bins.get(minute // span, (0, 0))
+        bins[minute // span] = number + share.number, agreed + share.part
+    total, all_agreed = 0, 0
+    for start, (number, agreed) in sorted(bins.items()):
+        total, all_agreed = total + number, all_agreed + agreed
+        yield Moment(
+            start * span * 60.0,
+            span,
+            number,
+            agreed,
+            _share(agreed, number, alpha),
+            _share(all_agreed, total, alpha),
+        )
+
+
+def _bin(span: int) -> int:
+    """Return how many minutes a bin has, of a timeline of so many."""
+    folded = max((coarse for coarse, kept in COARSER if span > coarse * kept), default=1)
+    fitting = [one for one in _MINUTES if one >= folded and span / one <= MAX_BINS]
+    return fitting[0] if fitting else max(_MINUTES[-1], span // MAX_BINS)
+
+
+def _expense(tally: Tally, currency: str, alpha: float) -> Expense:
+    cost, compared = tally.cost, tally.ledger.compared
+    prices = _prices(cost)
+    return Expense(
+        copy_us=cost.copy_s / cost.copies_timed * 1e6 if cost.copies_timed else None,
+        compare_us=cost.compare_s / compared * 1e6 if compared else None,
+        latency=_latencies(cost.spared_latency, cost.copied_latency, alpha),
+        currency=currency,
+        total=sum(cost.price.values()),
+        prices=prices[:MAX_ROWS],
+        prices_left_out=len(prices[MAX_ROWS:]),
+    )
+
+
+def _prices(cost: Cost) -> tuple[Price, ...]:
+    """Return the newest day first, and of a day the dearest tenant."""
+    rows = []
+    for key, price in cost.price.items():
+        tenant, _, day = key.rpartition("/")
+        rows.append(Price(day, tenant, price))
+    rows.sort(key=lambda row: (-row.price, row.tenant))
+    return tuple(sorted(rows, key=lambda row: row.day, reverse=True))
