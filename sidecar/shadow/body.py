@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sidecar.model.shadow import Uncompared
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidecar.model.shadow import Answer
 
 _DIGITS = re.compile("[0-9]{1,9}")
@@ -81,7 +83,7 @@ def fields_of(answer: Answer, names: frozenset[str]) -> dict[str, str]:
     return found
 
 
-def read(data: bytes, fields: dict[str, str], max_bytes: int) -> Body:
+def read(data: bytes, fields: Mapping[str, str], max_bytes: int) -> Body:
     """Return a body of which `fields` say what it is.
 
     Raises:

@@ -19,6 +19,10 @@ MAX_VALUE_CHARS = 200
 MASKED = "***"
 
 
+Row = tuple[tuple[str, str], tuple[float, float] | None]
+"""Both sides' label, and probability of the primary's label, of one row of a classification."""
+
+
 class FullError(Exception):
     """As many fields differ as are told."""
 
@@ -28,14 +32,19 @@ class TooMuchError(Exception):
 
 
 class Findings:
-    """The fields that differ, in the order in which they were found, and what they say."""
+    """The fields that differ, in the order in which they were found, and what they say.
 
-    __slots__ = ("_told", "differences", "fields", "measures")
+    `rows` and `tokens` are what `Outcome` tells of a classification and of the shadow's answer.
+    """
+
+    __slots__ = ("_told", "differences", "fields", "measures", "rows", "tokens")
 
     def __init__(self) -> None:
         self.fields: dict[str, None] = {}
         self.differences: list[Difference] = []
         self.measures: dict[str, float] = {}
+        self.rows: list[Row] = []
+        self.tokens: tuple[int, int] | None = None
         self._told: set[tuple[str, str]] = set()
 
     def note(

@@ -98,6 +98,19 @@ def along(nodes: Nodes, path: Iterable[str]) -> Nodes:
     return nodes
 
 
+def may_mask(nodes: Nodes, path: Iterable[str]) -> bool:
+    """Return whether anything is masked at, above or below a place of a `path` with `*` steps."""
+    for step in path:
+        if mask_of(nodes) is not None:
+            return True
+        if step == ANY:
+            children = [[*node.names.values(), *([node.any] if node.any else [])] for node in nodes]
+            nodes = tuple([child for found in children for child in found])
+        else:
+            nodes = below(nodes, step)
+    return has_mask(nodes)
+
+
 def is_ignored(nodes: Nodes) -> bool:
     """Return whether a place is not compared."""
     # any() of a generator takes four times as long, and this is asked at every step.
