@@ -8,8 +8,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.exceptions import ConnectionError as LostConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as LateError
 
 from sidecar.errors import ConfigError
 from sidecar.store.client import CONNECT_TIMEOUT_S, bounded, connection_settings
@@ -94,6 +96,30 @@ class PoolLink:
                 await self._sentinel.aclose()
 
 
+class _Sentinels(Sentinel):
+    """Sentinels that say why nobody names a primary: the library tells objects, and no cause."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the primary; raises MasterNotFoundError when none is named.
+
+        The Sentinel that names it is asked first from then on.
+        """
+        causes: list[str] = []
+        for number, one in enumerate(self.sentinels):
+            try:
+                told = await one.sentinel_masters()
+            except (LostConnectionError, LateError) as error:
+                at = one.connection_pool.connection_kwargs
+                causes.append(f"{at['host']}:{at['port']}: {str(error) or 'it did not answer'}")
+                continue
+            state = told.get(service_name) if isinstance(told, dict) else None
+            if state and self.check_master_state(state, service_name):
+                self.sentinels.insert(0, self.sentinels.pop(number))
+                return state["ip"], state["port"]
+        words = "; ".join([f"no Sentinel names a primary of '{service_name}'", *causes])
+        raise MasterNotFoundError(words)
+
+
 def open_link(url: str) -> Link:
     """Return the link of a URL with one of `SCHEMES`.
 
@@ -131,7 +157,7 @@ def _sentinel_link(url: str) -> Link:
     for name in ("username", "password"):
         if value := parts.options.get(f"sentinel_{name}"):
             asking[name] = value
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels(  # type: ignore[no-untyped-call]
         parts.hosts,
         sentinel_kwargs={
             **connection_settings(),

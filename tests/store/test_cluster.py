@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
+import pytest
+
+from sidecar.errors import StoreUnavailableError
 from sidecar.model.context import Context, ContextSettings
 from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.base import Kill, Pin
@@ -11,7 +16,14 @@ from sidecar.store.live import LivePolicies
 from sidecar.store.pulse import Member, Pulse
 from sidecar.store.redis import RedisStore
 from tests.store.documents import default_of, document, eventually, pin_of, policy, watching
+from tests.support.certificates import server_tls
+from tests.support.link import link_of_both
 from tests.support.servers import cluster, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.servers import Server
 
 MODELS = [f"model-{number}" for number in range(12)]  # some on every primary
 
@@ -53,6 +65,50 @@ async def test_a_cluster_keeps_what_a_store_promises_and_outlives_a_primary() ->
             assert live.lost <= gone
         await stop(beating)
         await store.close()
+
+
+async def test_every_node_of_a_cluster_is_spoken_to_over_tls_also_a_replica_promoted(
+    tmp_path: Path,
+) -> None:
+    tls, certificate = server_tls(tmp_path)
+    async with cluster(replicas=1) as nodes, AsyncExitStack() as stack:
+        ends = [await stack.enter_async_context(link_of_both(one.port, tls)) for one in nodes]
+        for one, end in zip(nodes, ends, strict=True):
+            await one.client.config_set("cluster-announce-port", end.port)
+        announced = {end.port for end in ends}
+        await until(lambda: _all_announce(nodes, announced))
+        address = f"rediss+cluster://127.0.0.1:{ends[1].port}"
+        store = RedisStore(f"{address}?ssl_ca_certs={certificate}")
+        for model in MODELS:
+            await store.commit(policy(model), expected=None, actor="ann", comment="")
+        assert await store.models() == sorted(MODELS)
+        async with watching(store) as live:
+            assert live.snapshots.keys() == set(MODELS)
+            assert all(end.over_tls for end in ends[:3])
+            await nodes[0].client.wait(1, 5_000)
+            nodes[0].signal(signal.SIGKILL)
+            await eventually(lambda: live.is_stale)
+            await eventually(lambda: not live.is_stale)
+            for model in MODELS:
+                await store.set_pin(model, "acme", "v2")
+            await eventually(lambda: all(pin_of(live, "acme", model) for model in MODELS))
+        assert ends[3].over_tls
+        await store.close()
+
+        strict = RedisStore(address)  # of the system's authorities none vouches for them
+        with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
+            await strict.models()
+        await strict.close()
+
+
+async def _all_announce(nodes: list[Server], ports: set[int]) -> bool:
+    """Return whether every node names all nodes by these ports."""
+    for node in nodes:
+        told = await node.call("CLUSTER", "SLOTS")
+        assert isinstance(told, list)
+        if {one[1] for _, _, *shard in told for one in shard} != ports:
+            return False
+    return True
 
 
 async def test_a_primary_that_comes_back_without_its_data_has_lost_them() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from sidecar.store.link import open_link
 from sidecar.store.redis import RedisStore
 from sidecar.store.watch import WatchTiming
 from tests.store.documents import GIVE_UP_S, default_of, document, eventually, pin_of, watching
-from tests.support.certificates import write_certificate
+from tests.support.certificates import server_tls
 from tests.support.link import link_to
 from tests.support.servers import server
 
@@ -120,9 +119,7 @@ async def test_a_slow_link_is_followed_and_not_stale() -> None:
 
 
 async def test_tls_is_spoken_with_who_is_trusted_and_nobody_else(tmp_path: Path) -> None:
-    certificate, key = write_certificate(tmp_path)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificate, key)
+    tls, certificate = server_tls(tmp_path)
     async with server() as one, link_to(one.port, tls) as link:
         await one.client.set("rmv:policy:fraud", document())
         trusting = RedisStore(f"{link.url}?ssl_ca_certs={certificate}")
@@ -138,9 +135,7 @@ async def test_tls_is_spoken_with_who_is_trusted_and_nobody_else(tmp_path: Path)
 
 
 async def test_to_let_go_of_a_server_that_is_silent_is_no_error(tmp_path: Path) -> None:
-    certificate, key = write_certificate(tmp_path)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificate, key)
+    tls, certificate = server_tls(tmp_path)
     async with server() as one, link_to(one.port, tls) as end, link_to(end.port) as link:
         store = RedisStore(f"rediss://127.0.0.1:{link.port}?ssl_ca_certs={certificate}")
         assert await store.models() == []

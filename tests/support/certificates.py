@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 
 DAY = datetime.timedelta(days=1)
+
+
+def server_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return what a server of TLS needs, and the certificate to trust."""
+    certificate, key = write_certificate(folder)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    return tls, certificate
 
 
 def write_certificate(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+import socket
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
+
+TLS_RECORD: Final = b"\x16"  # begins what clients of TLS say: a handshake (RFC 8446 section 5.1)
 
 # What RESP3 client tracking sends: a null, or keys.
 _REPORT = re.compile(
@@ -36,6 +39,8 @@ class Link:
         """What the server has sent."""
         self.target = target
         """The port of the server."""
+        self.over_tls = 0
+        """How many connections have spoken TLS, of a link that takes both."""
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -95,3 +100,58 @@ async def link_to(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator
         for task in list(running):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def link_of_both(port: int, tls: ssl.SSLContext) -> AsyncIterator[Link]:
+    """Run a link to a port of the loopback whose clients speak TLS, or not, as each likes.
+
+    Servers that know each other by such ports are to clients with TLS as if they spoke it.
+    """
+    link = Link(port)
+    loop = asyncio.get_running_loop()
+
+    async def serve(client: socket.socket) -> None:
+        # One that does not trust the certificate hangs up.
+        with suppress(OSError), ExitStack() as closing:
+            closing.callback(client.close)
+            is_tls = await _first_byte(client) == TLS_RECORD
+            closing.pop_all()  # from here on it is the transport's
+            link.over_tls += is_tls
+            reader = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, client, ssl=tls if is_tls else None
+            )
+            await link.pass_on(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+
+    async with AsyncExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.settimeout(0)
+        link.port = listening.getsockname()[1]
+        running: set[asyncio.Task[None]] = set()
+
+        async def accept() -> None:
+            while True:
+                client, _ = await loop.sock_accept(listening)
+                client.settimeout(0)
+                running.add(asyncio.ensure_future(serve(client)))
+
+        running.add(asyncio.ensure_future(accept()))
+        try:
+            yield link
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _first_byte(client: socket.socket) -> bytes:
+    """Wait for what a client says, and leave it there."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(client.fileno(), heard.set)
+    try:
+        await heard.wait()
+    finally:
+        loop.remove_reader(client.fileno())
+    return client.recv(1, socket.MSG_PEEK)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from tests.support.link import Link
+
 PATIENCE_S = 20.0
 SLOTS = 16_384
 SERVICE = "policies"
@@ -81,7 +83,7 @@ async def server(*options: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def sentinel(primary: Server) -> AsyncIterator[Server]:
+async def sentinel(primary: Server | Link) -> AsyncIterator[Server]:
     """Run a Sentinel that promotes a replica when `primary` is silent for half a second."""
     folder = _folder()
     settings = folder / "sentinel.conf"
