@@ -5,6 +5,7 @@ The floors, top to bottom; imports only ever point down:
     __main__  cli  app     entry; `app` is the only place that wires parts together
     config                 process configuration: TOML file < environment < flags
     dataplane  admin       bytes in, bytes out; the admin listener
+    controller             what runs beside requests: shadow tests, compared and counted
     decide                 head -> identity -> decision
     store identity         Redis; keys and tokens
     upstream  audit        connections to model containers; chains of what was done and decided

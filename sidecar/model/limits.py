@@ -43,4 +43,5 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     mirror_queue: Annotated[int, Meta(ge=1)] = 1_000  # copies in flight per shadow version
     mirror_connections: Annotated[int, Meta(ge=1)] = 64  # per shadow version
     mirror_memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024  # of all copies
+    compare_cpu_share: Annotated[float, Meta(ge=0, le=1)] = 0.1  # of a core, for answers of shadows
     identities: Annotated[int, Meta(ge=1)] = 10_000  # verified tokens remembered

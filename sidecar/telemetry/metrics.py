@@ -6,11 +6,11 @@ an exchange is one dict access and a few additions.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sidecar.model.decision import Decision
     from sidecar.model.record import ExchangeRecord
@@ -42,6 +42,8 @@ class Metrics:
         self._by_decision: dict[Decision, Series] = {}
         self.events: Counter[tuple[str, ...]] = Counter()
         """Other counters: (name, label, value, label, value, ...)."""
+        self.sums: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        """Counters of what comes in parts, seconds or money, spelled like `events`."""
         self.gauges: dict[str, float] = {}
         self.levels: dict[tuple[str, ...], float] = {}
         """Gauges with labels, spelled like `events`."""
@@ -112,20 +114,21 @@ class Metrics:
             )
 
     def _others(self) -> Iterator[str]:
-        named = ""
-        for key, number in sorted(self.events.items()):
-            if key[0] != named:
-                named = key[0]
-                yield f"# TYPE {named} counter"
-            yield f"{named}{_labels(*key[1:])} {number}"
+        yield from _labelled("counter", {key: str(one) for key, one in self.events.items()})
+        yield from _labelled("counter", {key: f"{one:.6f}" for key, one in self.sums.items()})
         for name, value in sorted(self.gauges.items()):
             yield f"# TYPE {name} gauge"
             yield f"{name} {value:g}"
-        for key, value in sorted(self.levels.items()):
-            if key[0] != named:
-                named = key[0]
-                yield f"# TYPE {named} gauge"
-            yield f"{named}{_labels(*key[1:])} {value:g}"
+        yield from _labelled("gauge", {key: f"{one:g}" for key, one in self.levels.items()})
+
+
+def _labelled(kind: str, samples: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    named = ""
+    for (name, *labels), number in sorted(samples.items()):
+        if name != named:
+            named = name
+            yield f"# TYPE {named} {kind}"
+        yield f"{named}{_labels(*labels)} {number}"
 
 
 def _bucket(seconds: float) -> int:

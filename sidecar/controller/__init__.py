@@ -1,0 +1,1 @@
+"""What runs beside requests: comparing answers of shadows, telling the store what was found."""

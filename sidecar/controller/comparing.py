@@ -1,0 +1,277 @@
+"""Who compares answers: off the way of requests, in the little time that there is for it.
+
+Pairs of small bodies are compared on the loop, one a turn, so that requests go in between. Others
+are compared one by one in a thread, as what takes long would hold the loop up. Both have a share of
+a core and no more; pairs that come when it is used up, or the queue is full, are not compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sidecar.controller.evidence import make_evidence
+from sidecar.model.shadow import Outcome, Uncompared
+from sidecar.shadow.compare import compare
+from sidecar.shadow.tally import add_failure, add_pair, add_statuses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from sidecar.controller.accounts import Account, Accounts
+    from sidecar.controller.trials import Trial
+    from sidecar.model.policy import Price
+    from sidecar.model.shadow import Answer
+    from sidecar.shadow.rules import Rules
+    from sidecar.telemetry.metrics import Metrics
+
+SMALL_BYTES: Final = 32 * 1024  # of both bodies: compared in about a millisecond
+MAX_WAITING: Final = 256  # pairs; their bytes are of the mirror's memory
+SWITCH_S: Final = 0.0005  # a thread holds the interpreter no longer; Python's default is ten times
+PAIRS: Final = "rmv_shadow_pairs_total"
+SECONDS: Final = "rmv_shadow_compare_seconds_total"
+EVIDENCE: Final = "rmv_shadow_evidence_total"
+_log = logging.getLogger("sidecar.shadow")
+
+
+class Budget:
+    """CPU seconds that comparing may take: `share` of each second, a second's worth at once."""
+
+    def __init__(self, share: float, now_s: float) -> None:
+        self._share = share
+        self._left_s = share
+        self._at_s = now_s
+
+    def has_some(self, now_s: float) -> bool:
+        """Return whether anything is left; what was taken too much is made up for first."""
+        passed_s, self._at_s = now_s - self._at_s, now_s
+        self._left_s = min(self._share, self._left_s + passed_s * self._share)
+        return self._left_s > 0
+
+    def take(self, seconds: float) -> None:
+        """Take what a comparison has used."""
+        self._left_s -= seconds
+
+
+class Compared(NamedTuple):
+    """What comparing the answers of one trial came to, and the CPU seconds that it took."""
+
+    primary: Answer
+    shadow: Answer
+    outcome: Outcome
+    control: Outcome | None
+    seconds: float
+
+
+class Comparer:
+    """Compares what the data plane hands over, and adds up what that finds."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        metrics: Metrics,
+        share: float,
+        monotonic_s: Callable[[], float],
+        cpu_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """Use `share` of a core; `cpu_s` is what the calling thread has used."""
+        self._accounts = accounts
+        self._metrics = metrics
+        self._budget = Budget(share, monotonic_s())
+        self._monotonic_s = monotonic_s
+        self._cpu_s = cpu_s
+        self._small: deque[Trial] = deque()
+        self._large: deque[Trial] = deque()
+        self._thread: ThreadPoolExecutor | None = None
+        self._working: tuple[Trial, Future[Compared]] | None = None
+        self._is_closed = False
+
+    def take(self, trial: Trial) -> None:
+        """Take a trial whose sides have all ended."""
+        if not trial.shadow.is_whole:  # it is counted already
+            self._note_failure(trial)
+            trial.release()
+            return
+        cause = self._objection(trial)
+        if cause:
+            self._pass_over(trial, cause)
+            return
+        queue, begin = self._small, self._next_small
+        if trial.primary.size + trial.shadow.size > SMALL_BYTES:
+            queue, begin = self._large, self._next_large
+        queue.append(trial)
+        if len(queue) == 1:
+            asyncio.get_running_loop().call_soon(begin)
+
+    async def close(self) -> None:
+        """Compare no more: wait for what is being compared, and count the others."""
+        self._is_closed = True
+        if self._working is not None:
+            await asyncio.wait([asyncio.wrap_future(self._working[1])])
+            self._end_work()
+        for queue in (self._small, self._large):
+            while queue:
+                self._pass_over(queue.popleft(), Uncompared.SHUTDOWN.value)
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _objection(self, trial: Trial) -> str:
+        """Return why a trial is not to be compared, or an empty text."""
+        primary = trial.primary
+        if not primary.is_whole:
+            return Uncompared.PRIMARY.value
+        if failure := primary.failure or trial.shadow.failure:
+            return failure
+        if self._is_closed:
+            return Uncompared.SHUTDOWN.value
+        is_full = len(self._small) + len(self._large) >= MAX_WAITING
+        if is_full or not self._budget.has_some(self._monotonic_s()):
+            return Uncompared.BUDGET.value
+        return ""
+
+    def _next_small(self) -> None:
+        """Compare the pair of small bodies that waited longest, and let the loop turn."""
+        if not self._small:
+            return
+        trial = self._small.popleft()
+        if self._budget.has_some(self._monotonic_s()):
+            self._settle(trial, self._compare(trial, self._rules(trial)))
+        else:
+            self._pass_over(trial, Uncompared.BUDGET.value)
+        if self._small:
+            asyncio.get_running_loop().call_soon(self._next_small)
+
+    def _next_large(self) -> None:
+        """Have the next pair of large bodies compared in the thread, if it is idle."""
+        if self._working is not None or self._is_closed:
+            return
+        while self._large and not self._budget.has_some(self._monotonic_s()):
+            self._pass_over(self._large.popleft(), Uncompared.BUDGET.value)
+        if not self._large:
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="compare")
+            sys.setswitchinterval(SWITCH_S)
+        trial = self._large.popleft()
+        future = self._thread.submit(self._compare, trial, self._rules(trial))
+        self._working = trial, future
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_work))
+
+    def _end_work(self) -> None:
+        """Take what the thread has found; later calls do nothing."""
+        if self._working is None or not self._working[1].done():
+            return
+        trial, future = self._working
+        self._working = None
+        self._settle(trial, future.result())
+        self._next_large()
+
+    def _rules(self, trial: Trial) -> Rules:
+        return self._accounts.of(trial.book).rules(trial.comparison)
+
+    def _compare(self, trial: Trial, rules: Rules) -> Compared:
+        """Compare, be it in the thread: nothing but the trial's answers is touched."""
+        began_s = self._cpu_s()
+        primary, shadow = trial.primary.answer(), trial.shadow.answer()
+        outcome = _outcome(primary, shadow, rules)
+        control = None
+        if trial.control is not None and outcome.uncompared is None:
+            control = _outcome(primary, trial.control.answer(), rules)
+            if control.uncompared is not None:
+                control = None
+        return Compared(primary, shadow, outcome, control, self._cpu_s() - began_s)
+
+    def _settle(self, trial: Trial, compared: Compared) -> None:
+        """Count what a comparison has found, and let go of the trial."""
+        began_s = self._cpu_s()
+        account, outcome = self._accounts.of(trial.book), compared.outcome
+        add_pair(
+            account.changing(),
+            primary_version=trial.serving,
+            tenant=trial.identity.tenant,
+            segments=_segments(trial),
+            at_s=trial.at_s,
+            primary=compared.primary,
+            shadow=compared.shadow,
+            outcome=outcome,
+            control=compared.control,
+        )
+        if outcome.tokens is not None and (price := _price(trial)) is not None:
+            account.charge_tokens(price, outcome.tokens, trial.identity.tenant, trial.at_s)
+        if outcome.uncompared is not None:
+            trial.book.pass_over(outcome.uncompared.value)
+        else:
+            trial.book.compare()
+            self._tell(trial, account, compared)
+        trial.release()
+        spent_s = compared.seconds + self._cpu_s() - began_s
+        self._budget.take(spent_s)
+        account.changing().cost.compare_s += spent_s
+        self._metrics.sums[SECONDS,] += spent_s
+
+    def _tell(self, trial: Trial, account: Account, compared: Compared) -> None:
+        """Count a pair in the metrics; have one that disagrees kept, if that is asked for."""
+        agrees = compared.outcome.agrees
+        outcome = "agreed" if agrees else "differed"
+        model, version = account.name
+        self._metrics.count(PAIRS, "model", model, "version", version, "outcome", outcome)
+        keep = trial.comparison.keep
+        if agrees or not keep.pairs:
+            return
+        if account.drawer.has_room(self._monotonic_s()):
+            rules = account.rules(trial.comparison)
+            evidence = make_evidence(
+                trial, rules, compared.primary, compared.shadow, compared.outcome
+            )
+            account.drawer.put(evidence, keep.pairs)
+        else:
+            self._metrics.count(EVIDENCE, "outcome", "passed-over")
+
+    def _pass_over(self, trial: Trial, cause: str) -> None:
+        """Count a whole answer that is not compared."""
+        trial.book.pass_over(cause)
+        if trial.primary.is_whole:
+            add_statuses(
+                self._accounts.of(trial.book).changing(),
+                primary_version=trial.serving,
+                primary_status=trial.primary.status,
+                shadow_status=trial.shadow.status,
+            )
+        trial.release()
+
+    def _note_failure(self, trial: Trial) -> None:
+        """Count a copy without a whole answer as an error, if the client got one to hold it to."""
+        if trial.primary.is_whole and trial.serving != trial.book.version:
+            add_failure(
+                self._accounts.of(trial.book).changing(),
+                primary_version=trial.serving,
+                primary_status=trial.primary.status,
+            )
+
+
+def _outcome(primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
+    """Return what comparing finds. It raises nothing; were it wrong, a pair would be lost."""
+    try:
+        return compare(primary, shadow, rules)
+    except Exception:  # noqa: BLE001 -- whatever it is, the pair has to be counted
+        _log.exception("comparison failed")
+        return Outcome(rules.kind.value, uncompared=Uncompared.MALFORMED)
+
+
+def _segments(trial: Trial) -> list[str]:
+    if trial.snapshot is None:
+        return []
+    return trial.snapshot.compiled.segments_of(trial.identity, trial.head)
+
+
+def _price(trial: Trial) -> Price | None:
+    if trial.snapshot is None:
+        return None
+    return trial.snapshot.policy.versions[trial.book.version].price

@@ -1,0 +1,136 @@
+"""Pairs that disagree, as they are kept: few of them, masked, and bounded until they are stored."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from sidecar.model.shadow import Evidence
+from sidecar.shadow.findings import MASKED
+from sidecar.shadow.masking import mask
+from sidecar.shadow.pointer import has_mask
+
+if TYPE_CHECKING:
+    from sidecar.controller.trials import Trial
+    from sidecar.model.shadow import Answer, Difference, Outcome
+    from sidecar.shadow.rules import Rules
+
+    Fields = tuple[tuple[str, str], ...]
+
+PER_S: Final = 5.0  # pairs of one shadow, however many differ
+MAX_WAITING: Final = 50  # pairs of one shadow that are not stored yet: ten seconds of them
+MAX_BODY_BYTES: Final = 64 * 1024  # of a body that is kept
+REQUEST_ID: Final = "x-request-id"
+_MASKED: Final = MASKED.encode()
+
+
+class Drawer:
+    """Pairs of one shadow that wait for the store, and how many there may be."""
+
+    def __init__(self) -> None:
+        self.keep = 0
+        """How many pairs the policy has the store keep."""
+        self._waiting: list[Evidence] = []
+        self._credit = PER_S
+        self._at_s = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def has_room(self, now_s: float) -> bool:
+        """Return whether a pair may be put in, and take it that it is; `now_s` is monotonic."""
+        passed_s, self._at_s = now_s - self._at_s, now_s
+        self._credit = min(PER_S, self._credit + passed_s * PER_S)
+        if self._credit < 1 or len(self._waiting) >= MAX_WAITING:
+            return False
+        self._credit -= 1
+        return True
+
+    def put(self, evidence: Evidence, keep: int) -> None:
+        """Have a pair wait."""
+        self.keep = keep
+        self._waiting.append(evidence)
+
+    def empty(self) -> list[Evidence]:
+        """Return what waits, which waits no longer."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def refill(self, evidence: list[Evidence]) -> int:
+        """Have pairs wait again that came first; return how many there is no room for."""
+        together = [*evidence, *self._waiting]
+        self._waiting = together[:MAX_WAITING]
+        return len(together) - len(self._waiting)
+
+
+def make_evidence(
+    trial: Trial, rules: Rules, primary: Answer, shadow: Answer, outcome: Outcome
+) -> Evidence:
+    """Return a pair that disagrees as it may be kept: what the policy does not ask for is not."""
+    book, keep, head = trial.book, trial.comparison.keep, trial.head
+    request_id = head.request_id.decode("latin-1")
+    evidence = Evidence(
+        at_s=trial.at_s,
+        model=book.model,
+        version=book.version,
+        primary=trial.serving,
+        test=book.test,
+        request_id=request_id,
+        shadow_request_id=dict(shadow.fields).get(REQUEST_ID, request_id),
+        tenant=trial.identity.tenant,
+        kind=outcome.kind,
+        fields=outcome.fields,
+        differences=_told(outcome.differences, has_values=keep.values),
+        primary_status=primary.status,
+        shadow_status=shadow.status,
+        primary_s=primary.duration_s,
+        shadow_s=shadow.duration_s,
+    )
+    return _with_bodies(evidence, trial, rules, primary, shadow) if keep.bodies else evidence
+
+
+def _told(differences: tuple[Difference, ...], *, has_values: bool) -> tuple[Difference, ...]:
+    if has_values:
+        return differences
+    return tuple(replace(one, primary="", shadow="", delta=None) for one in differences)
+
+
+def _with_bodies(
+    evidence: Evidence, trial: Trial, rules: Rules, primary: Answer, shadow: Answer
+) -> Evidence:
+    """Add the request and both answers, but for what is masked, or too large to be kept."""
+    head, body = trial.head, trial.request_body
+    sent = tuple(
+        (name.decode(), (head.header(name) or b"").decode("latin-1"))
+        for name in (b"content-type", b"content-encoding")
+    )
+    request, (content_type, *_) = _kept(body, sent, rules)
+    primary_body, primary_fields = _kept(primary.body, primary.fields, rules)
+    shadow_body, shadow_fields = _kept(shadow.body, shadow.fields, rules)
+    return replace(
+        evidence,
+        method=head.method.decode("latin-1"),
+        target=head.target.decode("latin-1"),
+        content_type=content_type[1],
+        request_body=base64.b64encode(request).decode(),
+        is_masked=(bool(body) and not request) or (has_mask(rules.nodes) and _MASKED in request),
+        primary_fields=primary_fields,
+        primary_body=base64.b64encode(primary_body).decode(),
+        shadow_fields=shadow_fields,
+        shadow_body=base64.b64encode(shadow_body).decode(),
+    )
+
+
+def _kept(body: bytes, fields: Fields, rules: Rules) -> tuple[bytes, Fields]:
+    """Return what may be kept of a body, and its header fields that are looked at."""
+    looked_at = tuple(one for one in fields if one[0] in rules.fields)
+    kept = mask(body, dict(looked_at), rules.nodes, rules.max_body_bytes)
+    if has_mask(rules.nodes):  # it is written anew, without a content coding and in UTF-8
+        looked_at = tuple(
+            (name, value.partition(";")[0] if name == "content-type" else value)
+            for name, value in looked_at
+            if name != "content-encoding"
+        )
+    return kept if len(kept) <= MAX_BODY_BYTES else b"", looked_at

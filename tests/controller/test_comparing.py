@@ -1,0 +1,255 @@
+"""Answers are compared in time that nobody misses, and every pair is counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from itertools import count, pairwise
+from typing import TYPE_CHECKING
+
+from sidecar.controller.comparing import MAX_WAITING, SMALL_BYTES
+from sidecar.dataplane.trial import Captured
+from sidecar.model.comparison import Comparison
+from sidecar.model.policy import Policy, Price, Segment, Version
+from sidecar.policy.snapshot import compile_snapshot
+from tests.controller.pairs import MEMORY, Bench
+from tests.policy.examples import make_head, make_policy
+from tests.support.upstream import eventually
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
+
+LARGE: dict[str, JSON] = {"rows": ["x" * 1000] * 40}
+VERSION = Version(endpoints=("http://127.0.0.1:9001",))
+
+
+async def settled(bench: Bench) -> None:
+    """Wait until nothing is being compared."""
+    await eventually(lambda: bench.book.under_way == 0)
+
+
+async def test_pairs_that_agree_and_pairs_that_differ_are_counted_apart() -> None:
+    bench = Bench()
+    for number in range(10):
+        bench.comparer.take(bench.trial({"score": 1}, {"score": 1 if number < 7 else 2}))
+    assert bench.book.under_way == 10  # the caller's time is not taken
+    await settled(bench)
+
+    assert (bench.pairs.number, bench.pairs.agreed, bench.pairs.answers) == (10, 7, 10)
+    assert bench.pairs.fields["/score"].raw == 3
+    assert bench.pairs.tenants["acme"].number == 10
+    assert bench.book.compared == 10
+    labels = ("model", "tumor", "version", "v2")
+    assert bench.counted("rmv_shadow_pairs_total", *labels, "outcome", "agreed") == 7
+    assert bench.counted("rmv_shadow_pairs_total", *labels, "outcome", "differed") == 3
+    assert bench.memory.free == MEMORY
+
+
+async def test_small_pairs_are_compared_one_a_turn_of_the_loop() -> None:
+    bench = Bench()
+    for _ in range(5):
+        bench.comparer.take(bench.trial([1], [1]))
+
+    seen = []
+    while bench.book.compared < 5:
+        await asyncio.sleep(0)
+        seen.append(bench.book.compared)
+
+    assert all(later - earlier <= 1 for earlier, later in pairwise(seen))
+
+
+async def test_large_pairs_are_compared_in_one_thread_while_the_loop_turns() -> None:
+    threads: list[int] = []
+    may_go_on = threading.Event()
+
+    def cpu_s() -> float:
+        here = threading.get_ident()
+        if here != threading.main_thread().ident and here not in threads:
+            threads.append(here)
+            may_go_on.wait(30)
+        return 0.0
+
+    bench = Bench(cpu_s=cpu_s)
+    bench.comparer.take(bench.trial(LARGE, LARGE))
+    bench.comparer.take(bench.trial(LARGE, {**LARGE, "more": 1}))
+    await eventually(lambda: bool(threads))
+    bench.comparer.take(bench.trial([1], [1]))  # a small one does not wait for them
+    await eventually(lambda: bench.book.compared == 1)
+    may_go_on.set()
+    await settled(bench)
+
+    assert len(threads) == 1
+    assert (bench.pairs.number, bench.pairs.agreed) == (3, 2)
+    assert bench.memory.free == MEMORY
+    await bench.comparer.close()
+    assert threads[0] not in {one.ident for one in threading.enumerate()}
+
+
+async def test_comparing_has_its_share_of_a_core_and_no_more() -> None:
+    used = count()
+    # Every reading is 10 ms of CPU later: a pair costs 20 ms, be it to compare and to count it.
+    bench = Bench(share=0.1, cpu_s=lambda: next(used) * 0.010)
+
+    async def compared_of(number: int) -> int:
+        before = bench.book.compared
+        for _ in range(number):
+            bench.comparer.take(bench.trial([1], [2]))
+            await settled(bench)
+        return bench.book.compared - before
+
+    assert await compared_of(50) == 5  # a second's worth, which was saved up
+    bench.clock.advance(1)
+    assert await compared_of(50) == 5
+    bench.clock.advance(100)
+    assert await compared_of(50) == 5
+    assert bench.book.uncompared == {"budget": 135}
+    assert bench.tally.cost.compare_s == bench.metrics.sums["rmv_shadow_compare_seconds_total",]
+    assert round(bench.tally.cost.compare_s, 6) == 15 * 0.020
+    # Who is an error is counted all the same, or errors would be a share of those compared.
+    assert (bench.pairs.number, bench.pairs.answers) == (15, 150)
+
+
+async def test_without_a_share_nothing_is_compared() -> None:
+    bench = Bench(share=0)
+
+    bench.comparer.take(bench.trial([1], [2]))
+
+    assert bench.book.uncompared == {"budget": 1}
+    assert bench.memory.free == MEMORY
+
+
+async def test_a_full_queue_is_counted_and_holds_no_memory() -> None:
+    bench = Bench()
+
+    for _ in range(MAX_WAITING + 10):
+        bench.comparer.take(bench.trial([1], [1]))
+
+    assert bench.book.uncompared == {"budget": 10}
+    await settled(bench)
+    assert bench.book.compared == MAX_WAITING
+    assert bench.memory.free == MEMORY
+
+
+async def test_what_the_control_says_otherwise_too_is_noise() -> None:
+    bench = Bench()
+    for number in range(4):
+        real = 2 if number == 0 else 1
+        bench.comparer.take(
+            bench.trial(
+                {"score": 1, "at": 0},
+                {"score": real, "at": 10 + number},
+                control={"score": 1, "at": 20 + number},
+            )
+        )
+    await settled(bench)
+
+    noisy, wrong = bench.pairs.fields["/at"], bench.pairs.fields["/score"]
+    assert (noisy.paired_raw, noisy.noise) == (4, 4)
+    assert (wrong.paired_raw, wrong.noise) == (1, 0)
+    assert (bench.pairs.control.number, bench.pairs.control.shadow) == (4, 4)
+    assert bench.memory.free == MEMORY
+
+
+async def test_a_copy_without_a_whole_answer_is_an_error_of_the_shadow() -> None:
+    bench = Bench()
+    lost = Captured(bench.memory, MEMORY)
+    lost.fail("lost")
+    bench.book.fail("lost")
+    bench.comparer.take(bench.trial([1], lost))
+    gone, late = Captured(bench.memory, MEMORY), Captured(bench.memory, MEMORY)
+    gone.fail("primary")
+    late.fail("timeout")
+    bench.book.fail("timeout")
+    bench.comparer.take(bench.trial(gone, late))  # there is nothing to hold it to
+
+    assert (bench.pairs.answers, bench.pairs.shadow_errors, bench.pairs.number) == (1, 1, 0)
+    assert bench.book.under_way == 0
+    assert bench.memory.free == MEMORY
+
+
+async def test_what_cannot_be_read_is_counted_by_its_cause() -> None:
+    bench = Bench()
+    bench.comparer.take(bench.trial(bench.captured(b"x", fields="content-encoding: br\r\n"), [1]))
+    gone = Captured(bench.memory, MEMORY)
+    gone.fail("primary")
+    bench.comparer.take(bench.trial(gone, [1]))
+    large = bench.captured([1])
+    large.fail("size")
+    bench.comparer.take(bench.trial([1], large))
+    await settled(bench)
+
+    assert bench.book.uncompared == {"encoding": 1, "primary": 1, "size": 1}
+    assert bench.memory.free == MEMORY
+
+
+async def test_what_is_left_at_the_end_is_counted_and_let_go() -> None:
+    bench = Bench()
+    bench.comparer.take(bench.trial([1], [1]))
+    for _ in range(2):
+        bench.comparer.take(bench.trial(LARGE, LARGE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    await bench.comparer.close()
+    bench.comparer.take(bench.trial([1], [1]))
+
+    assert bench.book.under_way == 0
+    assert bench.book.uncompared["shutdown"] >= 1
+    assert bench.book.compared + bench.book.uncompared["shutdown"] == 4
+    assert bench.memory.free == MEMORY
+
+
+async def test_pairs_are_counted_by_the_segments_of_their_caller() -> None:
+    bench = Bench()
+    policy = Policy(
+        model="tumor",
+        versions={"v1": VERSION, "v2": VERSION},
+        segments={
+            "beta": Segment(include=("acme",)),
+            "phone": Segment(when=({"header.x-device": "phone"},)),
+        },
+        default="v1",
+    )
+    snapshot = compile_snapshot(policy, {}, {})
+    phone = make_head(headers=((b"x-device", b"phone"),))
+    bench.comparer.take(bench.trial([1], [1], snapshot=snapshot))
+    bench.comparer.take(bench.trial([1], [2], snapshot=snapshot, tenant="globex", head=phone))
+    bench.comparer.take(bench.trial([1], [1], snapshot=snapshot, tenant="hooli"))
+    await settled(bench)
+
+    segments = bench.pairs.segments
+    assert {name: (one.number, one.part) for name, one in segments.items()} == {
+        "beta": (1, 1),
+        "phone": (1, 0),
+    }
+
+
+async def test_tokens_that_an_answer_tells_of_are_charged() -> None:
+    bench = Bench()
+    price = Price(per_1k_input_tokens=2.0, per_1k_output_tokens=10.0)
+    priced = Version(endpoints=VERSION.endpoints, price=price)
+    snapshot = compile_snapshot(make_policy(versions={"v1": VERSION, "v2": priced}), {}, {})
+    said: JSON = {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 500, "completion_tokens": 100},
+    }
+    bench.comparer.take(bench.trial(said, said, snapshot=snapshot))
+    await settled(bench)
+
+    assert bench.tally.cost.price == {"acme/2027-01-15": 2.0}
+
+
+async def test_a_pair_is_large_by_both_its_bodies_together() -> None:
+    bench = Bench()
+    half = b"x" * (SMALL_BYTES // 2)
+
+    bench.comparer.take(bench.trial(half, half))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert bench.book.compared == 1  # in turns of the loop alone
+    bench.comparer.take(bench.trial(half + b"x", half, comparison=Comparison()))
+    await settled(bench)
+    assert bench.pairs.number == 2
+    await bench.comparer.close()
