@@ -10,12 +10,12 @@ from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.identity import ANONYMOUS, Identity, is_tenant
 from sidecar.model.route import AMBIGUOUS
+from sidecar.policy.compiled import NO_SHADOWS, Drawn
 from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 
 if TYPE_CHECKING:
     from sidecar.identity.cache import IdentityCache
     from sidecar.identity.callers import Caller
-    from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
     from sidecar.model.route import Route
     from sidecar.policy.route import RouteTable
@@ -26,7 +26,7 @@ MAX_TENANTS = 10_000  # remembered without auth; any client can name new ones
 
 
 class Verdict:
-    """Who calls, what was decided, and which shadows get a copy.
+    """Who calls, what was decided, and for which shadows the request is eligible.
 
     `rest` is what follows model and version in an inference path, for the version's rewrite.
     """
@@ -38,7 +38,7 @@ class Verdict:
         identity: Identity,
         decision: Decision,
         rest: bytes = b"",
-        shadows: tuple[Shadow, ...] = (),
+        shadows: Drawn = NO_SHADOWS,
         snapshot: Snapshot | None = None,
     ) -> None:
         self.snapshot = snapshot
@@ -141,7 +141,7 @@ class Decider:
                 return Verdict(identity, conflict)
         decision = resolve(snapshot, identity, head)
         if decision.refusal is not None or not snapshot.shadows:
-            return Verdict(identity, decision, route.rest, (), snapshot)
+            return Verdict(identity, decision, route.rest, NO_SHADOWS, snapshot)
         shadows = shadows_for(snapshot, identity, head, decision)
         return Verdict(identity, decision, route.rest, shadows, snapshot)
 

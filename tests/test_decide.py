@@ -65,7 +65,7 @@ def test_a_verdict_has_caller_decision_shadows_and_the_rest_of_the_path() -> Non
 
     assert verdict.identity.tenant == "acme"
     assert (verdict.decision.version, verdict.decision.reason) == ("v1", "DEFAULT")
-    assert [shadow.version for shadow in verdict.shadows] == ["v2"]
+    assert [one.shadow.version for one in verdict.shadows.due] == ["v2"]
     assert verdict.rest == b"/infer"
 
 
@@ -80,7 +80,7 @@ def test_a_version_in_the_path_is_the_one_asked_for_and_not_its_own_shadow() -> 
     verdict = decider().decide(head(b"/v2/models/m/versions/v2/infer"), 0.0)
 
     assert (verdict.decision.version, verdict.decision.reason) == ("v2", "EXPLICIT")
-    assert verdict.shadows == ()
+    assert not verdict.shadows.is_any
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_what_cannot_be_decided_is_refused_by_code(request_head: RequestHead, co
 
     assert verdict.decision.refusal is code
     assert verdict.decision.version == ""
-    assert verdict.shadows == ()
+    assert not verdict.shadows.is_any
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,7 @@ class Worker:
             self._tokens.measure(self._metrics)
         self._plane.upstreams.measure()
         self._plane.mirror.upstreams.measure_ejected()
+        self._plane.mirror.measure()
         return self._metrics.exposition()
 
     def close(self) -> None:

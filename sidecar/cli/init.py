@@ -12,7 +12,7 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.failure import advised
 from sidecar.cli.options import AsJson, Default, Shadows, StoreOptions, Versions, commands, given
-from sidecar.cli.seed import seed_policy
+from sidecar.cli.seed import METHODS, seed_policy
 from sidecar.errors import ConfigError
 from sidecar.model.policy import Policy
 from sidecar.policy.schema import schema
@@ -72,15 +72,19 @@ def init(
     )
 
 
+def _shadow(version: str, percent: float, methods: tuple[str, ...]) -> str:
+    return f"{{version: {version}, percent: {percent:g}, methods: [{', '.join(methods)}]}}"
+
+
 def policy_text(policy: Policy) -> str:
     """Write a policy as a commented document that shows what else can be said."""
     first, *others = policy.versions
     second = others[0] if others else "v2"
     versions = "\n".join(_version(name, one.endpoints) for name, one in policy.versions.items())
     shadows = "".join(
-        f"  - {{version: {_scalar(one.version)}, percent: {one.percent:g}}}\n"
-        for one in policy.shadows
+        f"  - {_shadow(_scalar(one.version), one.percent, one.methods)}\n" for one in policy.shadows
     )
+    shadow = _shadow(_scalar(second), 10, METHODS)
     return (
         f"""\
 ---
@@ -113,7 +117,7 @@ versions:
 default: {_scalar(policy.default or first)}
 
 {"shadows:" if shadows else "# Copies of requests, whose answers reach nobody."}
-{shadows or f"# shadows: [{{version: {_scalar(second)}, percent: 10}}]"}""".rstrip()
+{shadows or f"# shadows: [{shadow}]"}""".rstrip()
         + "\n"
     )
 

@@ -10,6 +10,7 @@ from sidecar.policy.address import ANYWHERE, AllowList
 from sidecar.policy.validate import validate
 
 SOURCE = "flags"
+METHODS = ("POST",)  # of a shadow: it is what inference is asked by
 
 
 def seed_policy(
@@ -68,7 +69,7 @@ def _shadow(text: str) -> Shadow:
     if not 0 <= share <= 100:  # noqa: PLR2004 -- percent; refuses NaN, too
         msg = f"--shadow {text}: write NAME or NAME=PERCENT, from 0 to 100"
         raise ConfigError(msg)
-    return Shadow(version=name, percent=share)
+    return Shadow(version=name, percent=share, methods=METHODS)
 
 
 def _only(versions: Collection[str], shadows: Sequence[Shadow]) -> str:

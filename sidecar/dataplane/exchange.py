@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sidecar.dataplane.client import Client
     from sidecar.dataplane.mirror import Copy
     from sidecar.dataplane.plane import Lane, Plane
+    from sidecar.dataplane.trial import Captured
     from sidecar.model.request import RequestHead
     from sidecar.telemetry.sampler import Tally
     from sidecar.upstream.connection import UpstreamConnection
@@ -73,6 +74,7 @@ class Exchange(ResponseSink):
     is_entered = False  # among those that are with the version
     upstream: UpstreamConnection | None = None
     copy: Copy | None = None
+    captured: Captured | None = None  # the answer, if it is to be compared with a shadow's
     is_begun = False
     is_pending = False  # its token's key is being looked for; not begun meanwhile
     was_pending = False
@@ -132,8 +134,9 @@ class Exchange(ResponseSink):
         if limit is not None and head.framing > limit:
             self.refuse(Code.BODY_TOO_LARGE, f"the body is over {limit} bytes")
             return
-        if verdict.shadows and not head.upgrade:
-            self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines, head.has_body)
+        if verdict.shadows.is_any and not head.upgrade:
+            self.copy = plane.mirror.copy(head, verdict, client.forwarded_lines)
+            self.captured = self.copy.captured
         pool = self.lane.group.pick()
         self.out = self._spell(pool)
         self.head_pieces = len(self.out)
@@ -385,7 +388,7 @@ class Exchange(ResponseSink):
         elif self.out:
             self._write(upstream)
         if self.copy is not None and self.is_request_done:
-            self.copy.send()
+            self.copy.send(self.client.read_s)
 
     def _write(self, upstream: UpstreamConnection) -> None:
         pieces = self.out
@@ -440,10 +443,13 @@ class Exchange(ResponseSink):
         out += (self.lane.response_lines, b"X-Request-Id: ", self.head.request_id)
         if self.keeps_client and not self.is_http10:
             out.append(b"\r\n\r\n")
-        elif self.keeps_client:
-            out.append(b"\r\nConnection: keep-alive\r\n\r\n")
         else:
-            out.append(b"\r\nConnection: close\r\n\r\n")
+            out += (b"\r\nConnection: ", self._connection_option(), b"\r\n\r\n")
+        if self.captured is not None:
+            self.captured.begin(response, len(out))
+
+    def _connection_option(self) -> bytes:
+        return b"keep-alive" if self.keeps_client else b"close"
 
     def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
         """Become a tunnel, if that is what the client asked for (RFC 9110 section 7.8)."""
@@ -469,6 +475,8 @@ class Exchange(ResponseSink):
         client, upstream = self.client, self.upstream
         if upstream is not None:
             client.deadline_s = upstream.read_s + self.body_idle_s
+            if self.captured is not None:
+                self.captured.take(pieces, body_bytes, upstream.read_s)
         out = gathered(pieces, is_bulky=body_bytes >= MIN_APART_BYTES)
         if len(out) == 1:
             client.transport.write(out[0])
@@ -542,8 +550,6 @@ class Exchange(ResponseSink):
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abandon()
-        if self.copy is not None:
-            self.copy.drop("aborted")
 
     def fail(self, code: Code, reason: str) -> None:
         """End an exchange that was under way: with a problem, or with a cut once a head is out."""
@@ -605,9 +611,10 @@ class Exchange(ResponseSink):
         if self.is_ended:
             return
         self.is_ended = True
-        if self.copy is not None and not self.is_request_done:
-            self.copy.drop("aborted")  # answered before the request was whole
         head, verdict, plane = self.head, self.verdict, self.plane
+        if self.copy is not None:
+            took_s = -1.0 if self.code else now_s - self.began_s
+            self.copy.end(self.status, verdict.decision.version, took_s, now_s)
         identity = verdict.identity
         record = ExchangeRecord(
             self.at_s,

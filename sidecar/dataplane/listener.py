@@ -66,7 +66,7 @@ class Listener:
         `LINGER_S` for those that are told so to hear it.
         """
         plane, clients = self.plane, self._clients
-        plane.is_draining = True
+        plane.is_draining = plane.mirror.is_draining = True
         began_s, timeouts = plane.monotonic_s(), plane.timeouts
         cut: set[Client] = set()
         try:

@@ -1,272 +1,198 @@
 """Copies of requests for shadow versions; nothing that happens to one reaches an exchange.
 
-Every copy that was due is counted once: as answered, or by the cause that it was dropped or
-failed for.
+Every request that a shadow is eligible for is counted once in its book, and so is every copy.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from typing import TYPE_CHECKING, Final
 
-from sidecar.dataplane.spelling import Spelling, TenantLines
-from sidecar.model.policy import VersionTimeouts
-from sidecar.upstream.contract import ResponseSink
+from sidecar.dataplane.delivery import Copied, ShadowLane, Shared
+from sidecar.dataplane.spelling import TenantLines
+from sidecar.dataplane.trial import (
+    PRIMARY,
+    SKIP_ABORTED,
+    SKIP_DISABLED,
+    SKIP_MEMORY,
+    SKIP_POLICY,
+    SKIP_SIZE,
+    Book,
+    Captured,
+)
+from sidecar.shadow.naming import test_of
 from sidecar.wire import fields as wire
-from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds, without
+from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sidecar.dataplane.trial import Judge
     from sidecar.decide import Verdict
     from sidecar.model.limits import Limits, Timeouts
+    from sidecar.model.policy import Policy
     from sidecar.model.request import RequestHead
+    from sidecar.policy.compiled import CompiledShadow
+    from sidecar.policy.snapshot import Snapshot
     from sidecar.store.live import LivePolicies
     from sidecar.telemetry.metrics import Metrics
-    from sidecar.upstream.connection import UpstreamConnection
-    from sidecar.upstream.contract import Response
-    from sidecar.upstream.pool import Group, Pool, Upstreams
-    from sidecar.wire.pieces import Pieces
+    from sidecar.upstream.pool import Upstreams
 
 _KINDS: Final = FieldKinds(REQUEST_FIELDS)
-_LEFT_OUT: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
-COUNTER: Final = "rmv_mirrors_total"
+_SECRET: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
+_UNFIT: Final = frozenset((wire.EXPECT, wire.CONTENT_LENGTH))
+MAX_BYTES: Final = 1 << 60  # of a copy that nobody gets: no limit
+MAX_BOOKS: Final = 4_096  # past that old ones go, if they are quiet
+TIMED: Final = 63  # of 64 copies one is timed: to read the CPU's clock is a system call
 
 
-class Copy:
-    """What is kept of one request until it is whole and can be sent to its shadows."""
+class Copy(Copied):
+    """What is kept of one request until it is whole and can be sent to its shadows.
 
-    def __init__(
-        self,
-        mirror: Mirror,
-        head: RequestHead,
-        verdict: Verdict,
-        forwarded_lines: bytes,
-        has_body: bool,  # noqa: FBT001
-    ) -> None:
-        self.head = head
-        self.verdict = verdict
-        self.forwarded_lines = forwarded_lines
-        self.has_body = has_body  # announced, if of no bytes
-        self.versions = tuple([shadow.version for shadow in verdict.shadows])
-        # One buffer: an object a piece would cost many times its bytes where pieces are small, and
-        # a view would hold the whole of what was read with it. It grows by an eighth ahead.
-        self.body = bytearray()
-        self._mirror = mirror
-        self._is_over = False
-
-    def add(self, data: bytes | memoryview) -> None:
-        """Keep a piece of the body, unless the copy has grown too large."""
-        if self._is_over:
-            return
-        if len(self.body) + len(data) > self._mirror.max_body_bytes:
-            self.drop("size")
-        elif not self._mirror.reserve(len(data)):
-            self.drop("memory")
-        else:
-            self.body += data
-
-    def send(self) -> None:
-        """Send the copy; the request is whole. Later calls do nothing."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self._mirror.give_back(len(self.body))  # a delivery reserves for itself
-        self._mirror.send(self)
-        self.body.clear()
-
-    def drop(self, cause: str) -> None:
-        """Give the copy up, if it is not on its way."""
-        if self._is_over:
-            return
-        self._is_over = True
-        model = self.verdict.decision.model
-        for version in self.versions:
-            self._mirror.count(model, version, f"dropped-{cause}")
-        self._mirror.give_back(len(self.body))
-        self.body.clear()
-
-
-class Delivery(ResponseSink):
-    """One copy on its way to one shadow; it drops what it is told.
-
-    The endpoint's pool, which is none that serves clients, learns how it fared.
+    One buffer for all of them: who takes no body of its length leaves, the others go on.
     """
 
-    __slots__ = (
-        "_data", "_method", "_pool", "_shadow", "_status", "deadline_s", "is_over", "size",
-        "upstream",
-    )  # fmt: skip
-    _pool: Pool  # from `start` on
-
-    def __init__(self, shadow: ShadowLane, method: bytes, data: bytes) -> None:
-        self._method = method
-        self._data = data
-        self.size = len(data)  # bytes; reserved while it lasts
-        self.deadline_s = 0.0
-        self.upstream: UpstreamConnection | None = None
-        self.is_over = False
-        self._shadow = shadow
-        self._status = 0  # until there is an answer
-
-    def start(self, pool: Pool) -> None:
-        """Set out for an endpoint."""
-        self._pool = pool
-        upstream = pool.acquire()
-        if upstream is None:
-            pool.connect(self.on_connected, self.on_connect_failed)
-        else:
-            self.on_connected(upstream)
-
-    def on_connected(self, upstream: UpstreamConnection) -> None:
-        """Send the copy on a connection."""
-        if self.is_over:
-            upstream.give_back()
-            return
-        self.upstream = upstream
-        upstream.start(self, self._method)
-        upstream.is_sent = True
-        upstream.send(self._data)
-        self._data = b""
-
-    def on_connect_failed(self, _reason: str) -> None:
-        """Count the shadow as out of reach."""
-        self.end("failed-connect")
-
-    def on_response_head(self, response: Response, out: Pieces) -> None:
-        """Count answers by the class of their status, and wait for the rest."""
-        self._status = response.head.status
-        self._shadow.on_answer(self, response)
-
-    def on_interim_head(self, response: Response, out: Pieces) -> None:
-        """Drop it."""
-
-    def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
-        """Drop it."""
-
-    def on_response_end(self) -> None:
-        """Be done."""
-        self.upstream = None
-        self._pool.note_status(self._status)
-        self.end("answered")
-
-    def on_upgrade(self, response: Response, out: Pieces) -> ResponseSink | None:
-        """Copies ask for no other protocol."""
-        return None
-
-    def on_response_lost(self, _reason: str, *, is_unanswered: bool) -> None:
-        """Count it; a copy is never sent twice."""
-        self.upstream = None
-        self._pool.note_failure()
-        self.end("failed-lost")
-
-    def on_upstream_full(self) -> None:
-        """Do nothing: the copy is written already and its size is bounded."""
-
-    def on_upstream_drained(self) -> None:
-        """Do nothing."""
-
-    def expire(self) -> None:
-        """Give up. Only silence is the endpoint's fault: a long answer may be a good one."""
-        if self.upstream is not None and not self._status:
-            self._pool.note_failure()
-        self.end("failed-timeout")
-
-    def end(self, outcome: str) -> None:
-        """Count the outcome, once, and let the next copy go."""
-        if self.is_over:
-            return
-        self.is_over = True
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.abandon()
-        self._data = b""
-        self._shadow.on_end(self, outcome)
-
-
-class ShadowLane:
-    """The copies for one shadow version: some under way, others waiting, both bounded."""
-
     def __init__(
-        self,
-        mirror: Mirror,
-        name: tuple[str, str],
-        group: Group,
-        spelling: Spelling,
-        first_byte_s: float,
+        self, mirror: Mirror, head: RequestHead, verdict: Verdict, forwarded_lines: bytes
     ) -> None:
-        """Serve the shadow `name`, which is model and version."""
+        super().__init__(head, verdict)
+        self.forwarded_lines = forwarded_lines
         self._mirror = mirror
-        self._model, self._version = name
-        self._group = group
-        self._spelling = spelling
-        self._first_byte_s = first_byte_s
-        self._waiting: deque[Delivery] = deque()
-        self.under_way: set[Delivery] = set()
+        self._is_over = False
+        self._lanes: list[ShadowLane] = []
+        self._skipped: list[tuple[ShadowLane, str]] = []
+        self._spared: list[ShadowLane] = []
+        self._max_bytes = MAX_BYTES
+        self.spent_s = -1.0  # CPU time, where it is measured
+        self._join(mirror, verdict)
+        self.versions = tuple([lane.version for lane in self._lanes])
 
-    def offer(self, copy: Copy, fields: list[bytes], lines: list[bytes]) -> None:
-        """Take a copy, with the client's `fields` and the sidecar's `lines`; or count why not."""
-        delivery = Delivery(self, copy.head.method, self._spell(copy, fields, lines))
-        mirror = self._mirror
-        if len(self.under_way) + len(self._waiting) >= mirror.max_queue:
-            mirror.count(self._model, self._version, "dropped-queue")
-        elif not mirror.reserve(delivery.size):
-            mirror.count(self._model, self._version, "dropped-memory")
-        elif len(self.under_way) < mirror.max_connections:
-            self._start(delivery)
+    def _join(self, mirror: Mirror, verdict: Verdict) -> None:
+        """Find out who gets it, as far as the head tells."""
+        drawn, kept_bytes = verdict.shadows, 0
+        for one in drawn.due:
+            lane = mirror.lane(one, verdict, self.head.at_s)
+            lane.book.pending += 1
+            cause = lane.objection(self.head)
+            if cause:
+                self._skipped.append((lane, cause))
+                continue
+            self._lanes.append(lane)
+            self._max_bytes = min(self._max_bytes, lane.max_body_bytes)
+            if lane.comparison is not None:
+                kept_bytes = max(kept_bytes, lane.comparison.max_body_bytes)
+        for one in drawn.spared:
+            lane = mirror.lane(one, verdict, self.head.at_s)
+            lane.book.pending += 1
+            self._spared.append(lane)
+        for one in drawn.idle:
+            lane = mirror.lane(one, verdict, self.head.at_s)
+            lane.book.pending += 1
+            self._skipped.append((lane, SKIP_DISABLED))
+        if kept_bytes:
+            self.captured = Captured(mirror.memory, kept_bytes)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Keep a piece of the body for those who take one so long."""
+        self.size += len(data)
+        if not self._lanes or self._is_over:
+            return
+        began_s = self._mirror.cpu_s() if self.spent_s >= 0 else 0.0
+        if self.size > self._max_bytes:
+            self._outgrow()
+        if self._lanes:
+            if self._mirror.memory.reserve(len(data)):
+                self.body += data
+            else:
+                self._skip_all(SKIP_MEMORY)
+        if self.spent_s >= 0:
+            self.spent_s += self._mirror.cpu_s() - began_s
+
+    def send(self, whole_s: float) -> None:
+        """Send the copy; the request became whole at `whole_s`. Later calls do nothing."""
+        if self._is_over:
+            return
+        self._is_over = True
+        began_s = self._mirror.cpu_s() if self.spent_s >= 0 else 0.0
+        self._mirror.memory.give_back(len(self.body))  # a delivery reserves for itself
+        if self._lanes:
+            if self.captured is not None:
+                self.captured.asked_s = whole_s
+            self._lanes = self._mirror.send(self, self._lanes)
+        self._count(self.size)
+        self.body = bytearray()
+        if self.spent_s >= 0:
+            self._charge(self.spent_s + self._mirror.cpu_s() - began_s)
+
+    def end(self, status: int, serving: str, took_s: float, now_s: float) -> None:
+        """Learn how the exchange ended: `took_s` is less than 0 where the answer was not whole.
+
+        `serving` is the version that answered with `status`.
+        """
+        self._drop()
+        if took_s >= 0:
+            for lane in self._lanes:
+                lane.book.copied_latency.note(took_s)
+            for lane in self._spared:
+                lane.book.spared_latency.note(took_s)
+        captured = self.captured
+        if captured is None:
+            return
+        captured.status = status
+        if took_s >= 0:
+            captured.end(now_s)
         else:
-            delivery.deadline_s = mirror.now_s() + mirror.timeout_s
-            self._waiting.append(delivery)
+            captured.fail(PRIMARY)
+        for trial in self.trials:
+            trial.serving = serving
+            trial.note_end()
+        captured.release()
 
-    def on_end(self, delivery: Delivery, outcome: str) -> None:
-        """Count an outcome; start what waited longest."""
-        self._mirror.count(self._model, self._version, outcome)
-        self._mirror.give_back(delivery.size)
-        if delivery in self.under_way:
-            self.under_way.remove(delivery)
-            while self._waiting and len(self.under_way) < self._mirror.max_connections:
-                self._start(self._waiting.popleft())
+    def _drop(self) -> None:
+        """Give the copy up, unless it was sent: its request never became whole."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._skip_all(SKIP_ABORTED)
+        self._count(max(self.size, self.head.framing))
 
-    def on_answer(self, delivery: Delivery, response: Response) -> None:
-        """Count the class of an answer's status; it has time for its body."""
-        delivery.deadline_s = response.read_s + self._mirror.timeout_s
-        self._mirror.count_status(self._model, self._version, response.head.status)
+    def _outgrow(self) -> None:
+        """Leave out those who take no body of this length."""
+        stay = [lane for lane in self._lanes if self.size <= lane.max_body_bytes]
+        if not stay:
+            self._skip_all(SKIP_SIZE)
+            return
+        self._skipped += [(lane, SKIP_SIZE) for lane in self._lanes if lane not in stay]
+        self._lanes = stay
+        self._max_bytes = min([lane.max_body_bytes for lane in stay])
 
-    def sweep(self, now_s: float) -> None:
-        """End what took too long."""
-        late = [delivery for delivery in self.under_way if delivery.deadline_s <= now_s]
-        while self._waiting and self._waiting[0].deadline_s <= now_s:
-            self._waiting.popleft().end("dropped-queue-timeout")
-        for delivery in late:
-            delivery.expire()
+    def _skip_all(self, cause: str) -> None:
+        self._skipped += [(lane, cause) for lane in self._lanes]
+        self._lanes = []
+        self._mirror.memory.give_back(len(self.body))
+        self.body = bytearray()
 
-    def close(self) -> None:
-        """End everything."""
-        waiting = tuple(self._waiting)
-        self._waiting.clear()
-        for delivery in (*waiting, *self.under_way):
-            delivery.end("failed-shutdown")
+    def _count(self, size: int) -> None:
+        """Count who got no copy, by the bytes of the body."""
+        for lane, cause in self._skipped:
+            lane.book.skip(cause, size, self.tenant)
+        for lane in self._spared:
+            lane.book.spare(size, self.tenant)
 
-    def _spell(self, copy: Copy, fields: list[bytes], lines: list[bytes]) -> bytes:
-        target, spelling = copy.head.target, self._spelling
-        if spelling.rewrite is not None:
-            target = spelling.rewrite(target, copy.verdict.rest)
-        out: list[bytes | bytearray] = [copy.head.method, b" ", target, b" HTTP/1.1\r\n"]
-        out += without(fields, spelling.replaced) if spelling.replaced else fields
-        out += lines
-        out += (spelling.lines, b"\r\n", copy.body)
-        return b"".join(out)
-
-    def _start(self, delivery: Delivery) -> None:
-        delivery.deadline_s = self._mirror.now_s() + self._first_byte_s
-        self.under_way.add(delivery)
-        delivery.start(self._group.pick())
+    def _charge(self, spent_s: float) -> None:
+        for lane in self._lanes:
+            lane.book.copy_s += spent_s / len(self._lanes)
+            lane.book.copies_timed += 1
 
 
-class Mirror:
-    """Sends copies, each shadow version in a lane of its own, all within one memory limit."""
+class Mirror(Shared):
+    """Sends copies, each shadow in a lane of its own, all within one memory limit.
 
-    def __init__(
+    `books` are by model, version and test; who publishes them calls `forget` for those that are
+    old and quiet.
+    """
+
+    def __init__(  # noqa: PLR0913 -- parts, each named where they are wired
         self,
         *,
         live: LivePolicies,
@@ -275,65 +201,81 @@ class Mirror:
         limits: Limits,
         timeouts: Timeouts,
         monotonic_s: Callable[[], float],
+        judge: Judge | None = None,
+        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
         """Use `upstreams` of its own.
 
-        So a shadow never takes a primary's connection, nor does it cost one its endpoint.
+        So a shadow never takes a primary's connection, nor does it cost one its endpoint. Without
+        a `judge` no answer is captured.
         """
-        self.upstreams = upstreams
-        self.max_body_bytes = limits.mirror_body_bytes
-        self.max_queue = limits.mirror_queue
-        self.max_connections = limits.mirror_connections
-        self.timeout_s = timeouts.mirror_s
-        self.now_s = monotonic_s
+        super().__init__(upstreams, limits, timeouts, monotonic_s, judge)
+        self.cpu_s = cpu_s
+        self.books: dict[tuple[str, str, str], Book] = {}
         self._live = live
         self._metrics = metrics
         self._tenant_lines = TenantLines()
-        self._free_bytes = limits.mirror_memory_bytes
-        self._lanes: dict[tuple[str, str], ShadowLane] = {}
+        self._lanes: dict[CompiledShadow, ShadowLane] = {}
         self._old: list[ShadowLane] = []
+        self._left: list[Book] = []  # forgotten ones that are not quiet, or not told in metrics
+        self._copies = 0
 
-    def copy(
-        self,
-        head: RequestHead,
-        verdict: Verdict,
-        forwarded_lines: bytes,
-        has_body: bool,  # noqa: FBT001
-    ) -> Copy:
-        """Begin a copy of a request that has shadows."""
-        return Copy(self, head, verdict, forwarded_lines, has_body)
+    # --- what an exchange does ----------------------------------------------------------------
 
-    def send(self, copy: Copy) -> None:
-        """Send a whole request to each of its shadows."""
-        fields, lines = self._fields(copy), self._lines(copy)
-        model = copy.verdict.decision.model
-        for version in copy.versions:
-            try:
-                lane = self._lanes.get((model, version)) or self._make_lane(model, version)
-            except KeyError:  # the policy changed since the decision
-                self.count(model, version, "dropped-policy")
+    def copy(self, head: RequestHead, verdict: Verdict, forwarded_lines: bytes) -> Copy:
+        """Begin a copy of a request that shadows are eligible for."""
+        self._copies += 1
+        if self._copies & TIMED:
+            return Copy(self, head, verdict, forwarded_lines)
+        began_s = self.cpu_s()
+        copy = Copy(self, head, verdict, forwarded_lines)
+        copy.spent_s = self.cpu_s() - began_s
+        return copy
+
+    # --- what a copy does ---------------------------------------------------------------------
+
+    def lane(self, one: CompiledShadow, verdict: Verdict, at_s: float) -> ShadowLane:
+        """Return the lane of a shadow that a request of `at_s` was just found eligible for."""
+        lane = self._lanes.get(one)
+        if lane is None:
+            snapshot = verdict.snapshot
+            assert snapshot is not None  # noqa: S101 -- its shadows are of it
+            book = self._book(snapshot.policy, one, at_s)
+            lane = self._lanes[one] = ShadowLane(self, book)
+            lane.follow(snapshot.policy, one, lane.version)
+        return lane
+
+    def send(self, copy: Copy, lanes: list[ShadowLane]) -> list[ShadowLane]:
+        """Offer a whole request to shadows; return those that take it."""
+        lines = self._lines(copy)
+        fields: list[bytes] | None = None
+        taken = []
+        for lane in lanes:
+            if lane.is_old:
+                lane.book.skip(SKIP_POLICY, copy.size, copy.tenant)
                 continue
-            lane.offer(copy, fields, lines)
-
-    def _fields(self, copy: Copy) -> list[bytes]:
-        """Return the client's fields without credentials and framing."""
-        return [
-            line for line in copy.head.fields if _KINDS.of(line[: line.find(b":")]) not in _LEFT_OUT
-        ]
+            if lane.has_credentials:
+                passed = _fields(copy.head, _UNFIT)
+            elif fields is None:
+                passed = fields = _fields(copy.head, _SECRET)
+            else:
+                passed = fields
+            if lane.offer(copy, passed, lines):
+                taken.append(lane)
+        return taken
 
     def _lines(self, copy: Copy) -> list[bytes]:
-        """Return the sidecar's own lines; the body is whole, so its length is known."""
-        lines = [
+        """Return the sidecar's own lines."""
+        return [
             copy.forwarded_lines,
             copy.head.host,
             b"\r\nX-Request-Id: ",
             copy.head.request_id,
             b"\r\nX-Shadow: 1\r\n",
-            self._tenant_lines[copy.verdict.identity.tenant],
+            self._tenant_lines[copy.tenant],
         ]
-        if copy.has_body:
-            lines.append(b"Content-Length: %d\r\n" % len(copy.body))
-        return lines
+
+    # --- what the listener, the plane and whoever publishes do -------------------------------
 
     def sweep(self, now_s: float) -> None:
         """End what took too long."""
@@ -341,54 +283,99 @@ class Mirror:
             lane.sweep(now_s)
         for lane in self._old:
             lane.sweep(now_s)
-        self._old = [lane for lane in self._old if lane.under_way]
+        self._old = [lane for lane in self._old if not lane.is_idle]
         self.upstreams.sweep(now_s)
 
-    def forget_lanes(self) -> None:
-        """Start afresh after a policy change; what is under way ends in its own time."""
-        self._old += self._lanes.values()
-        self._lanes.clear()
+    def on_policy_change(self, model: str) -> None:
+        """Follow a model's policy; what is under way for tests that it no longer has goes on."""
+        snapshot = self._live.snapshots.get(model)
+        lanes = [(one, lane) for one, lane in self._lanes.items() if lane.book.model == model]
+        for one, lane in lanes:
+            if snapshot is not None and one in snapshot.shadows:
+                continue  # just kills or readiness have changed
+            del self._lanes[one]
+            same = None if snapshot is None else _same_test(snapshot, lane.book)
+            if snapshot is not None and same is not None:
+                lane.follow(snapshot.policy, same, lane.version)
+                self._lanes[same] = lane
+            else:
+                lane.is_old = lane.book.is_old = True
+                self._old.append(lane)
         self.upstreams.retain_versions(
-            (model, shadow.version)
+            (model, version)
             for model, snapshot in self._live.snapshots.items()
-            for shadow in snapshot.policy.shadows
+            for one in snapshot.shadows
+            for version in (one.shadow.version, one.control)
         )
 
+    def forget(self, book: Book) -> None:
+        """Let go of a book, which whoever sums it up has been told of.
+
+        What is under way is still counted in it, for the metrics alone. Should its test go on, it
+        gets a new book.
+        """
+        del self.books[book.model, book.version, book.test]
+        self._left.append(book)
+        for one, lane in tuple(self._lanes.items()):
+            if lane.book is book:
+                del self._lanes[one]
+                self._old.append(lane)
+
+    def measure(self) -> None:
+        """Bring the metrics up to what the books say."""
+        for book in [*self.books.values(), *self._left]:
+            self._measure(book)
+        self._left = [book for book in self._left if not book.is_quiet]
+
     def close(self) -> None:
-        """End everything."""
+        """End everything, and count it: nothing is under way any more."""
+        self.is_draining = True
         for lane in [*self._lanes.values(), *self._old]:
             lane.close()
+        self.trials.close()
         self.upstreams.close()
 
-    def count(self, model: str, version: str, outcome: str) -> None:
-        """Count what became of a copy."""
-        self._metrics.count(COUNTER, "model", model, "version", version, "outcome", outcome)
+    def _measure(self, book: Book) -> None:
+        """Add what is new in a book to the metrics, which outlive it."""
+        events = self._metrics.events
+        labels = "model", book.model, "version", book.version
+        outcomes = book.outcomes()
+        for outcome, number in outcomes.items():
+            key = ("rmv_mirrors_total", *labels, "outcome", outcome)
+            events[key] += number - book.told.get(outcome, 0)
+        book.told = outcomes
+        for hundreds, number in enumerate(book.statuses):
+            if number:
+                events["rmv_mirror_responses_total", *labels, "class", f"{hundreds}xx"] += number
+                book.statuses[hundreds] = 0
 
-    def count_status(self, model: str, version: str, status: int) -> None:
-        """Count a shadow's answer by the class of its status."""
-        self._metrics.count(
-            "rmv_mirror_responses_total", "model", model, "version", version,
-            "class", f"{status // 100}xx",
-        )  # fmt: skip
+    def _book(self, policy: Policy, one: CompiledShadow, at_s: float) -> Book:
+        """Return the book of a shadow's test: a test that was there before goes on."""
+        version, test = one.shadow.version, test_of(policy, one.shadow)
+        book = self.books.get((policy.model, version, test))
+        if book is None:
+            if len(self.books) >= MAX_BOOKS:
+                self._forget_old()
+            book = Book(policy.model, version, test, at_s)
+            self.books[policy.model, version, test] = book
+        book.is_old = False
+        return book
 
-    def reserve(self, size: int) -> bool:
-        """Take `size` bytes of the memory limit; return whether there was room."""
-        if size > self._free_bytes:
-            return False
-        self._free_bytes -= size
-        return True
+    def _forget_old(self) -> None:
+        """Make room, should nobody publish."""
+        for book in tuple(self.books.values()):
+            if book.is_old and book.is_quiet:
+                self.forget(book)
 
-    def give_back(self, size: int) -> None:
-        """Return bytes to the memory limit."""
-        self._free_bytes += size
 
-    def _make_lane(self, model: str, version: str) -> ShadowLane:
-        policy = self._live.snapshots[model].policy
-        deployed = policy.versions[version]
-        group = self.upstreams.group_of(model, version, deployed)
-        own = deployed.timeouts or VersionTimeouts()
-        first_byte_s = own.first_byte_s or self.timeout_s
-        spelling = Spelling(policy, version)
-        lane = ShadowLane(self, (model, version), group, spelling, first_byte_s)
-        self._lanes[model, version] = lane
-        return lane
+def _fields(head: RequestHead, left_out: frozenset[int]) -> list[bytes]:
+    """Return the client's fields but for those of some kinds."""
+    return [line for line in head.fields if _KINDS.of(line[: line.find(b":")]) not in left_out]
+
+
+def _same_test(snapshot: Snapshot, book: Book) -> CompiledShadow | None:
+    """Return the shadow whose test a book is of, if the policy still has it."""
+    for one in snapshot.shadows:
+        if one.shadow.version == book.version:
+            return one if test_of(snapshot.policy, one.shadow) == book.test else None
+    return None

@@ -143,7 +143,7 @@ class Plane:
         self.lanes.clear()
         if self.audit is not None:
             self.audit.forget(model)
-        self.mirror.forget_lanes()
+        self.mirror.on_policy_change(model)
         named = {
             url
             for snapshot in self.live.snapshots.values()

@@ -24,8 +24,6 @@ from sidecar.wire.fields import value_of
 from sidecar.wire.framing import LAST_CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sidecar.model.comparison import Comparison
     from sidecar.model.identity import Identity
     from sidecar.model.request import RequestHead
@@ -399,9 +397,9 @@ class Captured:
 class Trial:
     """One copy whose answer is to be compared with the client's, and what there is of both.
 
-    `serving` is the version that the client's answer is of. `shadow` has a `failure` where the
-    copy got no whole answer: that is counted already, and there is nothing to compare. `control`
-    is None without a whole answer of it. `request_body` is kept only where evidence needs it.
+    `serving` is the version that the client's answer is of. Where `shadow` is not whole, that is
+    counted already, and there is nothing to compare. `control` is None without a whole answer.
+    `request_body` is kept only where evidence needs it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 -- a record
@@ -410,7 +408,7 @@ class Trial:
         comparison: Comparison,
         primary: Captured,
         shadow: Captured,
-        on_ended: Callable[[Trial], None],
+        trials: Trials,
         head: RequestHead,
         identity: Identity,
         snapshot: Snapshot | None,
@@ -431,10 +429,11 @@ class Trial:
         self.request_body = b""
         self.is_over = False  # told, or given up
         self._left = 2  # sides whose answers have not ended
-        self._on_ended = on_ended
+        self._trials = trials
         self._memory: Memory | None = None
         self._is_released = False
         primary.hold()
+        trials.begin(self)
 
     def keep_body(self, body: bytes, memory: Memory) -> None:
         """Keep the request's body, if there is room."""
@@ -451,7 +450,7 @@ class Trial:
         self._left -= 1
         if not self._left and not self.is_over:
             self.is_over = True
-            self._on_ended(self)
+            self._trials.end(self)
 
     def give_up(self) -> None:
         """Have nobody told of it."""
@@ -472,15 +471,66 @@ class Trial:
         self.request_body = b""
 
 
+class Trials:
+    """Those that are under way; when they end, the judge gets them."""
+
+    def __init__(self, judge: Judge | None) -> None:
+        """Without a judge there is none to begin."""
+        self.judge = judge
+        self._open: set[Trial] = set()
+        self._is_closed = False
+
+    def begin(self, trial: Trial) -> None:
+        """Take note of a trial."""
+        self._open.add(trial)
+
+    def end(self, trial: Trial) -> None:
+        """Have a trial judged whose sides have all ended, unless there is nothing to judge."""
+        self._open.discard(trial)
+        cause = _obstacle(trial) if trial.shadow.is_whole else ""
+        if cause:
+            trial.book.pass_over(cause)
+            trial.release()
+        elif self.judge is not None and not self._is_closed:
+            self.judge.take(trial)
+        else:
+            if trial.shadow.is_whole:
+                trial.book.pass_over(SHUTDOWN)
+            trial.release()
+
+    def give_up(self, trial: Trial) -> None:
+        """Forget a trial of which there is nothing to tell: its copy never set out."""
+        self._open.discard(trial)
+        trial.give_up()
+
+    def close(self) -> None:
+        """End all; their copies have ended by now, but not what else they wait for."""
+        self._is_closed = True
+        for trial in tuple(self._open):
+            if trial.shadow.is_whole:
+                trial.book.pass_over(SHUTDOWN)
+            self.give_up(trial)
+
+
 class Judge(Protocol):
     """Who compares. He may take as long as he likes, but not the caller's time."""
 
     def take(self, trial: Trial) -> None:
         """Take a trial whose sides have all ended.
 
-        Unless the shadow's has a `failure`, he calls `compare` or `pass_over` of its book, once;
-        and in any case `release` of the trial.
+        Where the shadow's answer is whole, he calls `compare` or `pass_over` of its book, once: a
+        side's `failure` is a cause to pass it over. Where it is not, that is counted already. In
+        any case he calls `release` of the trial.
         """
+
+
+def _obstacle(trial: Trial) -> str:
+    """Return why the answers say nothing of the shadow; empty for the judge to find out."""
+    primary = trial.primary
+    if not primary.is_whole or trial.serving == trial.version:  # which a fallback may be
+        return PRIMARY
+    # Others may take longer ones, and it was captured for all.
+    return TOO_LARGE if primary.size > trial.comparison.max_body_bytes else ""
 
 
 def _fields(head: bytes) -> tuple[tuple[str, str], ...]:

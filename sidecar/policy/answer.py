@@ -55,7 +55,7 @@ def answer(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Answer:
     return Answer(
         identity,
         decision,
-        shadows_for(snapshot, identity, head, decision),
+        tuple(one.shadow for one in shadows_for(snapshot, identity, head, decision).due),
         trace(snapshot, identity, head),
         snapshot.kills.get("", ""),
     )

@@ -66,6 +66,13 @@ def matchers_of(policy: Policy) -> Iterator[Matcher]:
         yield rule.when
 
 
+def every_matcher_of(policy: Policy) -> Iterator[Matcher]:
+    """Yield every matcher of a policy, also those that only copies go through."""
+    yield from matchers_of(policy)
+    for shadow in policy.shadows:
+        yield from shadow.when
+
+
 def take(attributes: Iterable[str], identity: Identity, head: RequestHead) -> dict[str, Values]:
     """Return what a request has of `attributes`.
 

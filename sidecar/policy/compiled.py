@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sidecar.model.policy import OnUnavailable, Operators, State
-from sidecar.policy.attributes import matchers_of
+from sidecar.policy.attributes import every_matcher_of
 from sidecar.policy.bucket import Sampler
 from sidecar.policy.candidate import Access, Entitlement, compiling_access, compiling_entitlement
 from sidecar.policy.lineage import digest
+from sidecar.policy.match import any_of, compiling_matchers
 from sidecar.policy.network import making
 from sidecar.policy.regex import pattern
 from sidecar.policy.ruleset import CompiledRule, RuleIndex
@@ -33,35 +34,100 @@ if TYPE_CHECKING:
 MAX_FALLBACKS = 16  # in a row: a request may ask each of them
 
 
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+"""Methods that are copied to whatever version: they change nothing (RFC 9110 section 9.2.1)."""
+
+_WHOLE = 100  # percent
+
+
 class CompiledShadow:
     """One shadow; `shadow` names its version and not a label of it.
 
-    `accepts` is what its version is for: a request that it cannot read proves nothing.
+    `methods` are those that may be copied to it, None for any. `control` is the version that
+    answers copies of copies, empty for none. `is_for_all` says that every request is eligible, and
+    `tests` are those that decide it otherwise.
     """
 
-    __slots__ = ("_sampler", "_unit", "accepts", "shadow")
+    __slots__ = (
+        "_accepts",
+        "_control",
+        "_sampler",
+        "_unit",
+        "_when",
+        "control",
+        "is_for_all",
+        "methods",
+        "shadow",
+        "takes_all",
+        "tests",
+    )
 
-    def __init__(self, shadow: Shadow, model: str, accepts: Test | None) -> None:
-        self.shadow = shadow
-        self.accepts = accepts
+    def __init__(
+        self,
+        shadow: Shadow,
+        policy: Policy,
+        names: Mapping[str, str],
+        accepts: Test | None,
+        whens: tuple[Test, ...],
+    ) -> None:
+        """Compile a shadow; its version is for what it `accepts`, and itself for the `whens`."""
+        version = names[shadow.version]
+        self.shadow = shadow if version == shadow.version else replace(shadow, version=version)
+        self.tests = whens
+        self.methods = _methods(shadow, is_idempotent=policy.versions[version].idempotent)
+        self.takes_all = shadow.percent == _WHOLE
+        """Whether every eligible request is copied, so that there is nothing to draw."""
+        self.is_for_all = accepts is None and not whens
+        self._accepts = accepts
+        self._when = any_of(whens) if whens else None
         self._unit = compile_unit(shadow.key)
-        self._sampler: Sampler | None = None
-        if not self.takes_all:
-            self._sampler = Sampler(f"{model}/{shadow.version}", shadow.percent)
+        name = f"{policy.model}/{version}"
+        self._sampler = None if self.takes_all else Sampler(name, shadow.percent)
+        compare = shadow.compare
+        named = None if compare is None else compare.control
+        self.control = "" if named is None else names[named]
+        share = 0.0 if compare is None else compare.control_percent
+        self._control = Sampler(f"{name}/control", share)
 
-    @property
-    def takes_all(self) -> bool:
-        """Whether every request is copied, so that there is nothing to draw."""
-        return self.shadow.percent == 100  # noqa: PLR2004  # percent
+    def concerns(self, identity: Identity, head: RequestHead) -> bool:
+        """Return whether a request is eligible: one that the version cannot read proves nothing."""
+        if self._accepts is not None and not self._accepts(identity, head):
+            return False
+        return self._when is None or self._when(identity, head)
 
     def takes(self, identity: Identity, head: RequestHead) -> bool:
-        """Return whether this request is copied; one without the key's unit is not."""
-        if self.accepts is not None and not self.accepts(identity, head):
-            return False
+        """Return whether an eligible request is copied; one without the key's unit is not."""
         if self._sampler is None:
             return True
         unit = self._unit(identity, head)
         return bool(unit) and self._sampler.sampled(unit)
+
+    def takes_control(self, head: RequestHead) -> bool:
+        """Return whether a copy goes to the control, too: drawn for each on its own."""
+        return bool(self.control) and self._control.sampled(head.request_id)
+
+
+class Drawn:
+    """The shadows that a request is eligible for: `due` a copy, `spared` by the draw, or `idle`.
+
+    A shadow that is switched off, killed or not ready is idle.
+    """
+
+    __slots__ = ("due", "idle", "is_any", "spared")
+
+    def __init__(
+        self,
+        due: tuple[CompiledShadow, ...] = (),
+        spared: tuple[CompiledShadow, ...] = (),
+        idle: tuple[CompiledShadow, ...] = (),
+    ) -> None:
+        self.due = due
+        self.spared = spared
+        self.idle = idle
+        self.is_any = bool(due or spared or idle)
+
+
+NO_SHADOWS = Drawn()
 
 
 class CompiledPolicy:
@@ -96,6 +162,7 @@ class CompiledPolicy:
         entitlement: Entitlement,
         *,
         lineages: Mapping[str, str],
+        shadows: tuple[CompiledShadow, ...],
     ) -> None:
         self._segments = segments
         self._entitlement = entitlement
@@ -107,7 +174,11 @@ class CompiledPolicy:
         self.chains = _chains(policy, names)
         self.default = None if policy.default is None else names[policy.default]
         self.pins_fall_back = policy.on_unavailable is OnUnavailable.FALLBACK
-        self.shadows = self._shadows()
+        self.shadows = shadows
+
+    def segments_of(self, identity: Identity, head: RequestHead) -> list[str]:
+        """Return the segments that a caller is in; off the way of requests, as it asks them all."""
+        return [name for name, one in self._segments.items() if one.test(identity, head)]
 
     def parting(self) -> Steps[list[object]]:
         """Return what it is made of, for whoever lets go of it little by little, in steps.
@@ -130,18 +201,9 @@ class CompiledPolicy:
             tests += access.tests
         for segment in self._segments.values():
             tests += segment.tests
+        for shadow in self.shadows:
+            tests += shadow.tests
         return tests
-
-    def _shadows(self) -> tuple[CompiledShadow, ...]:
-        """Compile the shadows that can get copies: none of a version that is retired."""
-        policy, compiled = self.policy, []
-        for shadow in policy.shadows:
-            version = self.names[shadow.version]
-            if shadow.percent > 0 and policy.versions[version].state is not State.RETIRED:
-                named = shadow if version == shadow.version else replace(shadow, version=version)
-                accepts = self.accesses[version].accepts
-                compiled.append(CompiledShadow(named, policy.model, accepts))
-        return tuple(compiled)
 
 
 def compile_policy(policy: Policy) -> CompiledPolicy:
@@ -173,8 +235,11 @@ def compiling(policy: Policy) -> Steps[CompiledPolicy]:
         rules.add(CompiledRule(rule, n, policy.model, names, accesses, segments))
         yield
     yield from rules.finishing(segments)
+    shadows = yield from _shadows(policy, names, accesses, segments)
     operands.clear()
-    return CompiledPolicy(policy, names, accesses, rules, segments, entitlement, lineages=lineages)
+    return CompiledPolicy(
+        policy, names, accesses, rules, segments, entitlement, lineages=lineages, shadows=shadows
+    )
 
 
 def _names(policy: Policy) -> dict[str, str]:
@@ -185,10 +250,32 @@ def _names(policy: Policy) -> dict[str, str]:
     return names
 
 
+def _shadows(
+    policy: Policy, names: Mapping[str, str], accesses: Mapping[str, Access], segments: Memberships
+) -> Steps[tuple[CompiledShadow, ...]]:
+    """Compile the shadows that can get copies: none of a version that is retired."""
+    compiled = []
+    for shadow in policy.shadows:
+        version = names[shadow.version]
+        if policy.versions[version].state is not State.RETIRED:
+            whens, _ = yield from compiling_matchers(shadow.when, segments)
+            accepts = accesses[version].accepts
+            compiled.append(CompiledShadow(shadow, policy, names, accepts, whens))
+        yield
+    return tuple(compiled)
+
+
+def _methods(shadow: Shadow, *, is_idempotent: bool) -> frozenset[bytes] | None:
+    """Return the methods that may be copied, None for any."""
+    if is_idempotent or "*" in shadow.methods:
+        return None
+    return SAFE.union(method.encode() for method in shadow.methods)
+
+
 def _operands(policy: Policy) -> Steps[list[Pattern | Networks]]:
     """Make what takes long to make, each in steps: whoever holds it need not wait for it."""
     found: list[Pattern | Networks] = []
-    for matcher in matchers_of(policy):
+    for matcher in every_matcher_of(policy):
         for condition in matcher.values():
             if isinstance(condition, Operators) and condition.regex is not None:
                 found.append(pattern(condition.regex))

@@ -41,6 +41,7 @@ RESERVED_HEADERS = frozenset(
         "x-model-decision",
         "x-model-version",
         "x-request-id",
+        "x-shadow",
         "x-tenant",
     }
 )

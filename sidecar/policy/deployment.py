@@ -106,9 +106,14 @@ def _deprecation(deprecation: Deprecation, at: Path) -> Iterator[Finding]:
 
 def _rewrite(rewrite: Rewrite, at: Path) -> Iterator[Finding]:
     yield from (((*at, "path"), reason) for reason in _template_faults(rewrite.path))
+    yield from set_headers_faults(rewrite.headers, (*at, "headers"))
+
+
+def set_headers_faults(headers: dict[str, str], at: Path) -> Iterator[Finding]:
+    """Yield everything that is wrong with headers that a policy sets on requests."""
     lowered: set[str] = set()
-    for name, value in rewrite.headers.items():
-        here: Path = (*at, "headers", name)
+    for name, value in headers.items():
+        here: Path = (*at, name)
         if not TOKEN.fullmatch(name):
             yield here, f'"{name[:80]}" is not a header name'
         elif name.lower() in RESERVED_HEADERS:

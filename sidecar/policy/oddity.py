@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.model.identity import is_tenant
 from sidecar.model.policy import Operators
-from sidecar.policy import moment
+from sidecar.policy import moment, reach
 from sidecar.policy.check import as_text
 from sidecar.policy.condition import values_of
 from sidecar.policy.match import listed_tenants
@@ -17,8 +17,13 @@ from sidecar.policy.problem import render
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sidecar.model.policy import Matcher, Policy, Scalar
+    from sidecar.model.policy import Matcher, Policy, Scalar, Shadow
     from sidecar.policy.problem import Finding, Path
+
+_ONLY_SAFE = (
+    "only GET, HEAD and OPTIONS are copied, and inference is mostly asked by POST: give methods, "
+    "or say that the version is idempotent"
+)
 
 METHODS = frozenset(  # RFC 9110 section 9.1 and RFC 5789
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
@@ -38,8 +43,7 @@ def oddities(policy: Policy, now_s: float) -> Iterator[Finding]:
                 yield from _operators(condition, attribute, here, now_s)
     yield from _shut_out(policy)
     for n, shadow in enumerate(policy.shadows):
-        if shadow.percent == 0:
-            yield ("shadows", n, "percent"), "nothing is copied"
+        yield from _shadow(shadow, policy, ("shadows", n))
 
 
 def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
@@ -53,6 +57,26 @@ def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
         yield from _placed(segment.when, ("segments", name, "when"))
     for n, rule in enumerate(policy.rules):
         yield ("rules", n, "when"), rule.when
+    for n, shadow in enumerate(policy.shadows):
+        yield from _placed(shadow.when, ("shadows", n, "when"))
+
+
+def _shadow(shadow: Shadow, policy: Policy, at: Path) -> Iterator[Finding]:
+    if shadow.percent == 0:
+        yield (*at, "percent"), "nothing is copied"
+    if shadow.cost_per_day == 0:
+        yield (*at, "cost_per_day"), "nothing is copied: it may cost nothing"
+    name = reach.named(policy, shadow.version)
+    is_idempotent = name is not None and policy.versions[name].idempotent
+    if not shadow.methods and not is_idempotent:
+        yield at, _ONLY_SAFE
+    for n, method in enumerate(shadow.methods):
+        odd = _odd_method(method)
+        if odd:
+            yield (*at, "methods", n), odd
+    compare = shadow.compare
+    if compare is not None and compare.control is not None and compare.control_percent == 0:
+        yield (*at, "compare", "control_percent"), "the control gets no copy"
 
 
 def _placed(matchers: Sequence[Matcher] | None, at: Path) -> Iterator[tuple[Path, Matcher]]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason, Rejected
+from sidecar.policy.compiled import NO_SHADOWS, Drawn
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
-    from sidecar.model.policy import Shadow
     from sidecar.model.request import RequestHead
     from sidecar.policy.candidate import Candidate
+    from sidecar.policy.compiled import CompiledShadow
     from sidecar.policy.ruleset import CompiledRule
     from sidecar.policy.snapshot import Snapshot
     from sidecar.policy.sticky import CompiledSplit
@@ -80,19 +81,30 @@ def fallback_of(
 
 def shadows_for(
     snapshot: Snapshot, identity: Identity, head: RequestHead, decision: Decision
-) -> tuple[Shadow, ...]:
-    """Return the shadows that get a copy of a request: none of a refused one."""
+) -> Drawn:
+    """Return the shadows that a request is eligible for: none of a refused one."""
     version = decision.version
     if not snapshot.shadows or not version:
-        return ()
+        return NO_SHADOWS
     mirrored = snapshot.mirrored.get(version)
-    if mirrored is not None:
-        return mirrored
-    return tuple(
-        one.shadow
-        for one in snapshot.shadows
-        if one.shadow.version != version and one.takes(identity, head)
-    )
+    return _draw(snapshot, identity, head, version) if mirrored is None else mirrored
+
+
+def _draw(snapshot: Snapshot, identity: Identity, head: RequestHead, version: str) -> Drawn:
+    due: list[CompiledShadow] = []
+    spared: list[CompiledShadow] = []
+    idle: list[CompiledShadow] = []
+    for one in snapshot.shadows:
+        name = one.shadow.version
+        if name == version or not one.concerns(identity, head):
+            continue
+        if not one.takes(identity, head):
+            spared.append(one)
+        elif name in snapshot.idle:
+            idle.append(one)
+        else:
+            due.append(one)
+    return Drawn(tuple(due), tuple(spared), tuple(idle))
 
 
 def _explicit(snapshot: Snapshot, identity: Identity, head: RequestHead, asked: bytes) -> Decision:

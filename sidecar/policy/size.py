@@ -19,7 +19,7 @@ MAX_MATCHERS: Final = 1_000  # of one list: a request may ask each
 MAX_CONDITIONS: Final = 100  # of one matcher
 MAX_VALUES: Final = 10_000  # that the conditions of one matcher list: a millisecond to compile
 MAX_NETWORKS: Final = 5_000  # that they list: each is parsed, but in steps
-MAX_HEADERS: Final = 100  # that a version sets: more than most servers take
+MAX_HEADERS: Final = 100  # that a version or a shadow sets: more than most servers take
 MAX_STATUSES: Final = 500  # of health: there are no more that differ
 
 
@@ -35,6 +35,10 @@ def excesses(policy: Policy) -> Findings:
         yield None
     for name, segment in policy.segments.items():
         yield from _of_matchers(segment.when, ("segments", name, "when"))
+        yield None
+    for n, shadow in enumerate(policy.shadows):
+        yield from _of_matchers(shadow.when, ("shadows", n, "when"))
+        yield from _over(shadow.headers, MAX_HEADERS, ("shadows", n, "headers"), "headers")
         yield None
     for n, rule in enumerate(policy.rules):
         yield from matcher_excesses(rule.when, ("rules", n, "when"))

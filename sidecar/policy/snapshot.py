@@ -8,14 +8,14 @@ from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision, Reason, Rejected
 from sidecar.policy import grant
 from sidecar.policy.candidate import Candidate
-from sidecar.policy.compiled import compile_policy
+from sidecar.policy.compiled import NO_SHADOWS, Drawn, compile_policy
 from sidecar.policy.ruleset import CompiledRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sidecar.model.policy import Policy, Shadow
-    from sidecar.policy.compiled import CompiledPolicy, CompiledShadow
+    from sidecar.model.policy import Policy
+    from sidecar.policy.compiled import CompiledPolicy
 
 MAX_PLANS = 16_384  # tenants, about 100 bytes each
 MAX_PLANNED_RULES = 262_144  # in the plans of all tenants, 8 bytes each
@@ -78,6 +78,7 @@ class Snapshot:
         "compiled",
         "default",
         "explicit",
+        "idle",
         "interned",
         "killed",
         "kills",
@@ -151,14 +152,10 @@ class Snapshot:
             name.encode(): self.serve(version, Reason.EXPLICIT.value) for name, version in ready
         }
         # Grants are about answers, which no caller gets of a shadow.
-        self.shadows: tuple[CompiledShadow, ...] = (
-            tuple(one for one in compiled.shadows if self._can_copy(one))
-            if of is None
-            else of.shadows
-        )
-        self.mirrored: dict[str, tuple[Shadow, ...]] = (
-            self._mirrored() if of is None else of.mirrored
-        )
+        self.shadows = compiled.shadows
+        self.idle: frozenset[str] = self._idle() if of is None else of.idle
+        """Versions of shadows that get no copies now."""
+        self.mirrored: dict[str, Drawn] = self._mirrored() if of is None else of.mirrored
 
     def with_health(self, kills: Mapping[str, str], unready: frozenset[str]) -> Snapshot:
         """Return this policy under other kills and readiness; costs by its versions alone."""
@@ -241,19 +238,22 @@ class Snapshot:
             detail=f'the model "{self.model}" is switched off',
         )
 
-    def _can_copy(self, one: CompiledShadow) -> bool:
-        """Return whether a shadow gets copies; in any state, for tests precede activation."""
-        version = one.shadow.version
-        return version not in self.killed and version not in self.unready
+    def _idle(self) -> frozenset[str]:
+        """Return the idle shadows; a version's state is no reason: tests precede activation."""
+        off = [one.shadow.version for one in self.shadows if not one.shadow.enabled]
+        return self.killed | self.unready | frozenset(off)
 
-    def _mirrored(self) -> dict[str, tuple[Shadow, ...]]:
-        """Return the shadows by the version that serves, if none of them has to be drawn."""
-        if not all(one.takes_all and one.accepts is None for one in self.shadows):
+    def _mirrored(self) -> dict[str, Drawn]:
+        """Return what is drawn by the version that serves, if none has to be asked or drawn."""
+        if not all(one.takes_all and one.is_for_all for one in self.shadows):
             return {}
-        return {
-            name: tuple(one.shadow for one in self.shadows if one.shadow.version != name)
-            for name in self.versions
-        }
+        drawn = {}
+        for name in self.versions:
+            concerned = [one for one in self.shadows if one.shadow.version != name]
+            due = tuple([one for one in concerned if one.shadow.version not in self.idle])
+            idle = tuple([one for one in concerned if one.shadow.version in self.idle])
+            drawn[name] = Drawn(due, (), idle) if concerned else NO_SHADOWS
+        return drawn
 
 
 def compile_snapshot(

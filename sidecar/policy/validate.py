@@ -18,6 +18,7 @@ from sidecar.policy.oddity import oddities
 from sidecar.policy.partial import Names, Unread
 from sidecar.policy.problem import MAX_PROBLEMS, gather
 from sidecar.policy.segment import MAX_DEPTH, references
+from sidecar.policy.shadowing import shadow_faults
 from sidecar.policy.shape import NAME_RULE, suggestion
 from sidecar.policy.steps import Steps, finish
 
@@ -361,7 +362,7 @@ def _default(scope: _Scope) -> Iterator[Finding]:
         yield at, f"no caller may use it: {', '.join(bars[:MAX_SHOWN])}"
 
 
-def _shadows(scope: _Scope) -> Iterator[Finding]:
+def _shadows(scope: _Scope) -> Findings:
     policy, seen = scope.policy, set[str]()
     for n, shadow in enumerate(policy.shadows):
         at: Path = ("shadows", n)
@@ -372,11 +373,21 @@ def _shadows(scope: _Scope) -> Iterator[Finding]:
         yield from _shadow(shadow, scope, at)
 
 
-def _shadow(shadow: Shadow, scope: _Scope, at: Path) -> Iterator[Finding]:
+def _shadow(shadow: Shadow, scope: _Scope, at: Path) -> Findings:
+    policy = scope.policy
     yield from _ref(shadow.version, scope, (*at, "version"))
-    if not 0 <= shadow.percent <= 100:  # noqa: PLR2004  # percent
-        yield (*at, "percent"), "a percentage is from 0 to 100"
     yield from _key(shadow.key, (*at, "key"))
+    yield from shadow_faults(shadow, at, scope.segments)
+    name = reach.named(policy, shadow.version)
+    if shadow.cost_per_day is not None and name and policy.versions[name].price is None:
+        yield (*at, "cost_per_day"), f'the version "{name}" has no price: give it one'
+    if shadow.compare is not None and shadow.compare.control is not None:
+        here: Path = (*at, "compare", "control")
+        control = shadow.compare.control
+        yield from _ref(control, scope, here)
+        if name is not None and reach.named(policy, control) == name:
+            yield here, f'"{control}" is the shadow itself: name what serves, or its like'
+    yield None
 
 
 def _key(key: str, at: Path) -> Iterator[Finding]:

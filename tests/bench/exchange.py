@@ -78,7 +78,7 @@ def decisions(folder: str) -> Decisions:
 async def measure(*, is_mirrored: bool = False, audited: str = "") -> float:
     """Return the best mean of a round, in microseconds an exchange; `audited` as policies say."""
     urls = {"v1": "http://127.0.0.1:1", "shadow": "http://127.0.0.1:2"}
-    members = {"shadows": [{"version": "shadow"}]} if is_mirrored else {}
+    members = {"shadows": [{"version": "shadow", "methods": ["POST"]}]} if is_mirrored else {}
     if audited:
         members["audit"] = audited
     with tempfile.TemporaryDirectory() as folder:

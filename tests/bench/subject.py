@@ -65,7 +65,7 @@ def policy(job: str, tenants: Tenants) -> JSON:
     if job == "mirror":
         # Nobody can ask for it; it only gets copies.
         versions["shadow"] = version("shadow", deny=[{"tenant": {"exists": True}}])
-        document["shadows"] = [{"version": "shadow", "percent": 100}]
+        document["shadows"] = [{"version": "shadow", "percent": 100, "methods": ["POST"]}]
     return document
 
 

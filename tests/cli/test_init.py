@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar import config
+from sidecar.model.policy import Shadow
 from sidecar.policy import codec
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def test_a_version_for_copies_is_not_the_default(rmv: Rmv, tmp_path: Path) -> No
 
     policy = codec.load((tmp_path / "policies" / "fraud.yaml").read_bytes(), source="")
     assert policy.default == "v1"
-    assert [(one.version, one.percent) for one in policy.shadows] == [("v0", 2.5)]
+    assert policy.shadows == (Shadow(version="v0", percent=2.5, methods=("POST",)),)
 
 
 def test_a_version_that_cannot_be_read_writes_nothing(rmv: Rmv, tmp_path: Path) -> None:

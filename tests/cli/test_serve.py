@@ -70,7 +70,7 @@ def test_flags_alone_describe_a_sidecar_and_its_policy(becomes: Becomes) -> None
                 "v2": Version(endpoints=("http://127.0.0.1:9002",)),
             },
             default="v1",
-            shadows=(Shadow(version="v2", percent=10),),
+            shadows=(Shadow(version="v2", percent=10, methods=("POST",)),),
         ),
     )
 

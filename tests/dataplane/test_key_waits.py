@@ -142,7 +142,7 @@ async def test_the_body_that_comes_meanwhile_arrives_whole_at_version_and_shadow
     log: Path, spelled: str, how: Feed, early: int | None
 ) -> None:
     head, body = BODIES[spelled]
-    shadows: JSON = [{"version": "v2"}]
+    shadows: JSON = [{"version": "v2", "methods": ["POST"]}]
     async with rotating(log, shadows=shadows) as made, made.proxy.client() as client:
         if how is Feed.TRAILED:
             request = bearing(NEW, head, body)

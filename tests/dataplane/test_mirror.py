@@ -40,17 +40,23 @@ async def mirrored(
     """Run v1 and its shadow v2; yield the upstreams of both."""
     async with scripted_upstream(primary) as first, scripted_upstream(shadow) as second:
         document = policy(
-            {"v1": first.url, "v2": second.url}, shadows=[{"version": "v2", **sampling}]
+            {"v1": first.url, "v2": second.url},
+            shadows=[{"version": "v2", "methods": ["POST"], **sampling}],
         )
         async with proxy(document, log, timeouts=timeouts, limits=limits) as running:
             yield running, first, second
 
 
 def counted(running: Proxy, outcome: str | None = None) -> int:
-    """How many copies had this outcome, or any."""
+    """How many requests and copies had this outcome, or came to any end."""
     if outcome is None:
-        return running.counted("rmv_mirrors_total")
+        return counted(running, "eligible") - counted(running, "sampled-out") - under_way(running)
     return running.counted("rmv_mirrors_total", model="m", version="v2", outcome=outcome)
+
+
+def under_way(running: Proxy) -> int:
+    """How many copies have been sent and have come to no end."""
+    return sum(book.under_way for book in running.listener.plane.mirror.books.values())
 
 
 @pytest.fixture
@@ -140,7 +146,7 @@ async def test_a_refused_request_is_not_copied(log: Path) -> None:
         await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\nX-Model-Version: v9\r\n\r\n")
         await proxy.ask(GET)
         await second.until(1)
-        await eventually(lambda: counted(proxy, "answered") == 1)
+        await eventually(lambda: counted(proxy, "uncompared-off") == 1)
 
         assert counted(proxy) == 1
 
@@ -153,7 +159,7 @@ async def test_a_share_of_the_requests_is_sampled(log: Path) -> None:
         await second.until(copies)
 
         assert 20 <= copies <= 80  # ids are counted from a fixed start: the same every time
-        await eventually(lambda: counted(proxy, "answered") == copies)
+        await eventually(lambda: counted(proxy, "uncompared-off") == copies)
 
 
 async def test_no_percent_is_no_copy(log: Path) -> None:
@@ -180,8 +186,8 @@ async def stop_half_way(request: Received, writer: asyncio.StreamWriter) -> None
 @pytest.mark.parametrize(
     ("shadow", "outcome"),
     [
-        (ANSWER, "answered"),
-        (b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "answered"),
+        (ANSWER, "uncompared-off"),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "uncompared-off"),
         (b"garbage\r\n\r\n", "failed-lost"),
         (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
          "failed-lost"),
@@ -221,7 +227,7 @@ async def test_a_shadow_out_of_reach_is_counted(log: Path, dead_url: str) -> Non
 async def test_answers_of_shadows_are_counted_by_class(log: Path) -> None:
     async with mirrored(log, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n") as (proxy, _, _):
         await proxy.ask(GET)
-        await eventually(lambda: counted(proxy, "answered") == 1)
+        await eventually(lambda: counted(proxy, "uncompared-off") == 1)
 
         labels = {"model": "m", "version": "v2", "class": "5xx"}
         assert proxy.counted("rmv_mirror_responses_total", **labels) == 1
@@ -230,7 +236,7 @@ async def test_answers_of_shadows_are_counted_by_class(log: Path) -> None:
 async def test_a_body_over_the_limit_is_not_copied(log: Path) -> None:
     async with mirrored(log, limits=Limits(mirror_body_bytes=3)) as (proxy, first, second):
         assert (await proxy.ask(POST)).status == 200
-        await eventually(lambda: counted(proxy, "dropped-size") == 1)
+        await eventually(lambda: counted(proxy, "skipped-size") == 1)
 
         assert counted(proxy) == 1
         assert first.received[0].body == b"body"
@@ -247,7 +253,7 @@ async def test_copies_past_the_queue_are_dropped_and_counted(log: Path) -> None:
                 assert (await client.answer()).status == 200
         await eventually(lambda: counted(proxy) == 30)
 
-        assert counted(proxy, "dropped-queue") >= 1
+        assert counted(proxy, "skipped-queue") >= 1
         assert counted(proxy, "failed-timeout") >= 2
         assert second.connections >= 2
 
@@ -269,12 +275,12 @@ async def test_copies_past_the_memory_are_dropped_and_it_is_given_back(log: Path
         for _ in range(5):
             await client.ask(request)
         await second.until(1)
-        assert counted(proxy, "dropped-memory") == 4
+        assert counted(proxy, "skipped-memory") == 4
         is_open.set()
-        await eventually(lambda: counted(proxy, "answered") == 1)
+        await eventually(lambda: counted(proxy, "uncompared-off") == 1)
 
         await client.ask(request)
-        await eventually(lambda: counted(proxy, "answered") == 2)
+        await eventually(lambda: counted(proxy, "uncompared-off") == 2)
         assert counted(proxy) == 6
 
 
@@ -294,7 +300,8 @@ async def test_a_request_that_does_not_become_whole_is_counted_and_its_memory_gi
         scripted_upstream(conversation=early) as primary,
         scripted_upstream() as shadow,
     ):
-        document = policy({"v1": primary.url, "v2": shadow.url}, shadows=[{"version": "v2"}])
+        shadows: JSON = [{"version": "v2", "methods": ["POST"]}]
+        document = policy({"v1": primary.url, "v2": shadow.url}, shadows=shadows)
         limits = Limits(mirror_memory_bytes=1_200)
         async with proxy(document, log, limits=limits) as running:
             for _ in range(4):  # more than memory has room for
@@ -302,7 +309,7 @@ async def test_a_request_that_does_not_become_whole_is_counted_and_its_memory_gi
                     answer = await client.ask(head + bytes(500))
                     assert answer.status == 400
 
-            assert counted(running, "dropped-aborted") == counted(running) == 4
+            assert counted(running, "skipped-aborted") == counted(running) == 4
 
 
 async def test_a_client_that_leaves_half_way_is_counted(log: Path) -> None:
@@ -312,7 +319,7 @@ async def test_a_client_that_leaves_half_way_is_counted(log: Path) -> None:
             await eventually(lambda: first.connections == 1)
         await eventually(lambda: counted(proxy) == 1)
 
-        assert counted(proxy, "dropped-aborted") == 1
+        assert counted(proxy, "skipped-aborted") == 1
         assert second.received == []
 
 
@@ -326,7 +333,8 @@ async def test_a_copy_under_way_at_the_end_is_counted(log: Path) -> None:
         await proxy.listener.drain()
         proxy.listener.plane.mirror.close()
 
-        assert counted(proxy, "failed-shutdown") == 3
+        assert counted(proxy, "failed-shutdown") == 1
+        assert counted(proxy, "skipped-draining") == 2  # they waited in line
         assert counted(proxy) == 3
 
 
@@ -343,7 +351,7 @@ async def test_a_copy_under_way_outlives_a_policy_change(log: Path) -> None:
         proxy.live.put_policy("m", policy({"v1": first.url}))
         is_open.set()
 
-        await eventually(lambda: counted(proxy, "answered") == 1)
+        await eventually(lambda: counted(proxy, "uncompared-off") == 1)
         assert counted(proxy) == 1
 
 
@@ -383,7 +391,7 @@ async def test_an_answer_that_has_begun_has_its_own_time_to_end(log: Path) -> No
             advance(running, clock, 9.0)  # mirror_s is 10
             go.set()
 
-            await eventually(lambda: counted(running, "answered") == 1)
+            await eventually(lambda: counted(running, "uncompared-off") == 1)
 
 
 DOWN = b"HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
@@ -427,7 +435,7 @@ async def test_copies_out_of_reach_never_eject_the_last_endpoint(log: Path, dead
                 await ended(running, number)
 
             assert running.counted("rmv_ejections_total", traffic="copies") == 1
-            assert counted(running, "answered") + counted(running, "failed-connect") == 40
+            assert counted(running, "uncompared-off") + counted(running, "failed-connect") == 40
 
 
 def advance(running: Proxy, clock: HandClock, seconds: float) -> None:

@@ -78,9 +78,13 @@ def test_a_tally_shows_shares_latency_and_what_was_right() -> None:
 def test_copies_are_counted_by_version_and_by_what_became_of_them() -> None:
     exposition = """\
 # TYPE rmv_mirrors_total counter
-rmv_mirrors_total{model="tumor",version="v3",outcome="answered"} 298
-rmv_mirrors_total{model="tumor",version="v3",outcome="dropped-queue"} 1
-rmv_mirrors_total{model="tumor",version="v3",outcome="dropped-size"} 2
+rmv_mirrors_total{model="tumor",version="v3",outcome="compared"} 290
+rmv_mirrors_total{model="tumor",version="v3",outcome="eligible"} 301
+rmv_mirrors_total{model="tumor",version="v3",outcome="mirrored"} 298
+rmv_mirrors_total{model="tumor",version="v3",outcome="sampled-out"} 0
+rmv_mirrors_total{model="tumor",version="v3",outcome="skipped-queue"} 1
+rmv_mirrors_total{model="tumor",version="v3",outcome="skipped-size"} 2
+rmv_mirrors_total{model="tumor",version="v3",outcome="uncompared-off"} 8
 rmv_mirrors_total{model="tumor",version="v4",outcome="failed-connect"} 3
 rmv_mirror_responses_total{model="tumor",version="v3",class="2xx"} 298
 """

@@ -10,9 +10,13 @@ from sidecar.model.identity import JSON, Identity
 from sidecar.model.policy import Policy, Rule, Shadow, Version
 from sidecar.model.request import RequestHead
 from sidecar.policy import key, ruleset
+from sidecar.policy.resolver import shadows_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sidecar.model.decision import Decision
+    from sidecar.policy.snapshot import Snapshot
 
 
 def make_head(  # noqa: PLR0913  # a request has that many parts
@@ -55,6 +59,13 @@ def make_policy(
 ) -> Policy:
     served = versions or {"v1": version(), "v2": version(), "v3": version()}
     return Policy(model="tumor", versions=served, rules=rules, default=default, shadows=shadows)
+
+
+def due(
+    snapshot: Snapshot, identity: Identity, head: RequestHead, decision: Decision
+) -> tuple[Shadow, ...]:
+    """Return the shadows that get a copy of a request."""
+    return tuple(one.shadow for one in shadows_for(snapshot, identity, head, decision).due)
 
 
 def version() -> Version:

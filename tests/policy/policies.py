@@ -116,7 +116,6 @@ SPLITS = st.builds(
     key=st.sampled_from(("tenant", "subject", "app", "request", "header.x-word")),
     otherwise=st.none() | NAMES,
 )
-SHADOWS = st.builds(Shadow, version=NAMES, percent=st.sampled_from((0.0, 50.0, 100.0)))
 
 PATHS: st.SearchStrategy[Condition] = st.one_of(
     st.sampled_from(("/invocations", "/a")),
@@ -216,6 +215,17 @@ def rules(draw: st.DrawFn) -> tuple[Rule, ...]:
 
 
 @st.composite
+def shadows(draw: st.DrawFn) -> Shadow:
+    """A shadow that most often takes all."""
+    return Shadow(
+        version=draw(NAMES),
+        percent=draw(st.sampled_from((0.0, 50.0, 100.0))),
+        enabled=draw(st.integers(0, 3)) != 0,
+        when=(draw(matchers(by_segment=True)),) if draw(st.integers(0, 3)) == 0 else (),
+    )
+
+
+@st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """Policies over `VERSIONS`; well shaped, and fit to be compiled."""
     few = st.lists(matchers(max_size=1, by_segment=True), max_size=1).map(tuple)
@@ -231,7 +241,7 @@ def policies(draw: st.DrawFn) -> Policy:
         allow=draw(access) or None,
         deny=draw(access),
         on_unavailable=draw(st.sampled_from(OnUnavailable)),
-        shadows=tuple(draw(st.lists(SHADOWS, max_size=2, unique_by=lambda one: one.version))),
+        shadows=tuple(draw(st.lists(shadows(), max_size=2, unique_by=lambda one: one.version))),
         revision=draw(st.integers(0, 3)),
     )
 

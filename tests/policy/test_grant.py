@@ -19,9 +19,9 @@ from sidecar.model.policy import (
     State,
 )
 from sidecar.policy import grant, snapshot
-from sidecar.policy.resolver import fallback_of, resolve, shadows_for
+from sidecar.policy.resolver import fallback_of, resolve
 from sidecar.policy.snapshot import compile_snapshot
-from tests.policy.examples import caller, make_head, make_policy, version
+from tests.policy.examples import caller, due, make_head, make_policy, version
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
@@ -187,7 +187,7 @@ def test_a_shadow_is_copied_to_whatever_the_token_grants() -> None:
     decision = resolve(made, granted("v1"), HEAD)
 
     assert decision.version == "v1"
-    assert shadows_for(made, granted("v1"), HEAD, decision) == policy.shadows
+    assert due(made, granted("v1"), HEAD, decision) == policy.shadows
 
 
 def test_equal_decisions_are_one_object_whatever_tokens_grant() -> None:

@@ -131,8 +131,10 @@ def test_an_allow_that_a_deny_of_the_model_takes_back_is_warned_of() -> None:
 
 
 def test_a_shadow_that_copies_nothing_is_warned_of() -> None:
-    policy = structs.replace(
-        make_policy(), shadows=(Shadow(version="v2", percent=0), Shadow(version="v1", percent=0.1))
+    shadows = (
+        Shadow(version="v2", percent=0, methods=("*",)),
+        Shadow(version="v1", percent=0.1, methods=("*",)),
     )
+    policy = structs.replace(make_policy(), shadows=shadows)
 
     assert [str(one) for one in warnings(policy)] == ["shadows[0].percent: nothing is copied"]

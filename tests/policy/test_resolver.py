@@ -26,7 +26,14 @@ from sidecar.model.policy import (
 from sidecar.policy.bucket import choose, sampled
 from sidecar.policy.resolver import fallback_of, resolve, shadows_for
 from sidecar.policy.snapshot import Snapshot, compile_snapshot
-from tests.policy.examples import caller, everything_is_looked_up, make_head, make_policy, version
+from tests.policy.examples import (
+    caller,
+    due,
+    everything_is_looked_up,
+    make_head,
+    make_policy,
+    version,
+)
 from tests.policy.plain import PlainReading
 from tests.policy.policies import KILLS, PINS, UNREADY, VERSIONS, callers, heads, policies
 
@@ -90,7 +97,7 @@ def test_the_resolver_is_a_plain_reading_of_the_document(
 
 
 @given(policies(), KILLS, UNREADY, st.tuples(callers(), heads()))
-def test_shadows_are_all_but_the_serving_the_killed_the_unready_and_the_retired(
+def test_a_request_is_drawn_first_and_then_copied_unless_the_shadow_is_idle(
     policy: Policy,
     kills: dict[str, str],
     unready: frozenset[str],
@@ -99,22 +106,25 @@ def test_shadows_are_all_but_the_serving_the_killed_the_unready_and_the_retired(
     snapshot, (identity, head) = snapshot_of(policy, None, kills, unready), request
     decision = resolve(snapshot, identity, head)
 
-    taken = shadows_for(snapshot, identity, head, decision)
+    drawn = shadows_for(snapshot, identity, head, decision)
 
     reading = PlainReading(policy, {}, kills, unready)
-    wanted = []
+    killed = {reading.name(ref) for ref in kills}
+    wanted: dict[str, list[Shadow]] = {"due": [], "spared": [], "idle": []}
     for shadow in policy.shadows:
         name = reading.name(shadow.version)
         version = policy.versions[name]
-        killed = {reading.name(ref) for ref in kills}
-        is_idle = name in {decision.version, *killed, *unready} or version.state is State.RETIRED
-        if not decision.version or is_idle:
+        if decision.version in {"", name} or version.state is State.RETIRED:
             continue
         if version.accepts is not None and not reading.fits(version.accepts, identity, head):
             continue
-        if sampled(f"tumor/{name}", head.request_id, shadow.percent):
-            wanted.append(replace(shadow, version=name))
-    assert taken == tuple(wanted)
+        if shadow.when and not reading.fits(shadow.when, identity, head):
+            continue
+        fate = "idle" if name in killed | unready or not shadow.enabled else "due"
+        is_drawn = sampled(f"tumor/{name}", head.request_id, shadow.percent)
+        wanted[fate if is_drawn else "spared"].append(replace(shadow, version=name))
+    assert {fate: [one.shadow for one in getattr(drawn, fate)] for fate in wanted} == wanted
+    assert drawn.is_any == any(wanted.values())
 
 
 def test_the_default_serves_whom_nothing_else_concerns() -> None:
@@ -405,7 +415,7 @@ def test_a_refused_request_has_no_shadows() -> None:
     snapshot = snapshot_of(make_policy(default=None, shadows=(Shadow(version="v2"),)))
     decision = resolve(snapshot, caller(), HEAD)
 
-    assert shadows_for(snapshot, caller(), HEAD, decision) == ()
+    assert not shadows_for(snapshot, caller(), HEAD, decision).is_any
 
 
 def test_a_shadow_keyed_by_tenant_takes_all_or_nothing_of_it() -> None:
@@ -419,7 +429,7 @@ def test_a_shadow_keyed_by_tenant_takes_all_or_nothing_of_it() -> None:
         for n in range(3):
             head = make_head(request_id=bytes([n]))
             wanted = (shadow,) if is_taken else ()
-            assert shadows_for(snapshot, identity, head, decision) == wanted
+            assert due(snapshot, identity, head, decision) == wanted
 
 
 def deployed(
@@ -682,7 +692,7 @@ def test_a_shadow_may_be_in_any_state_but_retired(state: State) -> None:
     snapshot = snapshot_of(policy)
     decision = resolve(snapshot, caller(), HEAD)
 
-    taken = shadows_for(snapshot, caller(), HEAD, decision)
+    taken = due(snapshot, caller(), HEAD, decision)
 
     assert taken == (() if state is State.RETIRED else (shadow,))
 
@@ -695,5 +705,5 @@ def test_a_shadow_gets_no_request_that_its_version_does_not_accept() -> None:
 
     fits = make_head(headers=((b"X-Schema", b"2"),))
 
-    assert shadows_for(snapshot, caller(), HEAD, decision) == ()
-    assert shadows_for(snapshot, caller(), fits, decision) == policy.shadows
+    assert not shadows_for(snapshot, caller(), HEAD, decision).is_any
+    assert due(snapshot, caller(), fits, decision) == policy.shadows

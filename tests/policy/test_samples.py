@@ -9,10 +9,10 @@ import pytest
 
 from sidecar.policy.codec import decode, encode, load
 from sidecar.policy.moment import seconds
-from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.resolver import resolve
 from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.validate import warnings
-from tests.policy.examples import caller, make_head
+from tests.policy.examples import caller, due, make_head
 
 if TYPE_CHECKING:
     from sidecar.model.identity import Identity
@@ -122,7 +122,7 @@ def test_a_sample_copies_to_its_shadow(name: str, version: str) -> None:
     for n in range(400):
         request_head = make_head(request_id=b"r-%d" % n)
         decision = resolve(snapshot, ACME, request_head)
-        copied += len(shadows_for(snapshot, ACME, request_head, decision))
+        copied += len(due(snapshot, ACME, request_head, decision))
 
     (shadow,) = policy.shadows
     assert shadow.version == version

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from sidecar.model.decision import Cause, Rejected
 from sidecar.model.policy import Operators, Policy, Rule, Segment, Shadow, Split
 from sidecar.policy.compiled import compiling
-from sidecar.policy.resolver import resolve, shadows_for
+from sidecar.policy.resolver import resolve
 from sidecar.policy.ruleset import PORTION
 from sidecar.policy.snapshot import compile_snapshot
-from tests.policy.examples import caller, make_head, make_policy
+from tests.policy.examples import caller, due, make_head, make_policy
 from tests.policy.policies import VERSIONS, callers, heads, policies
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def test_other_kills_decide_as_a_snapshot_made_anew(
     for identity, head in requests:
         decision = resolve(after, identity, head)
         assert decision == resolve(anew, identity, head)
-        assert shadows_for(after, identity, head, decision) == shadows_for(
-            anew, identity, head, decision
-        )
+        assert due(after, identity, head, decision) == due(anew, identity, head, decision)
 
 
 def test_a_kill_compiles_no_document() -> None:
@@ -90,8 +88,8 @@ def test_a_label_means_its_version_wherever_one_is_named() -> None:
     assert served("four") == "v1"
     assert served("four", asked=b"canary") == "v2"
     decision = resolve(snapshot, caller("four"), HEAD)
-    assert shadows_for(snapshot, caller("four"), HEAD, decision) == (Shadow(version="v2"),)
-    assert shadows_for(snapshot, caller("one"), HEAD, resolve(snapshot, caller("one"), HEAD)) == ()
+    assert due(snapshot, caller("four"), HEAD, decision) == (Shadow(version="v2"),)
+    assert due(snapshot, caller("one"), HEAD, resolve(snapshot, caller("one"), HEAD)) == ()
 
 
 def test_a_label_hides_no_version_of_its_name() -> None:
@@ -160,7 +158,7 @@ def test_a_kill_by_label_switches_its_version_off() -> None:
 
     assert decision.version == "v1"
     assert decision.rejected == (Rejected("v2", Cause.KILLED),)
-    assert shadows_for(snapshot, caller(), HEAD, decision) == ()
+    assert due(snapshot, caller(), HEAD, decision) == ()
 
 
 def test_moving_a_label_moves_whoever_is_pinned_to_it() -> None:

@@ -754,7 +754,7 @@ def test_what_leads_to_a_version_that_is_not_active_is_warned_of() -> None:
             v2=in_state(State.DRAINING),
             v3=in_state(State.REGISTERED),
         ),
-        shadows=(Shadow(version="v3"),),
+        shadows=(Shadow(version="v3", methods=("*",)),),
     )
 
     assert odd(policy) == [

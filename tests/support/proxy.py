@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from sidecar.dataplane.trial import Judge
     from sidecar.identity.cache import IdentityCache
     from sidecar.identity.callers import Callers
     from sidecar.model.identity import JSON
@@ -118,6 +119,7 @@ class Proxy:
     def counted(self, name: str, **labels: str) -> int:
         """Return the sum of the counters of this name that have these labels."""
         self.listener.plane.recorder.flush()
+        self.listener.plane.mirror.measure()
         wanted = set(labels.items())
         return sum(
             number
@@ -179,6 +181,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
     reads_proxy_header: bool = False,
     callers: Callers | None = None,
     shows_lineage: bool = False,
+    judge: Judge | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run the data plane for model `m`; `log` is a file for its exchange log."""
     metrics, clock = Metrics(), clock or SystemClock()
@@ -200,6 +203,7 @@ async def proxy(  # noqa: PLR0913 -- a test names those it means
         limits=limits,
         timeouts=timeouts,
         monotonic_s=clock.monotonic_s,
+        judge=judge,
     )
     known = ClaimedTenants() if identities is None else identities
     plane = Plane(

@@ -11,6 +11,15 @@ import aiohttp
 from sidecar.cli.demo.failure import DemoError
 
 _SAMPLE = re.compile(r"^rmv_mirrors_total\{(?P<labels>.*)\} (?P<value>\S+)$", re.MULTILINE)
+_KINDS = {
+    "compared": "answered",
+    "uncompared": "answered",
+    "skipped": "dropped",
+    "failed": "failed",
+    "eligible": "",  # the sum of all others, and of what is under way
+    "mirrored": "",
+    "sampled": "",
+}
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -28,10 +37,13 @@ def read_mirrors(exposition: str) -> Mapping[str, Mirrors]:
     for sample in _SAMPLE.finditer(exposition):
         labels = dict(_LABEL.findall(sample["labels"]))
         version, outcome = labels.get("version", ""), labels.get("outcome", "")
-        kind = outcome.partition("-")[0]  # `dropped-queue` and the like
-        if kind not in Mirrors._fields:
+        word = outcome.partition("-")[0]  # `skipped-queue` and the like
+        if word not in _KINDS:
             msg = f"the metrics count copies by an unknown outcome: {outcome}"
             raise DemoError(msg)
+        kind = _KINDS[word]
+        if not kind:
+            continue
         counted = found.get(version, Mirrors())._asdict()
         counted[kind] += int(float(sample["value"]))
         found[version] = Mirrors(**counted)
