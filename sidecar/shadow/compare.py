@@ -166,7 +166,7 @@ def _compare_bodies(pair: Pair, kind: Kind) -> str:
         TooMuchError: one is nested too deeply.
     """
     mine, theirs = _form(pair.primary.body, kind), _form(pair.shadow.body, kind)
-    if {mine, theirs} == {Kind.AUTO, Kind.TENSORS}:  # one is JSON as a whole, one in its head
+    if mine is not theirs and (mine, theirs) in _HALF_BINARY:
         mine = theirs = Kind.TENSORS
     found = EMPTY if mine is None else _name(mine)
     with suppress(FullError):
@@ -343,6 +343,9 @@ _COMPARERS: dict[Kind, Callable[[Pair], str]] = {
     Kind.STREAM: _as_stream,
     Kind.BYTES: _as_bytes,
 }
+
+_HALF_BINARY = ((Kind.AUTO, Kind.TENSORS), (Kind.TENSORS, Kind.AUTO))
+"""One answer is JSON as a whole, the other's tensors follow it."""
 
 _USAGE = b'"usage"'
 _MARKS = (_USAGE, b'"outputs"')

@@ -31,12 +31,11 @@ def parse(body: bytes) -> list[Event]:
     """
     found: list[Event] = []
     data: list[bytes] = []
-    kind, end = b"", 0
-    for line in body.splitlines(keepends=True):
-        end += len(line)
-        line = line.rstrip(b"\r\n")  # noqa: PLW2901
-        if end <= len(line) + 2 and line.startswith(_BOM):
-            line = line[len(_BOM) :]  # noqa: PLW2901
+    kind = b""
+    end = len(_BOM) if body.startswith(_BOM) else 0
+    for ended in body[end:].splitlines(keepends=True):
+        end += len(ended)
+        line = ended.rstrip(b"\r\n")
         if not line:
             if data:
                 found.append(Event(kind, b"\n".join(data), end))

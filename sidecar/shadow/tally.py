@@ -289,13 +289,21 @@ def _tallies(fields: dict[str, FieldTally], outcome: Outcome) -> list[FieldTally
 def _add_measures(pairs: Pairs, outcome: Outcome) -> None:
     for name, value in outcome.measures.items():
         _add_moment(_entry(pairs.measures, name, MAX_MEASURES, Moments), value)
-    if outcome.labels is not None:
-        got, given = outcome.labels
+    _add_row(pairs, outcome.labels, outcome.probabilities)
+    for labels, probabilities in outcome.rows:
+        _add_row(pairs, labels, probabilities)
+
+
+def _add_row(
+    pairs: Pairs, labels: tuple[str, str] | None, probabilities: tuple[float, float] | None
+) -> None:
+    if labels is not None:
+        got, given = labels
         row = _entry(pairs.confusion, got, MAX_LABELS, dict[str, int])
         given = bounded(row, given, MAX_LABELS)
         row[given] = row.get(given, 0) + 1
-    if outcome.probabilities is not None and all(map(isfinite, outcome.probabilities)):
-        primary, shadow = outcome.probabilities
+    if probabilities is not None and all(map(isfinite, probabilities)):
+        primary, shadow = probabilities
         tenth = min(max(int(primary * _TENTHS), 0), _TENTHS - 1)
         seen = pairs.calibration.setdefault(tenth, Calibration())
         seen.number += 1

@@ -18,12 +18,14 @@ from sidecar.shadow.pointer import along, below, has_mask, is_ignored, mask_of, 
 from sidecar.shadow.tolerance import NUMBERS, distance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.model.identity import JSON
     from sidecar.shadow.pointer import Nodes
     from sidecar.shadow.rules import Rules
     from sidecar.shadow.tolerance import Number
 
-MAX_RANKED = 10_000  # numbers of an output that are put in order: a few milliseconds
+MAX_RANKED = 2000  # numbers of an output, from its beginning, that are put in order: a millisecond
 MIN_SCORES = 2
 MIN_RANKED = 3  # two numbers are in the same order or in the other, as top-1 says
 
@@ -68,29 +70,36 @@ class Sums:
         self.ranked = 0
         self.correlation = 0.0
 
-    def add(self, ones: list[Number], others: list[Number]) -> None:
-        """Add the errors of numbers; those that are no finite number are left out."""
+    def add(self, ones: list[Number], others: list[Number]) -> float:
+        """Add the errors of numbers; return the greatest, be it infinity.
+
+        Errors that are no finite number are left out of the sums.
+        """
         errors: list[Number] = []
         try:
             errors = list(map(abs, map(sub, ones, others)))
             total = float(sum(errors))
         except OverflowError:
             total = inf
-        if not isfinite(total):
+        worst = float(max(errors, default=0.0)) if isfinite(total) else inf
+        if worst == inf:
             errors = [error for error in map(distance, ones, others) if isfinite(error)]
             total = sum(errors)
         self.number += len(errors)
         self.apart += total
-        self.worst = max(self.worst, float(max(errors, default=0.0)))
+        self.worst = max(self.worst, float(max(errors, default=0.0)) if worst == inf else worst)
+        return worst
 
-    def add_rows(self, ones: list[Number], others: list[Number], width: int) -> None:
-        """Add rows of scores, but for those that hold what is no number."""
+    def add_rows(
+        self, ones: list[Number], others: list[Number], width: int, *, are_finite: bool
+    ) -> None:
+        """Add rows of scores, but for those that hold what is no finite number."""
         if width < MIN_SCORES or len(ones) % width:
             return
         ranked = 0
         for start in range(0, len(ones), width):
             mine, theirs = ones[start : start + width], others[start : start + width]
-            if not _are_finite(mine) or not _are_finite(theirs):
+            if not are_finite and not (_are_finite(mine) and _are_finite(theirs)):
                 continue
             self.rows += 1
             self.top += mine.index(max(mine)) == theirs.index(max(theirs))
@@ -128,10 +137,20 @@ def rank_correlation(ones: list[Number], others: list[Number]) -> float | None:
 
     Like numbers share the mean of their ranks. It is undefined where all numbers of a side are one.
     """
-    mine, theirs = _ranks(ones), _ranks(others)
     number = len(ones)
-    mean = (number + 1) / 2
-    off = number * mean * mean
+    if len(set(ones)) == len(set(others)) == number > 1:
+        mine, theirs = _order(ones), _order(others)
+        if mine == theirs:
+            return 1.0
+        apart = map(sub, _order(mine), _order(theirs))  # the order of an order is the ranks
+        squares: int = sum([by * by for by in apart])
+        return 1 - 6 * squares / (number * (number * number - 1))
+    return _tied_correlation(_ranks(ones), _ranks(others))
+
+
+def _tied_correlation(mine: list[float], theirs: list[float]) -> float | None:
+    middle = (len(mine) + 1) / 2
+    off = len(mine) * middle * middle
     spread = (sum(map(mul, mine, mine)) - off) * (sum(map(mul, theirs, theirs)) - off)
     if spread <= 0:
         return None
@@ -139,8 +158,12 @@ def rank_correlation(ones: list[Number], others: list[Number]) -> float | None:
     return together / sqrt(spread)
 
 
+def _order(numbers: Sequence[Number]) -> list[int]:
+    return sorted(range(len(numbers)), key=numbers.__getitem__)
+
+
 def _ranks(numbers: list[Number]) -> list[float]:
-    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    order = _order(numbers)
     ranks = [0.0] * len(numbers)
     first = 0
     for last, at in enumerate(order):
@@ -313,11 +336,12 @@ class _Output(NamedTuple):
         if ones is None or others is None:
             self._compare_items(mine.data, theirs.data)
             return
-        sums.add(ones, others)
+        worst = sums.add(ones, others)
         if mine.datatype in _SCORES and mine.shape:
-            sums.add_rows(ones, others, mine.shape[-1])
+            sums.add_rows(ones, others, mine.shape[-1], are_finite=worst < inf)
         allows = self.rules.tolerance.allows
-        if not self.rules.tolerance.allows_all(ones, others):
+        is_near = worst <= self.rules.tolerance.absolute and worst < inf
+        if not is_near and not self.rules.tolerance.allows_all(ones, others):
             pairs = zip(ones, others, strict=True)
             apart = [pair for pair in pairs if not allows(*pair)]
             self._note("data", *max(apart, key=lambda pair: distance(*pair)))

@@ -164,6 +164,12 @@ def test_binary_tensors_are_what_they_are_as_json(
     assert compared(there, other).fields == ("/outputs/scores/data",)
 
 
+def test_an_answer_that_is_nearly_an_inference_is_compared_as_json() -> None:
+    twice = inference(output([1], 1), output([2], 1))
+
+    assert compared(twice, twice.replace(b"2]", b"3]")).fields == ("/outputs/*/data/*",)
+
+
 def test_binary_tensors_that_are_cut_short_are_malformed() -> None:
     whole = binary("FP32", struct.pack("<2f", 1, 2), 2)
     cut = Answer(200, whole.fields, whole.body[:-1], 0, 0)

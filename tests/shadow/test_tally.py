@@ -205,6 +205,16 @@ def test_a_pair_counts_once_wherever_it_counts() -> None:
     assert made.until_s == 125.0
 
 
+def test_every_row_of_a_classification_counts() -> None:
+    made = tally()
+    rows = ((("cat", "dog"), (0.15, 0.25)), (("dog", "dog"), None))
+    add_one(made, Outcome("classification", labels=("cat", "cat"), rows=rows))
+    pairs = made.pairs["v1"]
+
+    assert pairs.confusion == {"cat": {"cat": 1, "dog": 1}, "dog": {"dog": 1}}
+    assert {tenth: one.number for tenth, one in pairs.calibration.items()} == {1: 1}
+
+
 def test_what_could_not_be_compared_is_no_pair_but_has_statuses_and_times() -> None:
     pairs = add_one(tally(), Outcome("json", uncompared=Uncompared.BUDGET))
 
