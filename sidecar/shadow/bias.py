@@ -61,7 +61,7 @@ class Size(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True):
-    """What became of the requests that were due, and in words what that means for the test.
+    """What became of the eligible requests and in words what that means for the test.
 
     `drawn` are those that were not sampled out. `is_exact` says that no request is missing from the
     sums, or in them twice; `under_way` copies have not ended yet.
@@ -94,10 +94,10 @@ def account(ledger: Ledger, key: str = "request") -> Account:
 
 def _words(ledger: Ledger, drawn: int, key: str) -> Iterator[str]:
     if not ledger.eligible:
-        yield "No request was due to be copied yet."
+        yield "No request was eligible yet."
         return
     yield (
-        f"Of {ledger.eligible:,} requests that were due, {drawn:,} were drawn and "
+        f"Of {ledger.eligible:,} eligible requests {drawn:,} were drawn and "
         f"{ledger.mirrored:,} copied ({spelling.part(ledger.mirrored, ledger.eligible)})."
     )
     if ledger.mirrored:
@@ -124,11 +124,11 @@ def _causes(what: str, counts: Mapping[str, int], words: Mapping[str, str]) -> s
 
 
 def _by_size(ledger: Ledger, drawn: int) -> Iterator[str]:
-    """Tell of the size from which on copies are missing the most, if that is no accident."""
+    """Tell of the size that best parts copied from missing bodies, if it is no accident."""
     about = "" if drawn == ledger.eligible else "About "  # what was drawn is not counted by size
     rate = drawn / ledger.eligible
     cuts = [
-        (_copied(below, rate) - _copied(above, rate), bits, below, above)
+        (_apart(below, above), bits, below, above)
         for bits in sorted(ledger.sizes)[1:]
         for below, above in [_split(ledger.sizes, bits)]
         if _is_less(above, below)
@@ -140,7 +140,7 @@ def _by_size(ledger: Ledger, drawn: int) -> Iterator[str]:
     yield (
         f"{about}{missing} of the bodies of {spelling.size(1 << bits >> 1)} and more were not "
         f"copied, and {of_smaller} of the smaller ones: the former are "
-        f"{spelling.part(above.number, ledger.eligible)} of what was due, and "
+        f"{spelling.part(above.number, ledger.eligible)} of what was eligible, and "
         f"{spelling.part(above.part, ledger.mirrored)} of the copies."
     )
 
@@ -151,6 +151,12 @@ def _split(sizes: Mapping[int, Share], bits: int) -> tuple[Share, Share]:
     for one, share in sizes.items():
         sum_share(below if one < bits else above, share)
     return below, above
+
+
+def _apart(below: Share, above: Share) -> float:
+    """Return how much of what is missing a cut explains: the variance between its two sides."""
+    weight = below.number * above.number / (below.number + above.number)
+    return weight * (below.part / below.number - above.part / above.number) ** 2
 
 
 def _by_tenant(ledger: Ledger, drawn: int, key: str) -> Iterator[str]:
@@ -176,7 +182,7 @@ def _by_tenant(ledger: Ledger, drawn: int, key: str) -> Iterator[str]:
         named = spelling.plain(name) or "(none)"
         yield (
             f"{spelling.part(missing, 1)} of what was drawn of tenant {named} was not copied "
-            f"({share.part:,} copies of {share.number:,} that were due)."
+            f"({share.part:,} copies of {share.number:,} eligible)."
         )
     if len(lost) > _TOLD_TENANTS:
         yield f"{len(lost) - _TOLD_TENANTS:,} more tenants have less than their part of the copies."

@@ -303,6 +303,8 @@ def _groups(name: str, rows: Sequence[Group], left_out: int, one: Against) -> It
 
 
 def _cost(expense: Expense) -> Iterator[str]:
+    if not (expense.copy_us or expense.compare_us or expense.latency or expense.prices):
+        return
     yield from ("## What it costs", "")
     if expense.copy_us is not None:
         yield f"- CPU time of the sidecar to copy a request: {number(expense.copy_us)} µs"

@@ -441,7 +441,7 @@ def _expense(tally: Tally, currency: str, alpha: float) -> Expense:
     prices = _prices(cost)
     return Expense(
         copy_us=cost.copy_s / cost.copies_timed * 1e6 if cost.copies_timed else None,
-        compare_us=cost.compare_s / compared * 1e6 if compared else None,
+        compare_us=cost.compare_s / compared * 1e6 if compared and cost.compare_s else None,
         latency=_latencies(cost.spared_latency, cost.copied_latency, alpha),
         currency=currency,
         total=sum(cost.price.values()),

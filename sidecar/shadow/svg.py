@@ -173,7 +173,7 @@ def _times(page: Page, x: Scale) -> None:
     marks = [10.0**power for power in decades]
     if len([mark for mark in marks if least <= mark <= most]) < 3:  # noqa: PLR2004
         marks = [factor * mark for mark in marks for factor in (1, 2, 5)]
-    shown = [mark for mark in marks if least <= mark <= most]
+    shown = [mark for mark in marks if least <= mark <= most] or [least]
     for mark in shown[:: ceil(len(shown) / 5)]:
         at = x.at(_bar(mark))
         page.line("grid", [(at, _BOTTOM), (at, _BOTTOM + 5)])
