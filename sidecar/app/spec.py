@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.controller.publishing import CAPPED
 from sidecar.upstream.health import ENDPOINT_HEALTHY
 
 WORKER_VARIABLE: Final = "RMV_WORKER_ANSWERING"
@@ -36,6 +37,7 @@ SHARED_GAUGES: Final = frozenset(
         POLICIES_BEHIND,
         REVOCATIONS,
         SIGNATURE_REFUSED,
+        CAPPED,
         ENDPOINT_HEALTHY,
     )
 )

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from sidecar import __version__
 from sidecar.app import signing
 from sidecar.app.auditing import audit_log
+from sidecar.app.shadowing import Shadowing
 from sidecar.app.spec import (
     KEYS,
     LONGEST_STALL,
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
     from sidecar.app.tokens import Tokens
     from sidecar.audit.log import AuditLog
     from sidecar.config import Config
+    from sidecar.controller.publishing import Publisher
+    from sidecar.dataplane.trial import Book
     from sidecar.model.audit import AuditSettings
     from sidecar.model.policy import Policy
     from sidecar.policy.address import AllowList
@@ -104,14 +107,17 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
         answers.excuse(str(error))
         raise
     answers.begin()
+    publisher = worker.publisher(store)
+    publishing = spawn(publisher.run(), name="shadow-counts")
     watchdog = Watchdog(worker.note_stall)
     gc.collect()
     gc.freeze()  # what was built so far lives as long as the process: do not walk it again
     keeps_socket = await ending.asked() is RETIRE
     cut = await worker.listener.drain(keeps_socket=keeps_socket)
     watchdog.close()
-    await stop(watch, writing, beating)
+    await stop(watch, writing, beating, publishing)
     await contexts.flush()
+    await worker.end_shadows(publisher)
     if memory is not None:
         await memory.end()
     await audit.close()
@@ -141,6 +147,7 @@ class Worker:
         member = Member(instance, worker, __version__, clock.now_s())
         self.pulse = Pulse(member, self.live, self._totals)
         settings = self._pool_settings(config, allowed)
+        self._shadowing = Shadowing(config.limits, clock, self._metrics)
         self._plane = self._make_plane(config, settings, clock)
         self._health = HealthChecks(
             # Of its own: a check is a fresh connection, and says nothing of those in use.
@@ -206,6 +213,7 @@ class Worker:
             limits=config.limits,
             timeouts=config.timeouts,
             monotonic_s=clock.monotonic_s,
+            judge=self._shadowing.judge,
         )
 
     def audit_into(self, settings: AuditSettings, store: Store) -> AuditLog:
@@ -231,6 +239,16 @@ class Worker:
     def context_writer(self, store: Store) -> ContextWriter:
         """Return what moves contexts of this worker's requests into the store."""
         return ContextWriter(store, self._sampler, self._contexts, self._metrics)
+
+    def publisher(self, store: Store) -> Publisher[Book]:
+        """Return what tells the store of this worker's shadow tests."""
+        return self._shadowing.publisher(store, self._plane.mirror, self.live, self.pulse.member)
+
+    async def end_shadows(self, publisher: Publisher[Book]) -> None:
+        """End copies that are under way, and tell of all tests for the last time."""
+        self._plane.mirror.close()
+        await self._shadowing.judge.close()
+        await publisher.close()
 
     def questions(self) -> dict[str, Callable[[str], str]]:
         """Return what answers each question of the control process."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic
 
 from sidecar.controller.accounts import DAY_S, spell_day
 from sidecar.controller.comparing import EVIDENCE
+from sidecar.controller.trials import B
 from sidecar.errors import StoreUnavailableError, WrongTypeError
 
 if TYPE_CHECKING:
     from sidecar.controller.accounts import Account, Accounts
-    from sidecar.controller.trials import Book, Copies
+    from sidecar.controller.trials import Copies
     from sidecar.model.policy import Price
     from sidecar.runtime.clock import Clock
     from sidecar.store.base import Store
@@ -32,14 +33,14 @@ Name = tuple[str, str]
 """A model and the version that shadows."""
 
 
-class Publisher:
+class Publisher(Generic[B]):
     """Tells the store of the tallies of one worker, and learns what the fleet has spent."""
 
     def __init__(  # noqa: PLR0913 -- parts, each named where they are wired
         self,
         store: Store,
         accounts: Accounts,
-        copies: Copies,
+        copies: Copies[B],
         live: LivePolicies,
         *,
         worker: str,
@@ -109,7 +110,7 @@ class Publisher:
         for book in tuple(self._copies.books.values()):
             account = self._accounts.of(book)
             try:
-                await self._tell(account, is_last=is_last)
+                await self._tell(book, account, is_last=is_last)
                 await self._put_evidence(account)
             except WrongTypeError as error:  # the key of this one alone
                 failure = str(error)
@@ -117,9 +118,8 @@ class Publisher:
                 return str(error)
         return failure
 
-    async def _tell(self, account: Account, *, is_last: bool) -> None:
+    async def _tell(self, book: B, account: Account, *, is_last: bool) -> None:
         """Store what is new of a test; let go of it when that was the last of it."""
-        book = account.book
         is_done = is_last or (book.is_old and book.is_quiet and not account.drawer)
         if not account.is_final and (account.is_changed or is_done):
             tally = account.told(self._clock.now_s())
@@ -129,16 +129,13 @@ class Publisher:
                 account.untell()
                 raise
             if account.reset not in {None, reset}:
-                self._forget(book)  # somebody has reset the test
+                self._copies.forget(book)  # somebody has reset the test
                 return
             account.reset = reset
             account.is_final = is_done  # put again once it is settled, it would count twice
         if account.is_final:
             await self._store.settle_tally(account.told(self._clock.now_s()), self._worker)
-            self._forget(book)
-
-    def _forget(self, book: Book) -> None:
-        self._copies.forget(book.model, book.version, book.test)
+            self._copies.forget(book)
 
     async def _put_evidence(self, account: Account) -> None:
         """Store pairs that disagree; they wait for the next time where that fails."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,11 +196,14 @@ class Trial(Protocol):
         ...
 
 
-class Copies(Protocol):
+B = TypeVar("B", bound=Book)
+
+
+class Copies(Protocol[B]):
     """The mirror, as far as it is told what to do."""
 
     @property
-    def books(self) -> Mapping[tuple[str, str, str], Book]:
+    def books(self) -> Mapping[tuple[str, str, str], B]:
         """The books of all tests, old ones too, by model, version and test."""
         ...
 
@@ -209,6 +212,6 @@ class Copies(Protocol):
         """Models and versions that get no copies for what they have cost."""
         ...
 
-    def forget(self, model: str, version: str, test: str) -> None:
+    def forget(self, book: B) -> None:
         """Let go of a book; what is counted from now on is counted in a new one."""
         ...

@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.controller.accounts import Accounts
 from sidecar.controller.comparing import Comparer
-from sidecar.dataplane.trial import Book, Captured, Memory, Trial
+from sidecar.dataplane.trial import Book, Captured, Memory, Trial, Trials
 from sidecar.model.comparison import Comparison
 from sidecar.telemetry.metrics import Metrics
 from tests.policy.examples import caller, make_head
@@ -80,7 +80,7 @@ class Bench:
         made = head or make_head()
         made.at_s = self.clock.now_s()
         trial = Trial(
-            self.book, comparison, mine, theirs, lambda _: None, made, caller(tenant), snapshot
+            self.book, comparison, mine, theirs, Trials(None), made, caller(tenant), snapshot
         )
         trial.serving = "v1"
         if control is not None:

@@ -42,9 +42,9 @@ class Copies:
         self.books = {(one.model, one.version, one.test): one for one in books}
         self.capped: set[tuple[str, str]] = set()
 
-    def forget(self, model: str, version: str, test: str) -> None:
+    def forget(self, book: Book) -> None:
         """Let go of a book."""
-        del self.books[model, version, test]
+        del self.books[book.model, book.version, book.test]
 
 
 class Desk(Bench):
