@@ -140,7 +140,7 @@ class RuleIndex:
         unlisted: list[CompiledRule] = []
         by_segment: dict[str, list[CompiledRule]] = {}
         by_attribute: dict[str, list[CompiledRule]] = {}
-        for n, rule in enumerate(self._added):
+        for rule in self._added:
             key = rule.key = self._shares.most_selective(rule.keys)
             if key is None:
                 unlisted.append(rule)
@@ -151,8 +151,7 @@ class RuleIndex:
                     by_segment.setdefault(name, []).append(rule)
             else:
                 by_attribute.setdefault(key.attribute, []).append(rule)
-            if n % PORTION == 0:
-                yield
+            yield
         counted: list[object] = [self._shares.counts]
         self._shares = Shares()
         yield from letting_go(counted)
@@ -183,11 +182,10 @@ class RuleIndex:
             lookup = _Lookup(attribute)
             self._of_request.append(lookup)
             self.first_keyed = min(self.first_keyed, rules[0].place)
-            for n, rule in enumerate(rules):
+            for rule in rules:
                 if rule.key is not None:
                     yield from lookup.adding(rule, rule.key)
-                if n % PORTION == 0:
-                    yield
+                yield
 
     def parts(self) -> list[object]:
         """Return what it is made of, for whoever lets go of it little by little."""

@@ -130,11 +130,13 @@ class _Shaper:
     def _items(self, value: list[JSON], expected: object, path: Path) -> Steps[object]:
         of_item = get_args(expected)[0]
         items: list[object] = []
+        is_whole = True
         for n, item in enumerate(value):
             made = yield from self.shape(item, of_item, (*path, n))
             items.append(_stand_in(of_item) if made is _NOTHING else made)
+            is_whole = is_whole and items[-1] is not _NOTHING
             yield
-        return _NOTHING if any(one is _NOTHING for one in items) else tuple(items)
+        return tuple(items) if is_whole else _NOTHING
 
     def _entries(self, value: dict[str, JSON], expected: object, path: Path) -> Steps[object]:
         of_key, of_item = get_args(expected)

@@ -17,6 +17,7 @@ from sidecar.model.policy import Policy, Segment
 from sidecar.policy import codec, document, match, pieces, shape, steps
 from sidecar.policy.address import ANYWHERE
 from sidecar.policy.compiled import compiling
+from sidecar.policy.key import Shares
 from sidecar.policy.pieces import WINDOW, FlawError
 from sidecar.policy.problem import MAX_PROBLEMS, PolicyError
 from sidecar.policy.segment import references
@@ -123,6 +124,17 @@ def test_the_columns_of_one_version_are_taken_one_at_a_time() -> None:
     count, _ = steps_of(codec.loading(large(rules=[], versions={"v1": version}), source="doc"))
 
     assert count >= 3 * MANY  # read, shaped, judged
+
+
+def test_rules_are_indexed_one_at_a_time() -> None:
+    policy = codec.load(large(), source="doc")
+
+    with patch.object(
+        Shares, "most_selective", autospec=True, side_effect=Shares.most_selective
+    ) as chosen:
+        most = most_between_pauses(compiling(policy), chosen)
+
+    assert most == 1
 
 
 def test_the_tenants_of_one_segment_are_gathered_in_portions() -> None:
