@@ -36,9 +36,6 @@ class Drawer:
         self._credit = PER_S
         self._at_s = 0.0
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
     def has_room(self, now_s: float) -> bool:
         """Return whether a pair may be put in, and take it that it is; `now_s` is monotonic."""
         passed_s, self._at_s = now_s - self._at_s, now_s
@@ -53,16 +50,14 @@ class Drawer:
         self.keep = keep
         self._waiting.append(evidence)
 
-    def empty(self) -> list[Evidence]:
-        """Return what waits, which waits no longer."""
-        waiting, self._waiting = self._waiting, []
-        return waiting
+    @property
+    def waiting(self) -> tuple[Evidence, ...]:
+        """The pairs that wait, the oldest first."""
+        return tuple(self._waiting)
 
-    def refill(self, evidence: list[Evidence]) -> int:
-        """Have pairs wait again that came first; return how many there is no room for."""
-        together = [*evidence, *self._waiting]
-        self._waiting = together[:MAX_WAITING]
-        return len(together) - len(self._waiting)
+    def drop(self, number: int) -> None:
+        """Let go of the oldest pairs."""
+        del self._waiting[:number]
 
 
 def make_evidence(

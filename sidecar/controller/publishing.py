@@ -81,7 +81,7 @@ class Publisher(Generic[B]):
         if failure := await self._tell_all(is_last=True):
             _log.error("shadow counts are lost", extra={"reason": failure})
         for account in self._accounts:
-            self._count("lost", len(account.drawer.empty()))
+            self._count("lost", len(account.drawer.waiting))
 
     def _collect(self) -> None:
         """Add up what copies and answers have cost since the last time."""
@@ -120,7 +120,8 @@ class Publisher(Generic[B]):
 
     async def _tell(self, book: B, account: Account, *, is_last: bool) -> None:
         """Store what is new of a test; let go of it when that was the last of it."""
-        is_done = is_last or (book.is_old and book.is_quiet and not account.drawer)
+        is_over = book.is_old and book.is_quiet and not account.drawer.waiting
+        is_done = is_last or is_over
         if not account.is_final and (account.is_changed or is_done):
             tally = account.told(self._clock.now_s())
             try:
@@ -138,16 +139,12 @@ class Publisher(Generic[B]):
             self._copies.forget(book)
 
     async def _put_evidence(self, account: Account) -> None:
-        """Store pairs that disagree; they wait for the next time where that fails."""
-        waiting = account.drawer.empty()
-        if not waiting:
-            return
-        try:
+        """Store pairs that disagree. Where that fails they wait, and may come twice."""
+        waiting = account.drawer.waiting
+        if waiting:
             await self._store.add_evidence(*account.name, waiting, account.drawer.keep)
-        except StoreUnavailableError:
-            self._count("lost", account.drawer.refill(waiting))
-            raise
-        self._count("kept", len(waiting))
+            account.drawer.drop(len(waiting))
+            self._count("kept", len(waiting))
 
     def _count(self, outcome: str, number: int) -> None:
         if number:
@@ -163,7 +160,9 @@ class Publisher(Generic[B]):
         failure, is_away = "", False
         capped: set[Name] = set()
         today = spell_day(int(self._clock.now_s()) // DAY_S)
-        for name, limit in self._limits():
+        limits = self._limits()
+        self._forget_caps(limits)
+        for name, limit in limits:
             own = self._spent.get((name, today), 0.0)
             try:
                 if not is_away:
@@ -199,6 +198,13 @@ class Publisher(Generic[B]):
             facts = {"model": name[0], "version": name[1], "day": today}
             _log.warning("shadow is capped", extra={**facts, "spent": spent, "cap": limit})
         self._metrics.levels[level] = float(is_capped)
+
+    def _forget_caps(self, limits: list[tuple[Name, float]]) -> None:
+        """Show nothing of shadows that have no cap any more."""
+        levels = self._metrics.levels
+        shown = {(CAPPED, "model", name[0], "version", name[1]) for name, _ in limits}
+        for level in [one for one in levels if one[0] == CAPPED and one not in shown]:
+            del levels[level]
 
     def _forget_before(self, today: str) -> None:
         for told in (self._spent, self._others):

@@ -7,6 +7,7 @@ workers that run, and nothing counts twice, whichever call is repeated.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
@@ -113,12 +114,12 @@ class Shadows:
         for _ in range(_ATTEMPTS):
             async with bounded(key):
                 before = await self._redis.hget(key, "ended") or b""
-            known = _read(before, key) if before else None
-            if isinstance(known, str):
+            # In a thread: to look through a large one takes longer than a loop may stand still.
+            together = await asyncio.to_thread(_together, before, tally, key)
+            if together is None:
                 return
-            together = tally if known is None else merge([known, tally])
             async with bounded(key):
-                is_done = await self._redis.eval(_SETTLE, 1, key, worker, before, _encode(together))
+                is_done = await self._redis.eval(_SETTLE, 1, key, worker, before, together)
             if int(is_done):
                 return
 
@@ -241,6 +242,14 @@ class Shadows:
         async with bounded(key):
             sizes = await pipeline.execute()
         return [field for field, size in zip(fields, sizes, strict=True) if size > MAX_TALLY_BYTES]
+
+
+def _together(before: bytes | str, tally: Tally, key: str) -> bytes | None:
+    """Return a tally added to what a field of `key` holds; None where that is no tally."""
+    known = _read(before, key) if before else None
+    if isinstance(known, str):
+        return None
+    return _encode(tally if known is None else merge([known, tally]))
 
 
 def _read(raw: bytes | str, key: str) -> Tally | str:

@@ -405,6 +405,9 @@ async def test_a_cap_holds_over_the_fleet_until_the_day_ends(
         await desk.publisher.publish()
         assert desk.copies.capped == set()
         assert desk.metrics.levels[level] == 0
+    one.follow(None)
+    await one.publisher.publish()
+    assert level not in one.metrics.levels
 
 
 async def test_a_cap_holds_for_a_worker_alone_while_the_store_is_away(
