@@ -58,7 +58,7 @@ def render(report: Report, plots: Collection[str] = ()) -> str:
         lines += _against(
             report, against, {name for name in plots if name.endswith(f"-{n}.svg")}, n
         )
-    lines += _cost(report.expense)
+    lines += _cost(report.expense, report.key)
     lines += ["## How to read this", "", *(f"- {caveat}" for caveat in _CAVEATS)]
     return "\n".join(lines) + "\n"
 
@@ -302,7 +302,7 @@ def _groups(name: str, rows: Sequence[Group], left_out: int, one: Against) -> It
     yield from _left_out(left_out, f"{name}s")
 
 
-def _cost(expense: Expense) -> Iterator[str]:
+def _cost(expense: Expense, key: str) -> Iterator[str]:
     if not (expense.copy_us or expense.compare_us or expense.latency or expense.prices):
         return
     yield from ("## What it costs", "")
@@ -313,8 +313,9 @@ def _cost(expense: Expense) -> Iterator[str]:
     if expense.prices:
         yield f"- The shadow's answers: {expense.total:,.2f} {expense.currency}".rstrip()
     if expense.latency:
+        others = "" if key == "request" else f", or that others are drawn by {text(key)}"
         yield "- Clients' latency, of requests that were copied and of those that were not drawn:"
-        yield "  what it differs by is what copying costs"
+        yield f"  what it differs by is what copying costs{others}"
     yield ""
     yield from _latencies("clients' latency", "not drawn", "copied", expense.latency)
     days = [(row.day, text(row.tenant), f"{row.price:,.4f}") for row in expense.prices]

@@ -103,6 +103,9 @@ def judge(pairs: Pairs, thresholds: Thresholds, *, has_control: bool = False) ->
     bounds. Of pairs that had a control, agreement is net of noise: 1 less by how much more often
     the shadow disagreed than the control; only of these there must be `min_pairs` then. Where a
     control is asked for (`has_control`) but has not run yet, nothing is known of agreement.
+
+    A bound that nothing can be beyond, as an agreement of 1, can be violated and never held: no
+    number of pairs proves that none will ever disagree.
     """
     alpha = error_of(thresholds)
     has_control = has_control or pairs.control.number > 0
@@ -184,10 +187,10 @@ def sample_ratio(ledger: Ledger, percent: float, key: str) -> Check:
     If not, the pairs are not the sample that they are taken for, and no figure of the test counts.
     With the key `request` it is requests that are drawn, each by itself. With any other it is
     units, of which one may send very many requests: they are told from each other only if they are
-    tenants and the ledger has the names of all.
+    tenants and the ledger has the names of all. Where all are to be drawn, units are no matter.
     """
     bound = percent / 100
-    if key == "request":
+    if key == "request" or bound == 1:
         drawn = ledger.eligible - ledger.sampled_out
         interval = proportion(drawn, ledger.eligible, SAMPLE_RATIO_ALPHA)
         return _sample_check("requests", drawn, ledger.eligible, interval, bound)

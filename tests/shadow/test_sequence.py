@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isclose
+from math import inf, isclose, sqrt
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -145,6 +145,18 @@ def test_a_true_share_is_hardly_ever_denied_however_often_one_looks(mean: float)
         return refuted.ever(random.random() < mean for _ in range(looks))
 
     assert errs(run) <= MAY_ERR
+
+
+def test_an_interval_of_a_fixed_sample_would_err_in_these_tests() -> None:
+    def run(random: Random) -> bool:
+        part, mean = 0, 0.5
+        for number in range(1, 1500):
+            part += random.random() < mean
+            if number > 30 and abs(part - number * mean) > 1.96 * sqrt(number) / 2:
+                return True
+        return False
+
+    assert errs(run) > 5 * MAY_ERR  # so that they would find it
 
 
 def test_a_look_in_the_tests_is_a_look_at_the_interval() -> None:

@@ -283,11 +283,23 @@ def test_tenants_are_counted_where_tenants_are_drawn() -> None:
     assert sample_ratio(ledger, 90, "tenant").outcome is Finding.FAIL
 
 
+def test_where_all_are_drawn_units_are_no_matter() -> None:
+    assert sample_ratio(Ledger(100, 0), 100, "subject").outcome is Finding.PASS
+    assert sample_ratio(Ledger(100, 1), 100, "subject").outcome is Finding.FAIL
+
+
+def test_a_bound_that_nothing_is_beyond_is_never_held() -> None:
+    all_agree = Thresholds(agreement=1.0, error_increase=None)
+
+    assert judge(pairs(10**9, 10**9), all_agree).outcome is Finding.INCONCLUSIVE
+    assert judge(pairs(10**9, 10**9 - 1), all_agree).outcome is Finding.FAIL
+
+
 def test_tenants_of_whom_all_was_skipped_may_have_been_drawn() -> None:
     half = {f"t{n}": Share(1000, 1000 if n % 2 else 0) for n in range(300)}
-    ledger = Ledger(300_000, 0, skipped={"size": 150_000}, tenants=half)
+    ledger = Ledger(300_000, 9, skipped={"size": 150_000}, tenants=half)
 
-    assert sample_ratio(ledger, 100, "tenant").outcome is Finding.PASS
+    assert sample_ratio(ledger, 99, "tenant").outcome is Finding.PASS
 
 
 @pytest.mark.parametrize("key", ["subject", "header:x-session", "tenant"])
