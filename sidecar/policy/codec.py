@@ -67,9 +67,15 @@ def load(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Policy:
     return finish(loading(raw, source=source, allowed=allowed))
 
 
-def loading(raw: bytes, *, source: str, allowed: AllowList = ANYWHERE) -> Steps[Policy]:
-    """Do what `load` does, in steps."""
-    value, read = yield from _reading(_text(raw, source), source)
+def loading(
+    raw: bytes, *, source: str, allowed: AllowList = ANYWHERE, most_yaml: int = MAX_DOCUMENT_BYTES
+) -> Steps[Policy]:
+    """Do what `load` does, in steps.
+
+    Of YAML `most_yaml` characters are read at most: its scanner takes one text, however long, in
+    one go.
+    """
+    value, read = yield from _reading(_text(raw, source), source, most_yaml)
     made, misfits, holes = yield from shaping(value)
     held: list[object] = [value]
     del value
@@ -144,15 +150,17 @@ class _Read(NamedTuple):
     ends: Mapping[int, int] | None = None
 
 
-def _reading(text: str, source: str) -> Steps[tuple[JSON, _Read]]:
+def _reading(
+    text: str, source: str, most_yaml: int = MAX_DOCUMENT_BYTES
+) -> Steps[tuple[JSON, _Read]]:
     """Read a document as plain values, which nothing else holds."""
     if not text.lstrip().startswith("{"):
-        return (yield from _reading_yaml(text, source)), _Read(text)
+        return (yield from _reading_yaml(text, source, most_yaml)), _Read(text)
     try:
         _WELL_FORMED.decode(text)  # a megabyte takes a millisecond: nothing is made of it
         value, ends = yield from pieces.read(text)
     except msgspec.DecodeError as error:
-        return (yield from _reading_flow_yaml(text, source, str(error)))
+        return (yield from _reading_flow_yaml(text, source, most_yaml, str(error)))
     except pieces.FlawError as flaw:
         where = places.place(text, flaw.at)
         raise PolicyError([Problem(source, render(flaw.path), flaw.reason, *where)]) from flaw
@@ -163,17 +171,22 @@ def _reading(text: str, source: str) -> Steps[tuple[JSON, _Read]]:
     return value, _Read(text, ends)
 
 
-def _reading_yaml(text: str, source: str) -> Steps[JSON]:
+def _reading_yaml(text: str, source: str, most: int) -> Steps[JSON]:
+    if len(text) > most:
+        reason = f"too large for YAML: {most} characters are the most here; write it as JSON"
+        raise PolicyError([Problem(source, "", reason, 1, 1)])
     # People write YAML; a store has JSON, and a worker does without the parser's 1.5 MB.
     from sidecar.policy import document  # noqa: PLC0415
 
     return document.reading(text, source)
 
 
-def _reading_flow_yaml(text: str, source: str, json_reason: str) -> Steps[tuple[JSON, _Read]]:
+def _reading_flow_yaml(
+    text: str, source: str, most: int, json_reason: str
+) -> Steps[tuple[JSON, _Read]]:
     """Read what starts with `{` and is no JSON; the words of a failure are JSON's."""
     try:
-        value = yield from _reading_yaml(text, source)
+        value = yield from _reading_yaml(text, source, most)
     except PolicyError as error:
         at = _BYTE.search(json_reason)  # none: it ends too early
         raw = text.encode()

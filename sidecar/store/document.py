@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Policy
     from sidecar.policy.steps import Steps
 
+MAX_YAML_CHARS: Final = 512 * 1024
+"""Of a document in YAML: whoever reads it serves requests meanwhile. `rmv apply` stores JSON."""
+
 NO_STRING: Final = b"\0"
 """Stands for the document of a key that holds no string; no document may have a NUL in it."""
 
@@ -33,7 +36,7 @@ def loading(raw: bytes, *, model: str, source: str, allowed: AllowList = ANYWHER
     """Do what `load` does, in steps."""
     if raw == NO_STRING:
         raise no_string(source)
-    policy = yield from codec.loading(raw, source=source, allowed=allowed)
+    policy = yield from codec.loading(raw, source=source, allowed=allowed, most_yaml=MAX_YAML_CHARS)
     if policy.model != model:
         reason = f'is "{policy.model}", but the key says "{model}"'
         raise PolicyError((yield from codec.locating(raw, [Problem(source, "model", reason)])))

@@ -151,13 +151,14 @@ def texts() -> dict[str, bytes]:
     listed = json.dumps({**SMALL, **rules(12_000, lambda n: {"tenant": f"t{n}"})})
     made["blanks after it"] = small + b" " * blanks
     made["blanks within"] = small.replace(b" ", b" " * blanks, 1)[:MAX_DOCUMENT_BYTES]
-    made["blank lines of YAML"] = b"model: m\n" + b"\n" * 900_000 + b"versions: {}\n"
-    made["a comment of YAML"] = b"model: m\n#" + b"x" * 900_000 + b"\nversions: {}\n"
-    made["comments of YAML"] = b"model: m\n" + b"#\n" * 450_000 + b"versions: {}\n"
-    made["a text of YAML"] = b"model: " + b"x y " * 225_000 + b"\n"
-    made["a quoted text of YAML"] = b'model: "' + b"\\x41" * 225_000 + b'"\n'
-    made["a block of YAML"] = b"model: |\n" + b" x\n" * 300_000
-    made["rules as YAML"] = b"{" + listed[1:].encode() + b" # YAML"
+    made["blank lines of YAML"] = b"model: m\n" + b"\n" * 500_000 + b"versions: {}\n"
+    made["a comment of YAML"] = b"model: m\n#" + b"x" * 500_000 + b"\nversions: {}\n"
+    made["comments of YAML"] = b"model: m\n" + b"#\n" * 250_000 + b"versions: {}\n"
+    made["a text of YAML"] = b"model: " + b"x y " * 128_000 + b"\n"
+    made["a quoted text of YAML"] = b'model: "' + b"\\x41" * 128_000 + b'"\n'
+    made["a block of YAML"] = b"model: |\n" + b" x\n" * 170_000
+    fewer = json.dumps({**SMALL, **rules(8_000, lambda n: {"tenant": f"t{n}"})})
+    made["rules as YAML"] = fewer.encode() + b" # YAML"
     made["aliases of YAML"] = _aliases()
     made["JSON cut off"] = listed[:-9].encode()
     return made

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.model.decision import Cause
 from sidecar.policy.address import AllowList
+from sidecar.store.document import MAX_YAML_CHARS
 from sidecar.store.keys import KillKey, PinKey, PolicyKey
 from sidecar.store.live import MAX_VALUE_BYTES, Contents, LivePolicies
 from tests.store.documents import default_of, document, pin_of
@@ -49,6 +50,19 @@ def test_a_broken_document_is_refused_and_the_last_good_one_serves(
     assert default_of(live) == "v1"
     assert live.faults["fraud"].startswith("rmv:policy:fraud")
     assert [vars(record)["model"] for record in caplog.records] == ["fraud"]
+
+
+def test_yaml_is_taken_up_to_its_bound_and_json_past_it(live: LivePolicies) -> None:
+    yaml = document(default="v2").replace(b"{", b"{ # of YAML\n", 1)
+    blanks = MAX_YAML_CHARS - len(yaml)
+    assert live.put_policy("fraud", yaml + blanks * b" ")
+
+    assert not live.put_policy("fraud", yaml + (blanks + 1) * b" ")
+    assert "not JSON" in live.faults["fraud"]
+    assert not live.put_policy("fraud", b"model: fraud\n" + MAX_YAML_CHARS * b"\n")
+    assert "too large for YAML" in live.faults["fraud"]
+    assert default_of(live) == "v2"
+    assert live.put_policy("fraud", document() + MAX_YAML_CHARS * b" ")
 
 
 def test_a_fault_names_the_path_and_is_mended_by_the_next_good_document(live: LivePolicies) -> None:
