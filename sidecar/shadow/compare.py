@@ -15,7 +15,14 @@ from sidecar.model.shadow import Outcome, Uncompared
 from sidecar.shadow import body, classes, completion, events, tensors, text
 from sidecar.shadow.body import Body, UnreadableError
 from sidecar.shadow.document import MalformedError, Walk, decode
-from sidecar.shadow.findings import Findings, FullError, TooMuchError, spell_value
+from sidecar.shadow.findings import (
+    MAX_VALUE_CHARS,
+    Findings,
+    FullError,
+    TooMuchError,
+    mismatch,
+    spell_value,
+)
 from sidecar.shadow.pointer import ANY, WHOLE, along, below, has_mask
 from sidecar.shadow.rules import Rules, compile_rules
 
@@ -330,7 +337,9 @@ def _as_bytes(pair: Pair) -> str:
         pair.findings.note_length(WHOLE, len(mine), len(theirs))
     elif mine != theirs:
         is_masked = has_mask(pair.rules.nodes)
-        pair.findings.note_values(WHOLE, mine.hex(), theirs.hex(), is_masked=is_masked)
+        start = mismatch(mine, theirs)
+        sides = [side[start : start + MAX_VALUE_CHARS].hex() for side in (mine, theirs)]
+        pair.findings.note_values(WHOLE, sides[0], sides[1], is_masked=is_masked)
     return Kind.BYTES.value
 
 
@@ -346,6 +355,9 @@ _COMPARERS: dict[Kind, Callable[[Pair], str]] = {
 
 _HALF_BINARY = ((Kind.AUTO, Kind.TENSORS), (Kind.TENSORS, Kind.AUTO))
 """One answer is JSON as a whole, the other's tensors follow it."""
+
+_BEGIN = frozenset(bytes([byte]) for byte in b'{["-0123456789tfnNI ')
+"""How a JSON value begins, or what stands before one."""
 
 _USAGE = b'"usage"'
 _MARKS = (_USAGE, b'"outputs"')
@@ -375,7 +387,7 @@ def _events(said: Body) -> list[Event]:
 
 def _value(event: Event) -> JSON:
     """Return an event's data as the JSON, or else the text, that they are."""
-    try:
-        return decode(event.data)
-    except MalformedError:
-        return event.data.decode("utf-8", "backslashreplace")
+    with suppress(MalformedError):
+        if event.data[:1] in _BEGIN:  # for most texts need not be tried
+            return decode(event.data)
+    return event.data.decode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sidecar.shadow.findings import Findings, FullError, TooMuchError
-from sidecar.shadow.multiset import unmatched
+from sidecar.shadow.multiset import Matcher
 from sidecar.shadow.pointer import (
     ANY,
     Nodes,
@@ -76,7 +76,7 @@ class Walk:
     members are told.
     """
 
-    __slots__ = ("_findings", "_path", "_tolerance")
+    __slots__ = ("_findings", "_matcher", "_path", "_tolerance")
 
     def __init__(
         self, findings: Findings, tolerance: Tolerance, path: tuple[str, ...] = ()
@@ -84,6 +84,7 @@ class Walk:
         self._findings = findings
         self._tolerance = tolerance
         self._path = list(path)
+        self._matcher: Matcher | None = None
 
     def compare(self, primary: JSON, shadow: JSON, nodes: Nodes) -> None:
         """Note where two values differ, of whose place `nodes` are said.
@@ -200,7 +201,8 @@ class Walk:
         items = below(nodes, ANY)
         if is_ignored(items):
             return
-        lone_primary, lone_shadow = unmatched(primary, shadow, items, self._tolerance)
+        self._matcher = self._matcher or Matcher(self._tolerance)
+        lone_primary, lone_shadow = self._matcher.unmatched(primary, shadow, items)
         field = mask_of(items) or spell(self._path)
         for kind, lone in (("missing", lone_primary), ("extra", lone_shadow)):
             if lone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from sidecar.shadow.tolerance import NUMBERS, delta
 
 if TYPE_CHECKING:
     from sidecar.model.identity import JSON
+
+S = TypeVar("S", str, bytes, list[str])
 
 MAX_FIELDS = 64
 MAX_DIFFERENCES = 20
@@ -86,6 +88,7 @@ class Findings:
             by = delta(primary, shadow)  # type: ignore[arg-type]
             self.note(field, kind, spell_value(primary), spell_value(shadow), by)
         else:
+            primary, shadow = _excerpts(primary, shadow)
             self.note(field, kind, spell_value(primary), spell_value(shadow))
 
     def note_absence(self, field: str, kind: str, value: JSON, *, is_masked: bool) -> None:
@@ -117,6 +120,28 @@ def spell_value(value: JSON) -> str:
     except (UnicodeEncodeError, OverflowError):  # a lone surrogate; a very long integer
         spelled = json.dumps(value)
     return spelled if len(spelled) <= MAX_VALUE_CHARS else spelled[: MAX_VALUE_CHARS - 1] + "…"
+
+
+def _excerpts(one: JSON, other: JSON) -> tuple[JSON, JSON]:
+    """Return two long texts from a little before where they part."""
+    if not isinstance(one, str) or not isinstance(other, str):
+        return one, other
+    start = mismatch(one, other) - MAX_VALUE_CHARS // 4
+    if start <= 0 or max(len(one), len(other)) < MAX_VALUE_CHARS - 2:
+        return one[:MAX_VALUE_CHARS], other[:MAX_VALUE_CHARS]
+    return f"…{one[start : start + MAX_VALUE_CHARS]}", f"…{other[start : start + MAX_VALUE_CHARS]}"
+
+
+def mismatch(one: S, other: S) -> int:
+    """Return how long a beginning two sequences have in common."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def json_type(value: JSON) -> str:

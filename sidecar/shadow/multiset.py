@@ -20,34 +20,57 @@ Signature = tuple[str, tuple[Number, ...]]
 """What an item is but for the values of its numbers, and these, in the order of the first."""
 
 
-def unmatched(
-    primary: list[JSON], shadow: list[JSON], nodes: Nodes, tolerance: Tolerance
-) -> tuple[list[JSON], list[JSON]]:
-    """Return the items of either side that are left when like items have been paired.
+Entry = tuple[tuple[Number, ...], int]
+"""The numbers of an item, and its index."""
 
-    `nodes` are said of an item. Without a tolerance this is the difference of two multisets. With
-    one, as many items are paired as can be: exactly for items of one number; for items of several,
-    up to `MAX_COMPARED`. Past that, and for unordered arrays within items, items are paired in the
-    order of their numbers, which may leave some that had a partner, and never pairs what differs.
 
-    Raises:
-        TooMuchError: an item is nested too deeply.
-    """
-    mine = [_signature(item, nodes, 0) for item in primary]
-    theirs = [_signature(item, nodes, 0) for item in shadow]
-    if tolerance.is_exact:
-        return _left_over(primary, mine, theirs), _left_over(shadow, theirs, mine)
-    ours, others = _by_shape(mine), _by_shape(theirs)
-    lone_primary: list[int] = []
-    lone_shadow: list[int] = []
-    for shape in dict.fromkeys([*ours, *others]):
-        left, right = _pair(ours.get(shape, []), others.get(shape, []), tolerance)
-        lone_primary += left
-        lone_shadow += right
-    return (
-        [primary[index] for index in sorted(lone_primary)],
-        [shadow[index] for index in sorted(lone_shadow)],
-    )
+class Matcher:
+    """Pairs the items of arrays, with one allowance of time for all arrays of two answers."""
+
+    __slots__ = ("_spare", "_tolerance")
+
+    def __init__(self, tolerance: Tolerance) -> None:
+        self._tolerance = tolerance
+        self._spare = MAX_COMPARED
+
+    def unmatched(
+        self, primary: list[JSON], shadow: list[JSON], nodes: Nodes
+    ) -> tuple[list[JSON], list[JSON]]:
+        """Return the items of either side that are left when like items have been paired.
+
+        `nodes` are said of an item. Without a tolerance this is the difference of two multisets.
+        With one, as many items are paired as can be: exactly for items of one number; for items of
+        several, until `MAX_COMPARED` of them have been compared. Past that, and for unordered
+        arrays within items, items are paired in the order of their numbers, which may leave some
+        that had a partner, and never pairs what differs.
+
+        Raises:
+            TooMuchError: an item is nested too deeply.
+        """
+        mine = [_signature(item, nodes, 0) for item in primary]
+        theirs = [_signature(item, nodes, 0) for item in shadow]
+        if self._tolerance.is_exact:
+            return _left_over(primary, mine, theirs), _left_over(shadow, theirs, mine)
+        ours, others = _by_shape(mine), _by_shape(theirs)
+        lone_primary: list[int] = []
+        lone_shadow: list[int] = []
+        for shape in dict.fromkeys([*ours, *others]):
+            left, right = self._pair(ours.get(shape, []), others.get(shape, []))
+            lone_primary += left
+            lone_shadow += right
+        return (
+            [primary[index] for index in sorted(lone_primary)],
+            [shadow[index] for index in sorted(lone_shadow)],
+        )
+
+    def _pair(self, primary: list[Entry], shadow: list[Entry]) -> tuple[list[int], list[int]]:
+        """Return the indices of what is left of items that differ in nothing but numbers."""
+        width = len((primary or shadow)[0][0])
+        effort = len(primary) * len(shadow) * width
+        if width > 1 and effort <= self._spare:
+            self._spare -= effort
+            return _pair_best(primary, shadow, self._tolerance)
+        return _pair_in_order(sorted(primary), sorted(shadow), self._tolerance)
 
 
 def _signature(value: JSON, nodes: Nodes, depth: int) -> Signature:
@@ -101,29 +124,15 @@ def _left_over(items: list[JSON], own: list[Signature], others: list[Signature])
     return left
 
 
-_Entry = tuple[tuple[Number, ...], int]
-"""The numbers of an item, and its index."""
-
-
-def _by_shape(signatures: list[Signature]) -> dict[str, list[_Entry]]:
-    found: dict[str, list[_Entry]] = defaultdict(list)
+def _by_shape(signatures: list[Signature]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = defaultdict(list)
     for index, (shape, numbers) in enumerate(signatures):
         found[shape].append((numbers, index))
     return found
 
 
-def _pair(
-    primary: list[_Entry], shadow: list[_Entry], tolerance: Tolerance
-) -> tuple[list[int], list[int]]:
-    """Return the indices of what is left of items that differ in nothing but their numbers."""
-    width = len((primary or shadow)[0][0])
-    if width > 1 and len(primary) * len(shadow) * width <= MAX_COMPARED:
-        return _pair_best(primary, shadow, tolerance)
-    return _pair_in_order(sorted(primary), sorted(shadow), tolerance)
-
-
 def _pair_in_order(
-    primary: list[_Entry], shadow: list[_Entry], tolerance: Tolerance
+    primary: list[Entry], shadow: list[Entry], tolerance: Tolerance
 ) -> tuple[list[int], list[int]]:
     """Pair by rank, which pairs as many as can be where an item has one number.
 
@@ -147,7 +156,7 @@ def _pair_in_order(
 
 
 def _pair_best(
-    primary: list[_Entry], shadow: list[_Entry], tolerance: Tolerance
+    primary: list[Entry], shadow: list[Entry], tolerance: Tolerance
 ) -> tuple[list[int], list[int]]:
     """Pair as many as can be: a maximum matching, by augmenting paths (Kuhn 1955)."""
     likes = [

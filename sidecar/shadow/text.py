@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, TypeVar
 from unicodedata import normalize
@@ -9,6 +10,7 @@ from unicodedata import normalize
 from sidecar.model.comparison import Text
 from sidecar.model.shadow import Uncompared
 from sidecar.shadow.body import UnreadableError
+from sidecar.shadow.findings import mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -20,6 +22,12 @@ S = TypeVar("S", str, list[str])
 
 MAX_UNITS = 2000  # of a text whose edits are counted at once: a few milliseconds
 MAX_WINDOWS = 16
+MAX_WORD_CHARS = 20  # on average, where spaces set words apart; not all scripts have them
+MAX_MARKS = 30  # in a row; Unicode Standard Annex 15, section 13: no language has as many
+_JOINER = "\u034f"  # combining grapheme joiner: no mark moves past it
+_MARKS = re.compile(
+    rf"(?:[^\w\s\x00-\x7f]|[\uff9e\uff9f]){{{MAX_MARKS + 1},}}"
+)  # or symbols, to which it does no harm
 FIELD = "text"
 
 
@@ -53,52 +61,65 @@ def normalised(text: str) -> str:
     Unicode Standard Annex 15, form KC, of the case-folded text: that of a form alone may change
     once more when it is folded.
     """
-    return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
+    if not text.isascii():
+        text = normalize("NFKC", _MARKS.sub(_divide, text))
+    text = text.casefold()
+    if not text.isascii():
+        text = normalize("NFKC", text)
+    return " ".join(text.split())
+
+
+def _divide(marks: re.Match[str]) -> str:
+    """Divide a run of combining marks, which it takes quadratic time to put in order.
+
+    Unicode Standard Annex 15, section 13: the stream-safe text process.
+    """
+    run = marks.group()
+    parts = [run[at : at + MAX_MARKS] for at in range(0, len(run), MAX_MARKS)]
+    return _JOINER.join(parts)
 
 
 def edit_ratio(one: str, other: str) -> float:
     """Return 1 less the share of a text that has to be edited to get the other; 1 if both are "".
 
     Edits are those of Levenshtein: of characters, if there are at most 2,000 that do not begin or
-    end both texts alike. Of longer texts whole words are counted; more than 2,000 of them in as
-    many equal parts as it takes, in which words that moved from one part to the next count as
-    edits: the ratio told is never higher than that of the whole.
+    end both texts alike. Of longer texts whole words are counted, if they have words. More than
+    2,000 of either are cut into as many equal parts as it takes, and what moved from one part to
+    the next counts as edits: the ratio told is never higher than that of the whole.
 
     Raises:
-        UnreadableError: there are more than 32,000 words.
+        UnreadableError: there are more than 32,000 words, or characters.
     """
     if one == other:
         return 1.0
     left, right = _trimmed(one, other)
-    longest = max(len(left), len(right))
-    if longest <= MAX_UNITS:
-        return 1.0 - edits(left, right) / max(len(one), len(other))
-    return _ratio_of_words(one.split(), other.split())
+    if max(len(left), len(right)) > MAX_UNITS:
+        ones, others = one.split(), other.split()
+        if (len(ones) + len(others)) * MAX_WORD_CHARS >= len(one) + len(other):
+            return _ratio(*_trimmed(ones, others), max(len(ones), len(others)))
+    return _ratio(left, right, max(len(one), len(other)))
 
 
-def _ratio_of_words(ones: list[str], others: list[str]) -> float:
-    longest = max(len(ones), len(others))
-    left, right = _trimmed(ones, others)
+def _ratio(left: S, right: S, longest: int) -> float:
     windows = -(-max(len(left), len(right)) // MAX_UNITS)
     if windows > MAX_WINDOWS:
         raise UnreadableError(Uncompared.SIZE)
     counted = sum(
         edits(_part(left, index, windows), _part(right, index, windows)) for index in range(windows)
     )
-    return 1.0 - counted / longest if longest else 1.0
+    return 1.0 - counted / longest
 
 
 def _trimmed(one: S, other: S) -> tuple[S, S]:
     """Return what is left without the longest common beginning and end, which take no edits."""
-    least = min(len(one), len(other))
-    start = next((at for at in range(least) if one[at] != other[at]), least)
-    one, other, least = one[start:], other[start:], least - start
-    end = next((at for at in range(least) if one[-1 - at] != other[-1 - at]), least)
+    start = mismatch(one, other)
+    one, other = one[start:], other[start:]
+    end = mismatch(one[::-1], other[::-1])
     return one[: len(one) - end], other[: len(other) - end]
 
 
-def _part(words: list[str], index: int, parts: int) -> list[str]:
-    return words[len(words) * index // parts : len(words) * (index + 1) // parts]
+def _part(units: S, index: int, parts: int) -> S:
+    return units[len(units) * index // parts : len(units) * (index + 1) // parts]
 
 
 def edits(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:

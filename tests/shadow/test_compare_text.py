@@ -55,6 +55,22 @@ def test_what_is_normalised_stays_so(text: str) -> None:
     assert normalised(normalised(text)) == normalised(text)
 
 
+def test_marks_without_end_are_put_in_order_in_bounded_time() -> None:
+    marks = "\u0300\u0316\uff9e" * 40_000
+
+    assert not texts("a" + marks, "b" + marks, Text.NORMALISED).agrees
+    assert normalised("e" + "\u0316\u0301") == normalised("É\u0316")
+
+
+def test_long_texts_are_told_from_where_they_part() -> None:
+    same = "x" * 5000
+    (difference,) = texts(same + "one" + same, same + "two" + same, Text.EXACT).differences
+
+    assert "xone" in difference.primary
+    assert "xtwo" in difference.shadow
+    assert max(len(difference.primary), len(difference.shadow)) <= 200
+
+
 def plain_edits(one: str, other: str) -> int:
     row = list(range(len(other) + 1))
     for index, mine in enumerate(one, 1):
@@ -94,6 +110,12 @@ def test_of_still_longer_texts_no_more_is_found_than_is_alike() -> None:
 
     ratio = edit_ratio(" ".join(words), " ".join(other))
     assert 0.99 < ratio <= 1 - 4 / len(words)
+
+
+def test_of_long_texts_without_words_characters_are_counted() -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(5000))
+
+    assert edit_ratio("一" + text[1:-1] + "一", "二" + text[1:-1] + "二") == 1 - 2 / 5000
 
 
 def test_texts_whose_edits_would_take_too_long_are_not_compared() -> None:
