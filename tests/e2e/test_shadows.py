@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import time
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -118,6 +119,64 @@ async def test_counts_of_a_fleet_are_exact_and_find_what_was_planted() -> None:
     net = difference(control.control_only, control.shadow_only, control.number, ALPHA)
     assert net.low <= 0 <= net.high
     assert proportion(control.shadow, control.number, ALPHA).low > 0.1  # there is noise
+
+
+async def test_a_cap_stops_copies_and_a_reset_begins_anew() -> None:
+    async with (
+        running_valkey() as valkey,
+        scripted_upstream() as primary,
+        scripted_upstream() as tried,
+        scripted_upstream() as dear,
+    ):
+        document = {
+            "model": "m",
+            "versions": {
+                "v1": {"endpoints": [primary.url]},
+                "v2": {"endpoints": [tried.url]},
+                "v3": {"endpoints": [dear.url], "price": {"per_request": 1.0}},
+            },
+            "default": "v1",
+            "shadows": [{"version": "v2", "compare": {}}, {"version": "v3", "cost_per_day": 5}],
+        }
+        await valkey.client.set("rmv:policy:m", msgspec.json.encode(document))
+        store = RedisStore(valkey.url)
+
+        async def told(version: str) -> Tally | None:
+            found = (await store.tallies("m")).tallies
+            return next((one for one in found if one.version == version), None)
+
+        async def is_capped() -> bool:
+            return await running.counted("rmv_shadow_capped", model="m", version="v3") == 1
+
+        async def is_begun_anew() -> bool:
+            one = await told("v2")
+            return one is not None and one.since_s > reset_s
+
+        one_worker = SETTINGS.replace("workers = 2", "workers = 1")
+        async with sidecar("--redis", valkey.url, settings=one_worker) as running:
+            async with steady_load(running.listen, "acme") as load:
+                await running.until(is_capped, "cap")
+                copies = len(dear.received)
+                await load.more(50)
+                assert len(dear.received) <= copies + 4  # those on their way when it was told
+
+                assert await store.reset_shadow("m", "v2") == 1
+                reset_s = time.time()  # noqa: TID251 -- the sidecar's own
+                await running.until(is_begun_anew, "reset")
+                await load.more(50)
+            running.signal(signal.SIGTERM)
+            assert await running.ended() == 0
+        [v2, v3] = [await told("v2"), await told("v3")]
+        await store.close()
+
+    assert v2 is not None
+    assert v3 is not None
+    assert is_exact(v2.ledger)
+    assert is_exact(v3.ledger)
+    assert 50 <= v2.ledger.eligible < v3.ledger.eligible == len(primary.received)
+    assert v2.pairs["v1"].number == v2.pairs["v1"].agreed == v2.ledger.compared > 0
+    assert v3.ledger.skipped["cost"] > 50
+    assert sum(v3.cost.price.values()) == v3.ledger.mirrored == len(dear.received)
 
 
 async def tallies(valkey: Valkey) -> dict[str, Tally]:
