@@ -38,6 +38,7 @@ __all__ = ["Rules", "compare", "compile_rules"]
 T = TypeVar("T")
 EMPTY = "empty"
 STATUS = "status"
+EVENT = "event"
 COMPLETION = "completion"
 Inference = tuple["JSON", dict[str, tensors.Tensor]]
 """An inference answer's JSON, and its outputs by name."""
@@ -293,7 +294,7 @@ def _compare_events(pair: Pair, primary: list[Event], shadow: list[Event]) -> No
     for index, (mine, theirs) in enumerate(zip(primary, shadow, strict=False)):
         if mine.kind != theirs.kind:
             kinds = [event.kind.decode("utf-8", "backslashreplace") for event in (mine, theirs)]
-            pair.findings.note_values("event", kinds[0], kinds[1], is_masked=has_mask(root))
+            pair.findings.note_values(EVENT, kinds[0], kinds[1], is_masked=has_mask(root))
         if mine.data != theirs.data:
             walk.compare(_value(mine), _value(theirs), root + below(root, str(index)))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DONE = b"[DONE]"
 _OBJECTS = frozenset(("chat.completion", "chat.completion.chunk", "text_completion"))
-_FINISH = "finish_reason"
+FINISH = "finish_reason"
 _TOOLS = ("choices", ANY, "message", "tool_calls")
 
 
@@ -218,10 +218,10 @@ def _compare_choice(
     if not is_ignored(said):
         mine, theirs = "".join(primary.text), "".join(shadow.text)
         text.compare(mine, theirs, rules, findings, is_masked=has_mask(said))
-    end = along(nodes, (_FINISH,))
+    end = along(nodes, (FINISH,))
     if primary.finish_reason != shadow.finish_reason and not is_ignored(end):
         findings.note_values(
-            _FINISH, primary.finish_reason, shadow.finish_reason, is_masked=has_mask(end)
+            FINISH, primary.finish_reason, shadow.finish_reason, is_masked=has_mask(end)
         )
     tools = _places(nodes, "tool_calls")
     Walk(findings, rules.tolerance, _TOOLS).compare(_calls(primary), _calls(shadow), tools)
