@@ -12,7 +12,11 @@ from sidecar.shadow.renaming import MAX_MEMBERS, with_model
 
 TEXTS = st.text(max_size=4) | st.sampled_from(("model", '"model":', "\\", "{", "}"))
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
     lambda some: st.lists(some, max_size=3) | st.dictionaries(TEXTS, some, max_size=3),
     max_leaves=8,
 )
