@@ -91,6 +91,7 @@ class Comparer:
         self._thread: ThreadPoolExecutor | None = None
         self._working: tuple[Trial, Future[Compared]] | None = None
         self._is_closed = False
+        self._has_failed = False
 
     def take(self, trial: Trial) -> None:
         """Take a trial whose sides have all ended."""
@@ -180,13 +181,23 @@ class Comparer:
         """Compare, be it in the thread: nothing but the trial's answers is touched."""
         began_s = self._cpu_s()
         primary, shadow = trial.primary.answer(), trial.shadow.answer()
-        outcome = _outcome(primary, shadow, rules)
+        outcome = self._outcome(primary, shadow, rules)
         control = None
         if trial.control is not None and outcome.uncompared is None:
-            control = _outcome(primary, trial.control.answer(), rules)
+            control = self._outcome(primary, trial.control.answer(), rules)
             if control.uncompared is not None:
                 control = None
         return Compared(primary, shadow, outcome, control, self._cpu_s() - began_s)
+
+    def _outcome(self, primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
+        """Return what comparing finds. It raises nothing; were it wrong, a pair would be lost."""
+        try:
+            return compare(primary, shadow, rules)
+        except Exception:  # noqa: BLE001 -- whatever it is, the pair has to be counted
+            if not self._has_failed:  # once: the next pairs may well do the same
+                _log.exception("comparison failed")
+            self._has_failed = True
+            return Outcome(rules.kind.value, uncompared=Uncompared.MALFORMED)
 
     def _settle(self, trial: Trial, compared: Compared) -> None:
         """Count what a comparison has found, and let go of the trial."""
@@ -237,7 +248,7 @@ class Comparer:
     def _pass_over(self, trial: Trial, cause: str) -> None:
         """Count a whole answer that is not compared."""
         trial.book.pass_over(cause)
-        if trial.primary.is_whole:
+        if _has_ended(trial):
             add_statuses(
                 self._accounts.of(trial.book).changing(),
                 primary_version=trial.serving,
@@ -247,8 +258,8 @@ class Comparer:
         trial.release()
 
     def _note_failure(self, trial: Trial) -> None:
-        """Count a copy without a whole answer as an error, if the client got one to hold it to."""
-        if trial.primary.is_whole and trial.serving != trial.book.version:
+        """Count a copy without a whole answer as an error, if there is something to hold it to."""
+        if _has_ended(trial) and trial.serving != trial.book.version:
             add_failure(
                 self._accounts.of(trial.book).changing(),
                 primary_version=trial.serving,
@@ -256,13 +267,12 @@ class Comparer:
             )
 
 
-def _outcome(primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
-    """Return what comparing finds. It raises nothing; were it wrong, a pair would be lost."""
-    try:
-        return compare(primary, shadow, rules)
-    except Exception:  # noqa: BLE001 -- whatever it is, the pair has to be counted
-        _log.exception("comparison failed")
-        return Outcome(rules.kind.value, uncompared=Uncompared.MALFORMED)
+def _has_ended(trial: Trial) -> bool:
+    """Return whether the client's side came to an end: a whole answer, or its upstream's failure.
+
+    A client that has left says nothing of either version.
+    """
+    return trial.primary.is_whole or not trial.primary.status
 
 
 def _segments(trial: Trial) -> list[str]:

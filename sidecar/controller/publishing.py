@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
 
 EVERY_S: Final = 2.0
+END_S: Final = 5.0  # at the end of a worker
 COST: Final = "rmv_shadow_cost_total"
 CAPPED: Final = "rmv_shadow_capped"
 _log = logging.getLogger("sidecar.shadow")
@@ -78,7 +79,12 @@ class Publisher(Generic[B]):
     async def close(self) -> None:
         """Tell all of it for the last time, once nothing is under way any more."""
         self._collect()
-        if failure := await self._tell_all(is_last=True):
+        try:
+            async with asyncio.timeout(END_S):
+                failure = await self._tell_all(is_last=True)
+        except TimeoutError:
+            failure = f"the store took over {END_S:g} s"
+        if failure:
             _log.error("shadow counts are lost", extra={"reason": failure})
         for account in self._accounts:
             self._count("lost", len(account.drawer.waiting))

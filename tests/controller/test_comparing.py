@@ -7,6 +7,7 @@ import threading
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+from sidecar.controller import comparing
 from sidecar.controller.comparing import MAX_WAITING, SMALL_BYTES
 from sidecar.dataplane.trial import Captured
 from sidecar.model.comparison import Comparison
@@ -17,7 +18,10 @@ from tests.policy.examples import make_head, make_policy
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    import pytest
+
     from sidecar.model.identity import JSON
+    from sidecar.model.shadow import Outcome
 
 LARGE: dict[str, JSON] = {"rows": ["x" * 1000] * 40}
 VERSION = Version(endpoints=("http://127.0.0.1:9001",))
@@ -158,12 +162,31 @@ async def test_a_copy_without_a_whole_answer_is_an_error_of_the_shadow() -> None
     bench.comparer.take(bench.trial([1], lost))
     gone, late = Captured(bench.memory, MEMORY), Captured(bench.memory, MEMORY)
     gone.fail("primary")
+    gone.status = 499  # the client has left
     late.fail("timeout")
     bench.book.fail("timeout")
     bench.comparer.take(bench.trial(gone, late))  # there is nothing to hold it to
 
     assert (bench.pairs.answers, bench.pairs.shadow_errors, bench.pairs.number) == (1, 1, 0)
     assert bench.book.under_way == 0
+    assert bench.memory.free == MEMORY
+
+
+async def test_an_upstream_that_fails_is_an_error_of_the_clients_side() -> None:
+    bench = Bench()
+    broken = Captured(bench.memory, MEMORY)
+    broken.fail("primary")  # without a status: it was not the client that left
+    bench.comparer.take(bench.trial(broken, [1]))
+    broken, lost = Captured(bench.memory, MEMORY), Captured(bench.memory, MEMORY)
+    broken.fail("primary")
+    lost.fail("lost")
+    bench.book.fail("lost")
+    bench.comparer.take(bench.trial(broken, lost))
+
+    assert (bench.pairs.answers, bench.pairs.number) == (2, 0)
+    assert (bench.pairs.primary_errors, bench.pairs.shadow_errors) == (1, 0)
+    assert bench.pairs.both_errors == 1
+    assert bench.book.uncompared == {"primary": 1}
     assert bench.memory.free == MEMORY
 
 
@@ -180,6 +203,24 @@ async def test_what_cannot_be_read_is_counted_by_its_cause() -> None:
 
     assert bench.book.uncompared == {"encoding": 1, "primary": 1, "size": 1}
     assert bench.memory.free == MEMORY
+
+
+async def test_a_fault_of_comparing_is_told_once_and_loses_no_pair(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Outcome:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(comparing, "compare", broken)
+    bench = Bench()
+    bench.comparer.take(bench.trial([1], [1]))
+    bench.comparer.take(bench.trial(LARGE, LARGE))
+    await settled(bench)
+
+    assert bench.book.uncompared == {"malformed": 2}
+    assert [one.message for one in caplog.records] == ["comparison failed"]
+    assert bench.memory.free == MEMORY
+    await bench.comparer.close()
 
 
 async def test_what_is_left_at_the_end_is_counted_and_let_go() -> None:
