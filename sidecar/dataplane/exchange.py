@@ -50,6 +50,7 @@ _CAUSES: Final = {
     Code.UPSTREAM_FAILED: Cause.UPSTREAM_FAILED,
     Code.UPSTREAM_TIMEOUT: Cause.UPSTREAM_TIMEOUT,
 }
+_OF_UPSTREAM: Final = frozenset(code.slug for code in _CAUSES)
 _UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "", 0))
 _UNFIT: Final = {
     code: Verdict(ANONYMOUS, Decision("", "", f"DENIED:{code.slug}", 0, refusal=code))
@@ -614,7 +615,8 @@ class Exchange(ResponseSink):
         head, verdict, plane = self.head, self.verdict, self.plane
         if self.copy is not None:
             took_s = -1.0 if self.code else now_s - self.began_s
-            self.copy.end(self.status, verdict.decision.version, took_s, now_s)
+            status = 0 if self.code in _OF_UPSTREAM else self.status
+            self.copy.end(status, verdict.decision.version, took_s, now_s)
         identity = verdict.identity
         record = ExchangeRecord(
             self.at_s,

@@ -127,7 +127,8 @@ class Copy(Copied):
     def end(self, status: int, serving: str, took_s: float, now_s: float) -> None:
         """Learn how the exchange ended: `took_s` is less than 0 where the answer was not whole.
 
-        `serving` is the version that answered with `status`.
+        `serving` is the version that answered with `status`, which is 0 where its endpoint gave no
+        whole answer.
         """
         self._drop()
         if took_s >= 0:

@@ -280,7 +280,8 @@ class Captured:
     """One side's answer, as it comes and within bounds.
 
     `failure` is why it is of no use: a value of `Failure`, or `size`, `memory` and `primary` of
-    `Uncompared`. Times are monotonic. Whoever holds it releases it: then its memory is given back.
+    `Uncompared`. With `primary` a `status` of 0 says that its endpoint was to blame. Times are
+    monotonic. Whoever holds it releases it: then its memory is given back.
     """
 
     def __init__(self, memory: Memory, max_bytes: int) -> None:

@@ -249,6 +249,33 @@ async def test_an_upstream_that_fails_is_compared_with_nothing(log: Path, primar
 
 
 @pytest.mark.parametrize(
+    ("primary", "status"),
+    [(b"garbage\r\n\r\n", 0), (hang_up, 0), (never, 0), (ANSWER, 200)],
+)
+async def test_the_clients_side_has_no_status_where_its_upstream_failed(
+    log: Path, primary: Script, status: int
+) -> None:
+    timeouts = Timeouts(first_byte_s=0.2)
+    async with pair(log, primary, shadow=hang_up, timeouts=timeouts) as made:
+        async with made.proxy.client() as client:
+            await client.send(POST)
+            await client.some()
+            await eventually(lambda: bool(made.judge.failed))
+
+        assert made.judge.failed == [("lost", status)]
+
+
+async def test_the_clients_side_has_a_status_where_the_client_left(log: Path) -> None:
+    async with pair(log, never, shadow=hang_up) as made:
+        async with made.proxy.client() as client:
+            await client.send(GET)
+            await made.primary.until(1)
+        await eventually(lambda: bool(made.judge.failed))
+
+        assert made.judge.failed == [("lost", 499)]
+
+
+@pytest.mark.parametrize(
     ("shadow", "cause"), [(hang_up, "lost"), (never, "timeout"), (b"garbage\r\n\r\n", "lost")]
 )
 async def test_a_copy_without_a_whole_answer_is_told_with_what_the_client_got(
