@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from sidecar.dataplane.client import Client
 from sidecar.dataplane.exchange import Exchange
 from sidecar.dataplane.flow import PIPELINED, UNCONNECTED, UPSTREAM_FULL, Reading
+from sidecar.dataplane.upload import LONG_BYTES, Upload
 from sidecar.errors import Code
 from sidecar.model.request import RequestHead
 from sidecar.runtime.tcp import Socket, has_left
@@ -54,7 +55,7 @@ class ClientConnection(Client):
         self._is_parsing = False
         self._is_deaf = False  # nothing more is parsed: the last answer is on its way
         self._is_body_due = False  # of the exchange in hand
-        self._left = 0  # bytes of a body with a length
+        self.left = 0  # bytes of a body with a length
         self._paced = 0  # bytes of a body since its deadline was put off
         self._chunks: ChunkedBody | None = None
         self._tunnel: Taker | None = None
@@ -288,7 +289,7 @@ class ClientConnection(Client):
         if not head.request_id:
             head.request_id = plane.make_id()
         exchange = self._current = Exchange(self, plane, head)
-        self._left = head.framing
+        self.left = head.framing
         self._paced = 0
         self._chunks = None
         self._is_body_due = head.framing != 0
@@ -319,10 +320,10 @@ class ClientConnection(Client):
         """Hand pieces of the body on; return how far they go."""
         size, chunks = len(data), self._chunks
         if chunks is None:
-            end = min(size, pos + self._left)
+            end = min(size, pos + self.left)
             exchange.on_body(cut(data, pos, end))
-            self._left -= end - pos
-            is_whole = not self._left
+            self.left -= end - pos
+            is_whole = not self.left
         else:
             pieces: list[bytes] = []
             try:
@@ -339,7 +340,25 @@ class ClientConnection(Client):
             exchange.on_request_end([] if chunks is None else chunks.trailers)
         elif not exchange.is_ended:
             self._keep_pace(exchange, end - pos)
+            if self.left >= LONG_BYTES and self.transport.get_extra_info("ssl_object") is None:
+                self.transport.set_protocol(Upload(self, self._plane.inbox))
         return end
+
+    def take_part(self, part: memoryview) -> None:
+        """Hand on a part of the long body in hand, of which it has no more than is left."""
+        exchange = self._current
+        if self._is_deaf or exchange is None:
+            return
+        self.read_s = self._plane.monotonic_s()
+        exchange.on_body(part)
+        self.left -= len(part)
+        if not self.left:
+            self._is_body_due = False
+            self.transport.set_protocol(self)
+            exchange.on_request_end([])
+        elif not exchange.is_ended:
+            self._keep_pace(exchange, len(part))
+        exchange.flush()
 
     def _keep_pace(self, exchange: Exchange, got: int) -> None:
         """Put the deadline off once enough has come: a trickle is no sign of life."""

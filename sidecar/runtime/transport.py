@@ -36,6 +36,10 @@ class Transport(Protocol):
         """Read no more while `high` bytes wait for who has paused; of TLS only."""
         ...
 
+    def set_protocol(self, protocol: object) -> None:
+        """Deliver data to `protocol` from now on."""
+        ...
+
     def is_closing(self) -> bool:
         """Return whether the transport is closed or about to be."""
         ...

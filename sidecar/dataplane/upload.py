@@ -1,0 +1,116 @@
+"""Long bodies from clients: read into one buffer, and written from there."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+LONG_BYTES: Final = 512 * 1024  # that are still to come of a body
+_BUFFER_BYTES: Final = 1024 * 1024
+_MAX_KEPT: Final = 4  # buffers
+_SPARE_BYTES: Final = 256 * 1024  # of one that is not kept; the loop reads as much for others
+
+
+class Uploader(Protocol):
+    """The part of a client's connection in use."""
+
+    left: int  # bytes of the body in hand
+
+    def take_part(self, part: memoryview) -> None:
+        """Take a part of the body, of at most `left` bytes."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        ...
+
+    def eof_received(self) -> bool:
+        """Learn that no more will come; return whether to stay open."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn that the connection is closed."""
+        ...
+
+    def pause_writing(self) -> None:
+        """Learn that the client does not keep up."""
+        ...
+
+    def resume_writing(self) -> None:
+        """Learn that it does again."""
+        ...
+
+
+class Inbox:
+    """Where a worker's long bodies are read into, one read at a time."""
+
+    def __init__(self) -> None:
+        self._buffers: list[bytearray] = []  # those used first stay in the caches
+
+    def buffer(self) -> bytearray:
+        """Return a buffer of which nobody has a part any more.
+
+        Slow upstreams keep parts; where they have some of all buffers, this is one for one read.
+        """
+        for buffer in self._buffers:
+            if _is_free(buffer):
+                return buffer
+        if len(self._buffers) >= _MAX_KEPT:
+            return bytearray(_SPARE_BYTES)
+        buffer = bytearray(_BUFFER_BYTES)
+        self._buffers.append(buffer)
+        return buffer
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Return whether no memoryview has the buffer: only then may its size change."""
+    try:
+        last = buffer.pop()
+    except BufferError:
+        return False
+    buffer.append(last)
+    return True
+
+
+class Upload:
+    """Takes a client's place at its transport for the rest of a long body with a length.
+
+    The loop reads for others into a buffer of its own and copies from there, 250 KiB at a time;
+    for a `BufferedProtocol`, which this is by shape, it does neither. It never reads beyond the
+    body. Not for all reads: those of requests that are small would take longer.
+    """
+
+    def __init__(self, client: Uploader, inbox: Inbox) -> None:
+        self._client = client
+        self._inbox = inbox
+        self._buffer = bytearray()
+
+    def get_buffer(self, _size_hint: int) -> memoryview:
+        """Return where to read into."""
+        self._buffer = self._inbox.buffer()
+        return memoryview(self._buffer)[: self._client.left]
+
+    def buffer_updated(self, size: int) -> None:
+        """Hand on what was read where it lies."""
+        part = memoryview(self._buffer)[:size]
+        self._buffer = bytearray()
+        self._client.take_part(part)
+
+    def data_received(self, data: bytes) -> None:
+        """Be read for as others are: by a loop that goes by classes and not by shapes."""
+        self._client.data_received(data)
+
+    def eof_received(self) -> bool:
+        """Tell the client."""
+        return self._client.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the client."""
+        self._client.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Tell the client."""
+        self._client.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell the client."""
+        self._client.resume_writing()
