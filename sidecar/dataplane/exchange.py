@@ -50,7 +50,7 @@ _CAUSES: Final = {
     Code.UPSTREAM_FAILED: Cause.UPSTREAM_FAILED,
     Code.UPSTREAM_TIMEOUT: Cause.UPSTREAM_TIMEOUT,
 }
-_OF_UPSTREAM: Final = frozenset(code.slug for code in _CAUSES)
+_OF_UPSTREAM: Final = frozenset([code.slug for code in _CAUSES])
 _UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "", 0))
 _UNFIT: Final = {
     code: Verdict(ANONYMOUS, Decision("", "", f"DENIED:{code.slug}", 0, refusal=code))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _MARKUP: Final = re.compile(r"([\\`*\[\]<>|&~$#!]|\b_|_\b|(?<=_)_)")
 _MOST_LABELS: Final = 12  # columns that a page is wide enough for
+_MOST_WORDS: Final = 4000  # characters of a sentence: more than five bounds of fifty versions take
 _CAVEATS: Final = (
     "An interval holds at all times at once: looking often, and stopping when one likes, makes no "
     "finding wrong more often than its confidence says.",
@@ -73,7 +74,8 @@ def _head(report: Report) -> Iterator[str]:
     yield ""
     yield f"**{report.outcome.value.upper()}**: {_sentence(report.why)}"
     yield ""
-    yield f"- From {moment(report.since_s)} to {moment(report.until_s)} UTC; test `{report.test}`"
+    period = f"{moment(report.since_s)} to {moment(report.until_s)} UTC"
+    yield f"- From {period}; test {text(report.test)}"
     if report.percent is not None:
         by = "each request by itself" if report.key == "request" else f"by {text(report.key)}"
         yield f"- Sample: {number(report.percent)}% of what is eligible, drawn {by}"
@@ -349,4 +351,4 @@ def _left_out(count: int, what: str) -> Iterator[str]:
 
 def _sentence(words: str) -> str:
     """Return words that may hold foreign names as a sentence."""
-    return _MARKUP.sub(r"\\\1", words if words.endswith(".") else f"{words}.")
+    return _MARKUP.sub(r"\\\1", plain(words if words.endswith(".") else f"{words}.", _MOST_WORDS))

@@ -20,7 +20,8 @@ def percent(share: float) -> str:
     number = 100 * share
     rest = min(abs(number), abs(100 - number))
     digits = 2 if rest >= 0.01 or not rest else min(1 - floor(log10(rest)), 9)  # noqa: PLR2004
-    return f"{number:.{digits}f}".rstrip("0").rstrip(".") + "%"
+    spelled = f"{number:.{digits}f}".rstrip("0").rstrip(".")
+    return "0%" if spelled == "-0" else f"{spelled}%"
 
 
 def part(number: float, of: float) -> str:

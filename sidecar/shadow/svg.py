@@ -84,7 +84,7 @@ def agreement(against: Against, what: str) -> str:
 def latency(against: Against, what: str) -> str:
     """Plot both latency distributions: how often each time was, and how often it was less."""
     first, second = against.latencies
-    if not first.number or not second.number:
+    if not any(first.buckets.values()) or not any(second.buckets.values()):
         return ""
     ends = [_ends(first), _ends(second)]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
