@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.controller.publishing import CAPPED
+from sidecar.controller.trials import CAPPED
 from sidecar.upstream.health import ENDPOINT_HEALTHY
 
 WORKER_VARIABLE: Final = "RMV_WORKER_ANSWERING"

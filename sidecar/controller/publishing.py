@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic
 
 from sidecar.controller.accounts import DAY_S, spell_day
 from sidecar.controller.comparing import EVIDENCE
-from sidecar.controller.trials import B
+from sidecar.controller.trials import CAPPED, B
 from sidecar.errors import StoreUnavailableError, WrongTypeError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 EVERY_S: Final = 2.0
 END_S: Final = 5.0  # at the end of a worker
 COST: Final = "rmv_shadow_cost_total"
-CAPPED: Final = "rmv_shadow_capped"
 _log = logging.getLogger("sidecar.shadow")
 
 Name = tuple[str, str]

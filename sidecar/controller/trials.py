@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sidecar.model.request import RequestHead
     from sidecar.model.shadow import Answer, Histogram, Ledger
     from sidecar.policy.snapshot import Snapshot
+
+CAPPED: Final = "rmv_shadow_capped"  # here, as the control process needs it and nothing else
 
 
 class Times(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -107,6 +108,17 @@ async def test_workers_that_ended_become_one_and_count_once(store: Store) -> Non
     ended = max(told, key=lambda one: one.workers)
     assert ended.pairs["v1"] == Pairs(number=3, agreed=1)
     assert ended.ledger.skipped == {"size": 3}
+
+
+async def test_workers_that_end_at_once_count_once_each(store: Store) -> None:
+    workers = [f"host/{number}" for number in range(8)]
+    for worker in workers:
+        await store.put_tally(tally(5), worker)
+
+    await asyncio.gather(*(store.settle_tally(tally(5), worker) for worker in workers))
+
+    [ended] = (await store.tallies("fraud")).tallies
+    assert (ended.workers, ended.ledger.eligible, ended.pairs["v1"].number) == (8, 40, 40)
 
 
 async def test_a_reset_has_every_worker_begin_anew(store: Store) -> None:
