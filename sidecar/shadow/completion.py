@@ -115,11 +115,13 @@ _decoder = msgspec.json.Decoder(Piece)
 
 def of_document(document: JSON) -> Completion | None:
     """Return what a document says if it is a completion."""
-    if not isinstance(document, dict) or document.get("object") not in _OBJECTS:
+    if not isinstance(document, dict) or "choices" not in document:
         return None
     try:
         piece = msgspec.convert(document, Piece)
     except msgspec.ValidationError:
+        return None
+    if piece.object not in _OBJECTS:
         return None
     made = Completion()
     _add(made, piece)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sidecar.shadow.document import MalformedError, Walk
 from sidecar.shadow.findings import Findings
-from sidecar.shadow.pointer import along, below, has_mask, is_ignored, mask_of, spell
+from sidecar.shadow.pointer import ANY, along, below, has_mask, is_ignored, mask_of, spell
 from sidecar.shadow.tolerance import NUMBERS, distance
 
 if TYPE_CHECKING:
@@ -317,14 +317,18 @@ class _Output(NamedTuple):
 
     def _note_absence(self, kind: str, there: Tensor | None) -> None:
         said: JSON = there and {"datatype": there.datatype, "shape": list(there.shape)}
-        field = mask_of(self.nodes) or spell(("outputs", self.name))
+        field = mask_of(self.nodes) or self._field()
         self.findings.note_absence(field, kind, said, is_masked=has_mask(self.nodes))
 
     def _note(self, part: str, mine: JSON, theirs: JSON) -> None:
         nodes = along(self.nodes, (part,))
         if not is_ignored(nodes):
-            field = mask_of(nodes) or spell(("outputs", self.name, part))
+            field = mask_of(nodes) or self._field(part)
             self.findings.note_values(field, mine, theirs, is_masked=has_mask(nodes))
+
+    def _field(self, *part: str) -> str:
+        is_named = not has_mask(along(self.nodes, ("name",)))
+        return spell(("outputs", self.name if is_named else ANY, *part))
 
     def _compare_data(self, mine: Tensor, theirs: Tensor, sums: Sums) -> None:
         if is_ignored(along(self.nodes, ("data",))):

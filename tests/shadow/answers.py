@@ -9,9 +9,32 @@ from sidecar.model.shadow import Answer
 from sidecar.shadow.compare import compare, compile_rules
 
 if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
     from sidecar.model.shadow import Outcome
 
 JSON_TYPE = "application/json"
+
+FORMS: list[JSON] = [
+    {"outputs": [{"name": "a", "datatype": "FP32", "shape": [2], "data": [1, 2]}]},
+    {"outputs": [{"name": "a", "datatype": "BYTES", "shape": [1], "data": ["x"]}]},
+    {
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "content": "x",
+                    "tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}],
+                },
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+    },
+    {"object": "text_completion", "choices": [{"text": "x"}], "usage": None},
+    {"a": {"label": "x"}, "b": [0.5, 0.5]},
+]
+"""Documents that are known here as more than JSON."""
 
 
 def answer(body: bytes, media: str = JSON_TYPE, status: int = 200, **fields: str) -> Answer:
@@ -31,3 +54,34 @@ def compared(
     mine = answer(primary) if isinstance(primary, bytes) else primary
     theirs = answer(shadow) if isinstance(shadow, bytes) else shadow
     return compare(mine, theirs, compile_rules(comparison))
+
+
+def planted(value: JSON, steps: tuple[str, ...], secret: JSON) -> JSON:
+    """`value` with `secret` wherever the pointer leads."""
+    if not steps:
+        return secret
+    first, *rest = steps
+    if isinstance(value, dict):
+        return {
+            name: planted(inner, tuple(rest), secret) if first in {"*", name} else inner
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            planted(inner, tuple(rest), secret) if first in {"*", str(index)} else inner
+            for index, inner in enumerate(value)
+        ]
+    return value
+
+
+def pointers(value: JSON, at: str = "") -> list[str]:
+    """A pointer to each place of a document, and one with `*` for each step into it."""
+    inner: list[tuple[str, JSON]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = [(str(index), item) for index, item in enumerate(value)]
+    found = [at]
+    for step, item in inner:
+        found += [*pointers(item, f"{at}/{step}"), *pointers(item, f"{at}/*")]
+    return found

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
+from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model.comparison import Comparison, Kept, Kind, Text
 from sidecar.model.shadow import Answer, Difference, Uncompared
-from tests.shadow.answers import answer, compared
+from sidecar.shadow.pointer import steps_of
+from tests.shadow.answers import FORMS, answer, compared, planted, pointers
+
+if TYPE_CHECKING:
+    from sidecar.model.identity import JSON
 
 DOCUMENT = b'{"scores":[0.25,0.75]}'
 OTHER = b'{"scores":[0.25,0.5]}'
@@ -229,3 +236,35 @@ def test_no_bytes_make_comparing_fail(one: Answer, other: Answer, comparison: Co
     if there.uncompared is back.uncompared is None:
         assert there.agrees == back.agrees
     assert compared(one, one, comparison).agrees
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2) | st.just(-1),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=1), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+BROKEN = st.sampled_from(FORMS).flatmap(
+    lambda form: st.builds(
+        lambda pointer, value: planted(form, steps_of(pointer), value),
+        st.sampled_from(pointers(form)),
+        VALUES,
+    )
+)
+
+
+@given(BROKEN, BROKEN, MEDIA, COMPARISONS)
+def test_no_broken_form_makes_comparing_fail(
+    one: JSON, other: JSON, media: str, comparison: Comparison
+) -> None:
+    start = b"data: " if media == "text/event-stream" else b""
+    mine, theirs = (
+        answer(start + json.dumps(document).encode() + b"\n\n", media) for document in (one, other)
+    )
+    there, back = compared(mine, theirs, comparison), compared(theirs, mine, comparison)
+
+    if there.uncompared is back.uncompared is None:
+        assert there.agrees == back.agrees
+    assert compared(mine, mine, comparison).agrees
+    assert msgspec.json.decode(msgspec.json.encode(there)) is not None
