@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from sidecar.runtime.outbox import Outbox
+
 
 class Worker(Protocol):
     """Who has work left."""
@@ -19,10 +21,11 @@ class Turns:
     """A line in which each waits for its turn: one a cycle of the loop, sockets in between.
 
     A read may hold tens of thousands of chunks or requests. Whoever sends them waits for himself,
-    and nobody else for him, however many of his kind there are.
+    and nobody else for him, however many of his kind there are. `outbox` is for small writes.
     """
 
     def __init__(self) -> None:
+        self.outbox = Outbox()
         self._waiting: deque[Worker] = deque()
 
     def ask(self, worker: Worker) -> None:

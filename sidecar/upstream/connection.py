@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SWITCHING_PROTOCOLS: Final = 101
 MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
+MAX_LATE_BYTES: Final = 16 * 1024  # that wait for others' reads; of more, memory would be the price
 
 
 class UpstreamConnection(Response):
@@ -52,6 +53,7 @@ class UpstreamConnection(Response):
         self.is_reading = True
         self.is_sent = False  # the sink says so when the request is written whole
         self._keeper = keeper
+        self._outbox = keeper.turns.outbox
         self._monotonic_s = monotonic_s
         self._held = b""  # bytes that are not parsed: the beginning of a head, or too much for now
         self._judged = 0  # of those, how many may begin a head
@@ -65,7 +67,8 @@ class UpstreamConnection(Response):
         self._is_done = self._is_keepable = self._is_full = False
         self._out: Pieces = []
         self._body_bytes = 0
-        self._sent_bytes = 0  # ever
+        self._unsent: bytes | memoryview | None = None  # what waits for `write_out`
+        self._sent_bytes = 0  # ever, what is unsent included
         self._began_at = 0  # of them, those before the request in hand
         self._is_tunnel = False
         self._has_closed = False  # the upstream: by a FIN, or where there is TLS by close_notify
@@ -82,15 +85,32 @@ class UpstreamConnection(Response):
         self._interim_bytes = 0
 
     def send(self, data: bytes | memoryview) -> None:
-        """Write request bytes."""
+        """Write request bytes: at once, or a few when all that has arrived has been read.
+
+        A write may wake an endpoint that sleeps, for some microseconds and an interrupt each time;
+        the first of several in a row does that for all.
+        """
         self._sent_bytes += len(data)
+        if self._unsent is None and len(data) <= MAX_LATE_BYTES and not self._is_tunnel:
+            self._unsent = data
+            self._outbox.add(self)
+            return
+        self.write_out()
         self.transport.write(data)
 
     def send_pieces(self, pieces: Pieces) -> None:
         """Write request bytes that are not worth joining, by one system call."""
         for piece in pieces:
             self._sent_bytes += len(piece)
+        self.write_out()
         self.transport.writelines(pieces)
+
+    def write_out(self) -> None:
+        """Write what `send` has left for later."""
+        data = self._unsent
+        if data is not None and not self.transport.is_closing():
+            self._unsent = None
+            self.transport.write(data)
 
     def pause(self) -> None:
         """Stop reading the response: whoever takes it is full."""
@@ -122,6 +142,8 @@ class UpstreamConnection(Response):
         request. A reset alone says nothing: it may overtake an acknowledgement. Called from
         `on_response_lost`, while the socket is still open.
         """
+        if self._is_unwritten():
+            return True
         if not self._has_closed or self.transport.get_extra_info("ssl_object") is not None:
             return False  # records, not bytes of ours, are what is acknowledged
         acked = bytes_acked(cast("Socket", self.transport.get_extra_info("socket")))
@@ -136,7 +158,7 @@ class UpstreamConnection(Response):
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on in one piece what this read amounts to."""
         sink = self.sink
-        if sink is None:
+        if sink is None or (self._unsent is not None and self._is_unwritten()):
             # Bytes that nobody asked for: no response may ever be taken for another's.
             self.transport.abort()
             return
@@ -210,6 +232,11 @@ class UpstreamConnection(Response):
             self.sink.on_upstream_drained()
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _is_unwritten(self) -> bool:
+        """Return whether no byte of the request in hand has been written."""
+        unsent = self._unsent
+        return unsent is not None and self._sent_bytes - self._began_at == len(unsent)
 
     def _parse(self, sink: ResponseSink, data: bytes) -> None:
         """Read what is there of the response; raises HeadError when that is malformed."""

@@ -95,6 +95,7 @@ async def measure(*, is_mirrored: bool = False, audited: str = "") -> float:
             def exchange() -> None:
                 client.data_received(REQUEST)
                 for end in ends:
+                    end.write_out()  # what the end of the loop's turn does
                     end.data_received(ANSWER)
 
             exchange()

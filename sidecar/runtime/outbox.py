@@ -1,0 +1,40 @@
+"""What is written late, so that it is written in a row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+
+class Writer(Protocol):
+    """Who has something to write."""
+
+    def write_out(self) -> None:
+        """Write it, if it is still to be written."""
+        ...
+
+
+class Outbox:
+    """Those who write once every socket that is readable now has been read."""
+
+    def __init__(self) -> None:
+        self._writers: deque[Writer] = deque()
+
+    def add(self, writer: Writer) -> None:
+        """Have `writer` write in this turn of the loop, which is running."""
+        if not self._writers:
+            self._schedule()
+        self._writers.append(writer)
+
+    def _schedule(self) -> None:
+        asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        writers = self._writers
+        try:
+            while writers:
+                writers.popleft().write_out()
+        finally:
+            if writers:  # one has failed: the others are not to wait for ever
+                self._schedule()

@@ -1,0 +1,182 @@
+"""When the bytes of a request are written: in order, and late only to be written in a row."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.dataplane.client import Clients
+from sidecar.dataplane.connection import ClientConnection
+from sidecar.runtime.outbox import Outbox
+from sidecar.upstream.connection import MAX_LATE_BYTES
+from sidecar.upstream.pool import PoolSettings, Upstreams
+from tests.support.proxy import policy, proxy
+from tests.support.upstream import UNASKED, eventually, scripted_upstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from sidecar.upstream.connection import UpstreamConnection
+
+HEAD = b"POST /m HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n"
+REQUEST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Drain:
+    """A client's transport, and what it was given."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str) -> object:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+
+class Endpoint:
+    """What has arrived at a server, all of it in order."""
+
+    def __init__(self) -> None:
+        self.read = b""
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        while piece := await reader.read(65_536):
+            self.read += piece
+        writer.close()
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Endpoint, UpstreamConnection]]:
+    endpoint = Endpoint()
+    async with await asyncio.start_server(endpoint.serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        pools = Upstreams(PoolSettings(), time.monotonic)
+        made: asyncio.Future[UpstreamConnection] = asyncio.get_running_loop().create_future()
+        pool = pools.group([f"http://127.0.0.1:{port}"]).pick()
+        pool.connect(made.set_result, lambda reason: made.set_exception(ConnectionError(reason)))
+        connection = await made
+        await eventually(lambda: bool(endpoint.writers))
+        try:
+            yield endpoint, connection
+        finally:
+            connection.abandon()
+            pools.close()
+            for writer in endpoint.writers:
+                writer.close()
+            await asyncio.sleep(0)
+
+
+async def test_whatever_is_sent_arrives_in_its_order() -> None:
+    large = b"l" * (MAX_LATE_BYTES + 1)
+    async with connected() as (endpoint, connection):
+        connection.send(b"1")
+        connection.send(b"2")
+        connection.send(memoryview(b"3"))
+        connection.send_pieces([b"4", b"5"])
+        connection.send(large)
+        connection.send(b"6")
+        await asyncio.sleep(0)
+        connection.send(b"7")
+        connection.send_pieces([b"8"])
+
+        await eventually(lambda: endpoint.read.endswith(b"8"))
+        assert endpoint.read == b"12345" + large + b"678"
+
+
+async def test_more_than_a_little_does_not_wait() -> None:
+    async with connected() as (_, connection):
+        transport = connection.transport
+        connection.send(b"x" * 64 * 1024 * 1024)
+
+        assert getattr(transport, "get_write_buffer_size")() > 0  # noqa: B009 -- not of ours
+
+
+async def test_bytes_that_came_before_the_request_was_written_answer_nothing(
+    tmp_path: Path,
+) -> None:
+    async with (
+        scripted_upstream() as server,
+        proxy(policy({"v1": server.url}), tmp_path / "log") as running,
+    ):
+        plane = running.listener.plane
+        pool = plane.upstreams.group((server.url,)).pick()
+        made: asyncio.Future[UpstreamConnection] = asyncio.get_running_loop().create_future()
+        pool.connect(made.set_result, lambda reason: made.set_exception(ConnectionError(reason)))
+        kept = await made
+        kept.served = 1  # a request on a fresh connection is not sent again
+        kept.give_back()
+        client, drain = ClientConnection(plane, Clients(1)), Drain()
+        client.connection_made(drain)
+        client.data_received(REQUEST)
+        kept.data_received(UNASKED)  # read in the turn in which the request came
+
+        await eventually(lambda: drain.written.endswith(b"ok"))
+        assert b"unasked" not in drain.written
+        assert [one.connection for one in server.received] == [2]
+        client.connection_lost(None)
+
+
+async def test_what_is_given_up_before_it_was_written_is_not_written() -> None:
+    async with connected() as (endpoint, connection):
+        connection.send(HEAD)
+        connection.abandon()
+
+        await eventually(endpoint.writers[0].is_closing)
+        assert endpoint.read == b""
+
+
+class Failing:
+    def write_out(self) -> None:
+        raise RuntimeError("no")
+
+
+class Noting:
+    is_done = False
+
+    def write_out(self) -> None:
+        self.is_done = True
+
+
+async def test_a_writer_that_fails_keeps_no_other_waiting() -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: told.append(str(context["exception"]))
+    )
+    outbox, before, after = Outbox(), Noting(), Noting()
+    for writer in (before, Failing(), after):
+        outbox.add(writer)
+    assert not before.is_done
+
+    await eventually(lambda: after.is_done)
+    assert before.is_done
+    assert told == ["no"]
+    outbox.add(again := Noting())
+    await eventually(lambda: again.is_done)
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD])
+async def test_a_request_of_which_nothing_is_written_is_unread(sent: bytes) -> None:
+    async with connected() as (endpoint, connection):
+        if sent:
+            connection.send(sent)
+            await eventually(lambda: endpoint.read == sent)
+        connection.send(b"late")
+
+        assert connection.is_unread() == (not sent)
