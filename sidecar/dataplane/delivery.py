@@ -232,11 +232,13 @@ class CopyLane:
         self._first_byte_s = shadow.timeout_s or own.first_byte_s or shared.timeout_s
         self.max_connections = _within(shadow.max_connections, shared.max_connections)
 
-    def spell(self, copy: Copied, fields: list[bytes], lines: list[bytes], body: bytes) -> bytes:
+    def spell(
+        self, copy: Copied, fields: list[bytes], lines: list[bytes], body: bytes | bytearray
+    ) -> bytes:
         """Return a copy as it is sent, of the client's `fields` and the sidecar's `lines`."""
         head, rewrite = copy.head, self.spelling.rewrite
         target = head.target if rewrite is None else rewrite(head.target, copy.verdict.rest)
-        out: list[bytes] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
+        out: list[bytes | bytearray] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
         out += without(fields, self._replaced) if self._replaced else fields
         out += lines
         out.append(self._lines)
@@ -292,6 +294,8 @@ class ControlLane(CopyLane):
 class ShadowLane(CopyLane):
     """The copies for one shadow test: some under way, others waiting, both bounded."""
 
+    _shadow: CompiledShadow  # from `follow` on
+
     def __init__(self, shared: Shared, book: Book) -> None:
         super().__init__(shared)
         self.book = book
@@ -301,10 +305,8 @@ class ShadowLane(CopyLane):
         self.max_body_bytes = 0
         self.comparison: Comparison | None = None  # unless nobody compares
         self._name = book.model, book.version
-        self._methods: frozenset[bytes] | None = None
         self._max_queue = 0
         self._body_model: str | None = None
-        self._shadow: CompiledShadow | None = None
         self._control: ControlLane | None = None
         self._waiting: deque[Delivery] = deque()
 
@@ -313,7 +315,6 @@ class ShadowLane(CopyLane):
         super().follow(policy, one, version)
         shared, shadow = self.shared, one.shadow
         self._shadow = one
-        self._methods = one.methods
         self._lines += _lines(shadow.headers)
         self._replaced |= {name.lower().encode() for name in shadow.headers}
         self._body_model = shadow.body_model
@@ -328,7 +329,7 @@ class ShadowLane(CopyLane):
 
     def objection(self, head: RequestHead) -> str:
         """Return why a request is not copied, as far as its head tells; empty if it is."""
-        if self._methods is not None and head.method not in self._methods:
+        if not self._shadow.may_copy(head):
             return SKIP_METHOD
         shared = self.shared
         if shared.is_draining:
@@ -343,9 +344,9 @@ class ShadowLane(CopyLane):
         if len(self.under_way) + len(self._waiting) >= self._max_queue:
             self.book.skip(SKIP_QUEUE, copy.size, copy.tenant)
             return False
-        body = bytes(copy.body)
+        body: bytes | bytearray = copy.body
         if self._body_model is not None:
-            body = with_model(body, self._body_model)
+            body = with_model(bytes(body), self._body_model)
         data = self.spell(copy, fields, lines, body)
         if not memory.reserve(len(data)):
             self.book.skip(SKIP_MEMORY, copy.size, copy.tenant)
@@ -436,10 +437,10 @@ class ShadowLane(CopyLane):
         copy.trials.append(trial)
         if comparison.keep.bodies:
             trial.keep_body(bytes(copy.body), memory)
-        lane, one = self._control, self._shadow
-        if lane is None or one is None or not one.takes_control(copy.head):
+        lane = self._control
+        if lane is None or not self._shadow.takes_control(copy.head):
             return
-        data = lane.spell(copy, fields, lines, bytes(copy.body))
+        data = lane.spell(copy, fields, lines, copy.body)
         is_free = len(lane.under_way) < lane.max_connections
         if is_free and memory.reserve(len(data)):
             control = delivery.control = Delivery(lane, copy, data)

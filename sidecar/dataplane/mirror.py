@@ -284,7 +284,7 @@ class Mirror(Shared):
             lane.sweep(now_s)
         for lane in self._old:
             lane.sweep(now_s)
-        self._old = [lane for lane in self._old if not lane.is_idle]
+        self._old = [lane for lane in self._old if lane.book.pending or not lane.is_idle]
         self.upstreams.sweep(now_s)
 
     def on_policy_change(self, model: str) -> None:
@@ -315,8 +315,10 @@ class Mirror(Shared):
         What is under way is still counted in it, for the metrics alone. Should its test go on, it
         gets a new book.
         """
+        self._measure(book)
         del self.books[book.model, book.version, book.test]
-        self._left.append(book)
+        if not book.is_quiet:
+            self._left.append(book)
         for one, lane in tuple(self._lanes.items()):
             if lane.book is book:
                 del self._lanes[one]

@@ -55,7 +55,11 @@ def answer(snapshot: Snapshot, identity: Identity, head: RequestHead) -> Answer:
     return Answer(
         identity,
         decision,
-        tuple(one.shadow for one in shadows_for(snapshot, identity, head, decision).due),
+        tuple(
+            one.shadow
+            for one in shadows_for(snapshot, identity, head, decision).due
+            if one.may_copy(head)
+        ),
         trace(snapshot, identity, head),
         snapshot.kills.get("", ""),
     )

@@ -102,6 +102,10 @@ class CompiledShadow:
         unit = self._unit(identity, head)
         return bool(unit) and self._sampler.sampled(unit)
 
+    def may_copy(self, head: RequestHead) -> bool:
+        """Return whether requests of this method are copied."""
+        return self.methods is None or head.method in self.methods
+
     def takes_control(self, head: RequestHead) -> bool:
         """Return whether a copy goes to the control, too: drawn for each on its own."""
         return bool(self.control) and self._control.sampled(head.request_id)

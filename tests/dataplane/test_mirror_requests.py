@@ -457,6 +457,23 @@ async def test_a_book_that_is_forgotten_while_its_test_goes_on_is_begun_anew(log
         assert made.proxy.counted("rmv_mirrors_total", outcome="eligible") == 2
 
 
+async def test_a_request_that_outlasts_its_book_has_a_copy_that_ends(log: Path) -> None:
+    async with mirrored(log, never, methods=["POST"]) as made, made.proxy.client() as client:
+        mirror = made.proxy.listener.plane.mirror
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo")
+        await eventually(lambda: bool(mirror.books))
+        old = made.book
+        mirror.forget(old)
+        mirror.sweep(made.clock.monotonic_s())
+        await client.ask(b"dy")
+        await made.shadow.until(1)
+        made.clock.advance(11.0)
+        mirror.sweep(made.clock.monotonic_s())
+
+        assert old.failed == {"timeout": 1}
+        assert mirror.memory.free == Limits().mirror_memory_bytes
+
+
 async def test_what_a_book_says_is_told_as_changed_once(log: Path) -> None:
     async with mirrored(log) as made:
         await made.copy(GET)

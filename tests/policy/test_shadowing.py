@@ -7,8 +7,10 @@ from msgspec import structs
 
 from sidecar.model.comparison import Comparison, Kept, Kind
 from sidecar.model.policy import Price, Shadow, State, Version
+from sidecar.policy.answer import answer
+from sidecar.policy.snapshot import compile_snapshot
 from sidecar.policy.validate import validate, warnings
-from tests.policy.examples import make_policy, version
+from tests.policy.examples import caller, make_head, make_policy, version
 
 POST = ("POST",)
 
@@ -132,3 +134,15 @@ def test_a_shadow_that_may_cost_nothing_is_warned_of() -> None:
     (odd,) = warned(Shadow(version="v2", methods=POST, cost_per_day=0), v2=priced)
 
     assert odd == "shadows[0].cost_per_day: nothing is copied: it may cost nothing"
+
+
+def test_who_explains_a_request_is_told_of_shadows_that_copy_its_method() -> None:
+    shadows = (Shadow(version="v2"), Shadow(version="v3", methods=POST))
+    snapshot = compile_snapshot(make_policy(shadows=shadows), {}, {})
+
+    def told(method: bytes) -> list[str]:
+        found = answer(snapshot, caller(), make_head(method=method))
+        return [shadow.version for shadow in found.shadows]
+
+    assert told(b"POST") == ["v3"]
+    assert told(b"GET") == ["v2", "v3"]
