@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         Group,
         Labels,
         Latency,
-        Measure,
         Report,
     )
     from sidecar.shadow.verdict import Check
@@ -148,7 +147,7 @@ def _against(report: Report, one: Against, plots: Collection[str], n: int) -> It
     yield from _latencies("latency to the first byte", "client's", "shadow's", one.first_byte)
     yield from plot("latency", "Latency distributions of both sides")
     yield from _fields(one, plot("fields", "Fields that differ"))
-    yield from _measures(one.measures)
+    yield from _measures(one)
     if one.labels is not None:
         yield from _labels(one.labels)
     yield from _calibration(one)
@@ -229,23 +228,34 @@ def _fields(one: Against, plot: Iterator[str]) -> Iterator[str]:
     yield from _left_out(one.fields_left_out, "fields")
 
 
-def _measures(measures: Sequence[Measure]) -> Iterator[str]:
-    if not measures:
+def _measures(one: Against) -> Iterator[str]:
+    if not one.measures:
         return
     yield from ("### Measures", "")
+    shifts = [
+        (
+            text(shift.name),
+            number(shift.primary),
+            number(shift.shadow),
+            *_figure(shift.difference, number),
+        )
+        for shift in one.shifts
+    ]
+    titles = ("mean", "client's", "shadow's", "difference", "interval")
+    yield from _table(titles, shifts, "lrrrr")
     rows = [
         (
-            text(one.name),
-            f"{one.number:,}",
-            *_figure(one.mean, number),
-            _seen(one.deviation, number),
-            _seen(one.least, number),
-            _seen(one.most, number),
+            text(measure.name),
+            f"{measure.number:,}",
+            *_figure(measure.mean, number),
+            _seen(measure.deviation, number),
+            _seen(measure.least, number),
+            _seen(measure.most, number),
         )
-        for one in measures
+        for measure in one.measures
     ]
-    titles = ("measure", "pairs", "mean", "interval", "deviation", "least", "most")
-    yield from _table(titles, rows, "lrrrrrr")
+    titles_of_each = ("measure", "pairs", "mean", "interval", "deviation", "least", "most")
+    yield from _table(titles_of_each, rows, "lrrrrrr")
 
 
 def _labels(labels: Labels) -> Iterator[str]:

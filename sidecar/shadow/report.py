@@ -110,6 +110,15 @@ class Measure(Struct, frozen=True):
     most: float | None
 
 
+class Shift(Struct, frozen=True):
+    """A measure that both sides have: what the shadow's mean is more than the client's."""
+
+    name: str
+    primary: float
+    shadow: float
+    difference: Figure
+
+
 class Tenth(Struct, frozen=True):
     """Pairs where the client's answer had a probability in the tenth that begins at `least`."""
 
@@ -162,6 +171,7 @@ class Against(Struct, frozen=True):
     fields: tuple[Field, ...]
     fields_left_out: int
     measures: tuple[Measure, ...]
+    shifts: tuple[Shift, ...]
     labels: Labels | None
     calibration: tuple[Tenth, ...]
     tenants: tuple[Group, ...]
@@ -275,6 +285,7 @@ def _against(
         fields=fields[:MAX_ROWS],
         fields_left_out=len(fields[MAX_ROWS:]),
         measures=tuple(_measures(pairs, alpha)),
+        shifts=tuple(_shifts(pairs, alpha)),
         labels=_labels(pairs, alpha),
         calibration=tuple(_tenths(pairs)),
         tenants=tenants[:MAX_ROWS],
@@ -352,15 +363,33 @@ def _weight(row: Field) -> float:
     return (row.net or row.raw).estimate or 0.0
 
 
-def _measures(pairs: Pairs, alpha: float) -> Iterator[Measure]:
+def _all_measures(pairs: Pairs) -> dict[str, Moments]:
+    """Return the measures that have numbers, by name."""
     measures = {
         "body_bytes.primary": pairs.primary_bytes,
         "body_bytes.shadow": pairs.shadow_bytes,
         **pairs.measures,
     }
-    for name, moments in sorted(measures.items()):
-        if moments.number:
-            yield _measure(name, moments, alpha)
+    return {name: one for name, one in sorted(measures.items()) if one.number}
+
+
+def _measures(pairs: Pairs, alpha: float) -> Iterator[Measure]:
+    for name, moments in _all_measures(pairs).items():
+        yield _measure(name, moments, alpha)
+
+
+def _shifts(pairs: Pairs, alpha: float) -> Iterator[Shift]:
+    """Compare the means of both sides, each at half of the error."""
+    measures = _all_measures(pairs)
+    for name, first in measures.items():
+        stem, _, side = name.rpartition(".")
+        second = measures.get(f"{stem}.shadow")
+        if side != "primary" or second is None:
+            continue
+        primary, shadow = first.total / first.number, second.total / second.number
+        one, other = mean(first, alpha / 2), mean(second, alpha / 2)
+        where = Interval(other.low - one.high, other.high - one.low)
+        yield Shift(stem, primary, shadow, Figure(shadow - primary, where))
 
 
 def _measure(name: str, moments: Moments, alpha: float) -> Measure:

@@ -77,6 +77,16 @@ def test_a_measure_has_a_mean_that_is_about_right() -> None:
     assert measures["body_bytes.primary"].deviation == 0
 
 
+def test_what_both_sides_measure_is_compared() -> None:
+    (one,) = make_report(planted(), PLAIN).against
+    shifts = {shift.name: shift for shift in one.shifts}
+
+    assert list(shifts) == ["body_bytes", "first_token_s"]
+    assert holds(shifts["first_token_s"].difference, 0.5)
+    assert shifts["first_token_s"].difference.interval.low > 0
+    assert holds(shifts["body_bytes"].difference, 0)
+
+
 def test_time_adds_up_to_all_pairs() -> None:
     (one,) = make_report(planted(shadow={"/a": 0.1}), PLAIN).against
 
