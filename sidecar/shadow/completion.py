@@ -43,10 +43,16 @@ class ToolCall(Struct):
     function: Function | None = None
 
 
-class Message(Struct):
-    """A message, or a piece of one."""
+class Part(Struct):
+    """A part of a message: its text, if it is one."""
 
-    content: str | None = None
+    text: str = ""
+
+
+class Message(Struct):
+    """A message, or a piece of one; its content may be in parts."""
+
+    content: str | list[Part] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
 
@@ -167,7 +173,7 @@ def _add(to: Completion, piece: Piece) -> bool:
             said = to.choices[choice.index] = Said()
         said.finish_reason = choice.finish_reason or said.finish_reason
         message = choice.delta or choice.message
-        words = choice.text or (message and (message.content or message.refusal))
+        words = choice.text or (_words(message) if message else "")
         if words:
             said.text.append(words)
             says = True
@@ -175,6 +181,13 @@ def _add(to: Completion, piece: Piece) -> bool:
             _add_calls(said, message.tool_calls)
             says = True
     return says
+
+
+def _words(message: Message) -> str:
+    content = message.content
+    if isinstance(content, list):
+        content = "".join([part.text for part in content])
+    return content or message.refusal or ""
 
 
 def _add_calls(said: Said, calls: list[ToolCall]) -> None:

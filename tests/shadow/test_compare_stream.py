@@ -138,6 +138,13 @@ def test_a_completion_in_one_piece_is_compared_as_one_by_default() -> None:
     assert compared(mine, b'{"error":"x"}').kind == "json"
 
 
+def test_a_message_in_parts_says_what_they_say() -> None:
+    parts = message("?").replace(b'"?"', b'[{"type":"text","text":"H"},{"type":"text","text":"i"}]')
+
+    assert compared(message("Hi"), parts).kind == "completion"
+    assert compared(message("Hi"), parts).agrees
+
+
 @pytest.mark.parametrize("mask", EVERY_MASK)
 def test_masked_words_are_never_told(mask: str) -> None:
     comparison = Comparison(keep=Kept(mask=(mask,)), headers=())
