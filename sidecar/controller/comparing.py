@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from sidecar.shadow.rules import Rules
     from sidecar.telemetry.metrics import Metrics
 
-SMALL_BYTES: Final = 32 * 1024  # of both bodies: compared in about a millisecond
+SMALL_BYTES: Final = 8 * 1024  # of both bodies: 0.2 ms mostly, 4 ms of the worst that there is
 MAX_WAITING: Final = 256  # pairs; their bytes are of the mirror's memory
 SWITCH_S: Final = 0.0005  # a thread holds the interpreter no longer; Python's default is ten times
+_CODED: Final = b"\ncontent-encoding:"
 PAIRS: Final = "rmv_shadow_pairs_total"
 SECONDS: Final = "rmv_shadow_compare_seconds_total"
 EVIDENCE: Final = "rmv_shadow_evidence_total"
@@ -104,7 +105,7 @@ class Comparer:
             self._pass_over(trial, cause)
             return
         queue, begin = self._small, self._next_small
-        if trial.primary.size + trial.shadow.size > SMALL_BYTES:
+        if not _is_small(trial):
             queue, begin = self._large, self._next_large
         queue.append(trial)
         if len(queue) == 1:
@@ -265,6 +266,14 @@ class Comparer:
                 primary_version=trial.serving,
                 primary_status=trial.primary.status,
             )
+
+
+def _is_small(trial: Trial) -> bool:
+    """Return whether a pair may hold up the loop: one that is coded may be a thousand times it."""
+    sides = [one for one in (trial.primary, trial.shadow, trial.control) if one is not None]
+    if sum(one.size for one in sides) > SMALL_BYTES:
+        return False
+    return not any(_CODED in one.head.lower() for one in sides)
 
 
 def _has_ended(trial: Trial) -> bool:

@@ -116,6 +116,11 @@ class Captured(Protocol):
         ...
 
     @property
+    def head(self) -> bytes:
+        """Status line and fields, whole lines."""
+        ...
+
+    @property
     def failure(self) -> str:
         """Why it is of no use."""
         ...

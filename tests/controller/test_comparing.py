@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
@@ -60,6 +61,27 @@ async def test_small_pairs_are_compared_one_a_turn_of_the_loop() -> None:
         seen.append(bench.book.compared)
 
     assert all(later - earlier <= 1 for earlier, later in pairwise(seen))
+
+
+async def test_what_is_coded_is_compared_in_the_thread_however_few_bytes_it_has() -> None:
+    threads: set[int] = set()
+
+    def cpu_s() -> float:
+        threads.add(threading.get_ident())
+        return 0.0
+
+    said = b'{"rows":[' + b"1," * 50_000 + b"1]}"
+    fields = "Content-Type: application/json\r\nContent-Encoding: gzip\r\n"
+    bench = Bench(cpu_s=cpu_s)
+    sides = [bench.captured(gzip.compress(said), fields=fields) for _ in range(2)]
+    assert sum(side.size for side in sides) < SMALL_BYTES < len(said)
+
+    bench.comparer.take(bench.trial(*sides))
+    await settled(bench)
+
+    assert threads > {threading.get_ident()}
+    assert bench.pairs.agreed == 1
+    await bench.comparer.close()
 
 
 async def test_large_pairs_are_compared_in_one_thread_while_the_loop_turns() -> None:
