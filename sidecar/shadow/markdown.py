@@ -26,7 +26,8 @@ from sidecar.shadow.spelling import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from sidecar.shadow.report import (
+    from sidecar.shadow.report import Report
+    from sidecar.shadow.rows import (
         Against,
         Agreement,
         Expense,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         Group,
         Labels,
         Latency,
-        Report,
     )
     from sidecar.shadow.verdict import Check
 

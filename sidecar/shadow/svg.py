@@ -13,7 +13,8 @@ from sidecar.shadow.spelling import moment, percent, plain, points, seconds
 
 if TYPE_CHECKING:
     from sidecar.model.shadow import Histogram
-    from sidecar.shadow.report import Against, Field, Report
+    from sidecar.shadow.report import Report
+    from sidecar.shadow.rows import Against, Field
 
 _HEIGHT: Final = 320
 _TOP: Final = 58

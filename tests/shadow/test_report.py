@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,10 +12,13 @@ from hypothesis import strategies as st
 from sidecar.model.comparison import Comparison, Thresholds
 from sidecar.model.policy import Shadow
 from sidecar.model.shadow import Calibration, Pairs, Share, Tally
-from sidecar.shadow.report import MAX_BINS, MAX_ROWS, Figure, make_report
+from sidecar.shadow.report import MAX_BINS, MAX_ROWS, make_report
 from sidecar.shadow.tally import merge
 from sidecar.shadow.verdict import Finding
 from tests.shadow.tallies import AT_S, HOSTILE, PLAIN, SHADOW, planted
+
+if TYPE_CHECKING:
+    from sidecar.shadow.rows import Figure
 
 RATES = {"/score": 0.05, "/id": 1.0, "/noisy": 0.3}
 NOISE = {"/id": 1.0, "/noisy": 0.3}
