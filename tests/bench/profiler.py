@@ -24,6 +24,7 @@ ELSEWHERE = "event loop: transports, callbacks, the rest"
 # Names in a stack (all of those joined by " + ") and what a request is at then; the first fits.
 PHASES = (
     ("Exchange____write + write (libc", "write to the upstream (system call)"),
+    ("write_out + write (libc", "write to the upstream (system call)"),
     ("on_response_data + write (libc", "write to the client (system call)"),
     (";read (libc", "read from client and upstream (system calls)"),
     ("epoll_", "wait for sockets (system calls)"),
@@ -32,6 +33,7 @@ PHASES = (
     ("Decider___decide", "decide: token, route, policy"),
     ("_joined", "write to the upstream: join, transport"),
     ("Exchange____write", "write to the upstream: join, transport"),
+    ("write_out", "write to the upstream: join, transport"),
     ("Exchange___begin", "compose the request for the upstream"),
     ("Exchange____end", "end: record, release"),
     ("on_response_head", "compose the head of the answer"),
