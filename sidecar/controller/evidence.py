@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from sidecar.model.shadow import Evidence
+from sidecar.shadow.body import UnreadableError, undo
 from sidecar.shadow.findings import MASKED
 from sidecar.shadow.masking import mask
 from sidecar.shadow.pointer import has_mask
@@ -96,21 +98,18 @@ def _with_bodies(
     evidence: Evidence, trial: Trial, rules: Rules, primary: Answer, shadow: Answer
 ) -> Evidence:
     """Add the request and both answers, but for what is masked, or too large to be kept."""
-    head, body = trial.head, trial.request_body
-    sent = tuple(
-        (name.decode(), (head.header(name) or b"").decode("latin-1"))
-        for name in (b"content-type", b"content-encoding")
-    )
-    request, (content_type, *_) = _kept(body, sent, rules)
+    head = trial.head
+    content_type = (head.header(b"content-type") or b"").decode("latin-1")
+    request, _ = _kept(_plain_body(trial), (("content-type", content_type),), rules)
     primary_body, primary_fields = _kept(primary.body, primary.fields, rules)
     shadow_body, shadow_fields = _kept(shadow.body, shadow.fields, rules)
     return replace(
         evidence,
         method=head.method.decode("latin-1"),
         target=head.target.decode("latin-1"),
-        content_type=content_type[1],
+        content_type=content_type,
         request_body=base64.b64encode(request).decode(),
-        is_masked=(bool(body) and not request) or (has_mask(rules.nodes) and _MASKED in request),
+        is_masked=bool(trial.request_body) and not _is_whole(request, rules),
         primary_fields=primary_fields,
         primary_body=base64.b64encode(primary_body).decode(),
         shadow_fields=shadow_fields,
@@ -118,14 +117,31 @@ def _with_bodies(
     )
 
 
+def _plain_body(trial: Trial) -> bytes:
+    """Return a request's body without its content coding; nothing where that cannot be undone."""
+    coding = trial.head.header(b"content-encoding")
+    if coding is None:
+        return trial.request_body
+    with suppress(UnreadableError):
+        return undo(trial.request_body, coding.decode("latin-1"), MAX_BODY_BYTES)
+    return b""
+
+
+def _is_whole(body: bytes, rules: Rules) -> bool:
+    """Return whether nothing of a body was left out."""
+    return bool(body) and not (has_mask(rules.nodes) and _MASKED in body)
+
+
 def _kept(body: bytes, fields: Fields, rules: Rules) -> tuple[bytes, Fields]:
     """Return what may be kept of a body, and its header fields that are looked at."""
     looked_at = tuple(one for one in fields if one[0] in rules.fields)
-    kept = mask(body, dict(looked_at), rules.nodes, rules.max_body_bytes)
+    # What is longer is not even looked at: the loop stands still meanwhile.
+    is_short = len(body) <= MAX_BODY_BYTES
+    kept = mask(body, dict(looked_at), rules.nodes, MAX_BODY_BYTES) if is_short else b""
     if has_mask(rules.nodes):  # it is written anew, without a content coding and in UTF-8
         looked_at = tuple(
             (name, value.partition(";")[0] if name == "content-type" else value)
             for name, value in looked_at
             if name != "content-encoding"
         )
-    return kept if len(kept) <= MAX_BODY_BYTES else b"", looked_at
+    return kept, looked_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Final
@@ -326,6 +327,28 @@ async def test_a_request_that_is_kept_whole_can_be_sent_again() -> None:
     assert b64decode(masked.request_body) == b'{"ssn":"***","age":41}'
     assert b64decode(masked.primary_body) == b'{"score":1,"ssn":"***"}'
     assert [one.is_masked for one in (plain, masked, unseen)] == [False, True, False]
+
+
+@pytest.mark.parametrize(("coding", "kept"), [(b"gzip", b'{"age":41}'), (b"br", b"")])
+async def test_a_request_is_kept_without_its_content_coding(coding: bytes, kept: bytes) -> None:
+    store = MemoryStore()
+    desk = Desk(store)
+    fields = ((b"content-type", b"application/json"), (b"content-encoding", coding))
+    trial = desk.trial(
+        [1],
+        [2],
+        comparison=Comparison(keep=Kept(pairs=10, bodies=True)),
+        head=make_head(headers=fields),
+        request_body=gzip.compress(b'{"age":41}'),
+    )
+    desk.comparer.take(trial)
+    await eventually(lambda: desk.book.under_way == 0)
+    await desk.publisher.publish()
+
+    [pair] = [one async for one in store.evidence("tumor", "v2")]
+
+    assert pair is not None
+    assert (b64decode(pair.request_body), pair.is_masked) == (kept, not kept)
 
 
 async def test_a_body_too_large_to_be_kept_is_left_out_and_that_is_said() -> None:
