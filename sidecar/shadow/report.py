@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from sidecar.model.comparison import Comparison
-from sidecar.model.shadow import OTHER, Histogram
+from sidecar.model.shadow import OTHER, FieldTally, Histogram
 from sidecar.shadow.bias import Account, account
 from sidecar.shadow.rows import (
     Against,
@@ -201,22 +201,23 @@ def _latencies(first: Histogram, second: Histogram, alpha: float) -> tuple[Laten
 
 def _fields(pairs: Pairs, alpha: float) -> tuple[Field, ...]:
     paired = pairs.control.number
-    rows = [
-        Field(
-            name,
-            one.raw,
-            _share(one.raw, pairs.number, alpha),
-            _share(one.noise, paired, alpha) if paired else None,
-            Figure(
-                (one.paired_raw - one.noise) / paired,
-                difference(one.noise - one.both, one.paired_raw - one.both, paired, alpha),
-            )
-            if paired
-            else None,
-        )
-        for name, one in pairs.fields.items()
-    ]
+    rows = []
+    for name, found in pairs.fields.items():
+        one = found if name != OTHER else _bounded(found, pairs.number, paired)
+        noise = net = None
+        if paired:
+            only = one.noise - one.both, one.paired_raw - one.both
+            noise = _share(one.noise, paired, alpha)
+            net = Figure((only[1] - only[0]) / paired, difference(*only, paired, alpha))
+        rows.append(Field(name, one.raw, _share(one.raw, pairs.number, alpha), noise, net))
     return tuple(sorted(rows, key=lambda row: (-_weight(row), row.name)))
+
+
+def _bounded(other: FieldTally, number: int, paired: int) -> FieldTally:
+    """Return what is known of `OTHER`: where sums were cut, it has pairs more than once."""
+    raw, noise = min(other.paired_raw, paired), min(other.noise, paired)
+    both = max(min(other.both, raw, noise), raw + noise - paired)
+    return FieldTally(min(other.raw, number), raw, noise, both)
 
 
 def _weight(row: Field) -> float:

@@ -16,6 +16,7 @@ import msgspec
 
 from sidecar.errors import WrongTypeError
 from sidecar.model.shadow import Evidence, Tally
+from sidecar.shadow.fault import fault
 from sidecar.shadow.tally import merge
 from sidecar.store.base import Tallied
 from sidecar.store.client import bounded
@@ -262,8 +263,8 @@ def _read(raw: bytes | str, key: str) -> Tally | str:
         return "is no tally: lists in lists without end"
     if not key.endswith(f":{tally.model}:{tally.version}:{tally.test}"):
         return f"is of another test: {tally.model}:{tally.version}:{tally.test}"
-    fault = next(_untrue(msgspec.to_builtins(tally), ""), "")
-    return fault[:_MAX_FAULT] or tally
+    untrue = next(_untrue(msgspec.to_builtins(tally), ""), "") or fault(tally)
+    return untrue[:_MAX_FAULT] or tally
 
 
 def _untrue(told: object, path: str) -> Iterator[str]:

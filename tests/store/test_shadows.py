@@ -214,6 +214,7 @@ async def test_pairs_are_bounded_in_number(redis_store: RedisStore, valkey: Valk
         (msgspec.json.encode(tally(1, version="v3")), "of another test"),
         (msgspec.json.encode(tally(-1)), "ledger.eligible is -1"),
         (spoiled(ledger=Ledger(sizes={-4: Share()})), "ledger.sizes has -4"),
+        (spoiled(pairs={"v1": Pairs(number=1, agreed=2)}), "agreed has 2 of 1"),
         (
             spoiled(pairs={"v1": Pairs(shadow_latency=Histogram(buckets={10**9: 1}))}),
             "pairs.v1.shadow_latency.buckets has 1000000000",
