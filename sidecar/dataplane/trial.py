@@ -519,19 +519,19 @@ class Judge(Protocol):
     def take(self, trial: Trial) -> None:
         """Take a trial whose sides have all ended.
 
-        Where the shadow's answer is whole, he calls `compare` or `pass_over` of its book, once: a
-        side's `failure` is a cause to pass it over. Where it is not, that is counted already. In
-        any case he calls `release` of the trial.
+        Where the shadow's answer is whole, he calls `compare` or `pass_over` of its book, once: he
+        passes over what a side has a `failure` of, and all where the client's answer is not whole.
+        Where the shadow's is not, that is counted already. In any case he calls `release` of the
+        trial.
         """
 
 
 def _obstacle(trial: Trial) -> str:
     """Return why the answers say nothing of the shadow; empty for the judge to find out."""
-    primary = trial.primary
-    if not primary.is_whole or trial.serving == trial.version:  # which a fallback may be
+    if trial.serving == trial.version:  # which a fallback may be
         return PRIMARY
     # Others may take longer ones, and it was captured for all.
-    return TOO_LARGE if primary.size > trial.comparison.max_body_bytes else ""
+    return TOO_LARGE if trial.primary.size > trial.comparison.max_body_bytes else ""
 
 
 def _fields(head: bytes) -> tuple[tuple[str, str], ...]:

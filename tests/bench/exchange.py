@@ -17,6 +17,7 @@ from sidecar.audit.files import FileSink
 from sidecar.audit.log import AuditLog
 from sidecar.dataplane.client import Clients
 from sidecar.dataplane.connection import ClientConnection
+from sidecar.dataplane.trial import Trial
 from sidecar.model.audit import AuditSettings
 from sidecar.runtime.clock import SystemClock
 from sidecar.telemetry.metrics import Metrics
@@ -32,9 +33,20 @@ ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Mon, 23 Nov 2026 07:00:00 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 200\r\nConnection: keep-alive\r\n\r\n"
 ) + b"y" * 200
+
+
+class Dropping:
+    """A judge that lets go of every pair: what is left is what capturing both answers costs."""
+
+    def take(self, trial: Trial) -> None:
+        trial.book.compare()
+        trial.release()
+
+
 KINDS = {
     "plain": {},
     "mirrored": {"is_mirrored": True},
+    "mirrored, captured": {"is_mirrored": True, "judge": Dropping()},
     "audited, denials": {"audited": "denials"},
     "audited, decisions": {"audited": "decisions"},
 }
@@ -75,14 +87,20 @@ def decisions(folder: str) -> Decisions:
     return Decisions(log)
 
 
-async def measure(*, is_mirrored: bool = False, audited: str = "") -> float:
-    """Return the best mean of a round, in microseconds an exchange; `audited` as policies say."""
+async def measure(
+    *, is_mirrored: bool = False, judge: Dropping | None = None, audited: str = ""
+) -> float:
+    """Return the best mean of a round, in microseconds an exchange; `audited` as policies say.
+
+    With a `judge` the answers of the shadow are compared, as far as he does.
+    """
     urls = {"v1": "http://127.0.0.1:1", "shadow": "http://127.0.0.1:2"}
-    members = {"shadows": [{"version": "shadow", "methods": ["POST"]}]} if is_mirrored else {}
+    shadow = {"version": "shadow", "methods": ["POST"]} | ({"compare": {}} if judge else {})
+    members = {"shadows": [shadow]} if is_mirrored else {}
     if audited:
         members["audit"] = audited
     with tempfile.TemporaryDirectory() as folder:
-        async with proxy(policy(urls, **members), Path(folder, "log")) as running:
+        async with proxy(policy(urls, **members), Path(folder, "log"), judge=judge) as running:
             plane = running.listener.plane
             plane.audit = decisions(folder) if audited else None
             client = ClientConnection(plane, Clients(1))

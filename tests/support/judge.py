@@ -32,6 +32,8 @@ class NotingJudge:
         shadow, primary = trial.shadow, trial.primary
         if not shadow.is_whole:
             self.failed.append((shadow.failure, primary.status))
+        elif not primary.is_whole:
+            trial.book.pass_over("primary")
         elif primary.failure or shadow.failure:
             trial.book.pass_over(primary.failure or shadow.failure)
         else:
