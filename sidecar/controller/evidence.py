@@ -13,6 +13,7 @@ from sidecar.shadow.body import UnreadableError, undo
 from sidecar.shadow.findings import MASKED
 from sidecar.shadow.masking import mask
 from sidecar.shadow.pointer import has_mask
+from sidecar.telemetry.recorder import hide_token
 
 if TYPE_CHECKING:
     from sidecar.controller.trials import Trial
@@ -99,6 +100,8 @@ def _with_bodies(
 ) -> Evidence:
     """Add the request and both answers, but for what is masked, or too large to be kept."""
     head = trial.head
+    sent = head.target.decode("latin-1")
+    target = hide_token(sent)
     content_type = (head.header(b"content-type") or b"").decode("latin-1")
     request, _ = _kept(_plain_body(trial), (("content-type", content_type),), rules)
     primary_body, primary_fields = _kept(primary.body, primary.fields, rules)
@@ -106,10 +109,10 @@ def _with_bodies(
     return replace(
         evidence,
         method=head.method.decode("latin-1"),
-        target=head.target.decode("latin-1"),
+        target=target,
         content_type=content_type,
         request_body=base64.b64encode(request).decode(),
-        is_masked=bool(trial.request_body) and not _is_whole(request, rules),
+        is_masked=target != sent or (bool(trial.request_body) and not _is_whole(request, rules)),
         primary_fields=primary_fields,
         primary_body=base64.b64encode(primary_body).decode(),
         shadow_fields=shadow_fields,

@@ -22,15 +22,19 @@ PARAMETER: Final = "access_token="  # RFC 6750 section 2.3: a query may have a t
 _log = logging.getLogger("sidecar.exchange_log")
 
 
-def without_token(record: ExchangeRecord) -> ExchangeRecord:
-    """Return a record whose target says no token: what follows its parameter's name is `***`.
+def hide_token(target: str) -> str:
+    """Return a target that says no token: what follows its parameter's name is `***`.
 
     All of it, and not the value alone: so a target of nothing but such parameters takes no longer.
     """
-    at = record.target.find(PARAMETER)
-    if at < 0:
-        return record
-    return replace(record, target=f"{record.target[: at + len(PARAMETER)]}***")
+    at = target.find(PARAMETER)
+    return target if at < 0 else f"{target[: at + len(PARAMETER)]}***"
+
+
+def without_token(record: ExchangeRecord) -> ExchangeRecord:
+    """Return a record whose target says no token."""
+    hidden = hide_token(record.target)
+    return record if hidden == record.target else replace(record, target=hidden)
 
 
 class Recorder:

@@ -351,6 +351,21 @@ async def test_a_request_is_kept_without_its_content_coding(coding: bytes, kept:
     assert (b64decode(pair.request_body), pair.is_masked) == (kept, not kept)
 
 
+async def test_a_token_in_a_query_is_not_kept() -> None:
+    store = MemoryStore()
+    desk = Desk(store)
+    keeping = Comparison(keep=Kept(pairs=10, bodies=True))
+    head = make_head(b"/score?x=1&access_token=secret&y=2")
+    desk.comparer.take(desk.trial([1], [2], comparison=keeping, head=head))
+    await eventually(lambda: desk.book.under_way == 0)
+    await desk.publisher.publish()
+
+    [pair] = [one async for one in store.evidence("tumor", "v2")]
+
+    assert pair is not None
+    assert (pair.target, pair.is_masked) == ("/score?x=1&access_token=***", True)
+
+
 async def test_a_body_too_large_to_be_kept_is_left_out_and_that_is_said() -> None:
     store = MemoryStore()
     desk = Desk(store)
