@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sidecar.shadow.document import MalformedError
 from sidecar.shadow.findings import spell_value
-from sidecar.shadow.pointer import along, is_ignored, may_mask, resolve
+from sidecar.shadow.masking import masked
+from sidecar.shadow.pointer import along, has_mask, is_ignored, resolve
 from sidecar.shadow.tolerance import NUMBERS
 
 if TYPE_CHECKING:
@@ -27,20 +28,29 @@ class Row(NamedTuple):
     probabilities: dict[str, float]
 
 
-def read(document: JSON, rules: Rules) -> list[Row]:
+class Rows(NamedTuple):
+    """What a side says of all rows; `is_masked` if any of it may not be told."""
+
+    rows: list[Row]
+    is_masked: bool
+
+
+def read(document: JSON, rules: Rules) -> Rows:
     """Return the rows that the policy's pointers mean.
 
     A label is the text, number or truth value at `label`; a number there that is none of the names
     in `labels` is the index of one. Without `label` it is that of the first greatest probability.
     `probabilities` are an array, an object by label, or one number: that of the second of two. An
-    array may hold a row each, or be the flat data of rows that are as wide as `labels`.
+    array may hold a row each, or be the flat data of as many rows as there are labels; without
+    `label`, of rows that are as wide as `labels`.
 
     Raises:
         MalformedError: a pointer means nothing, or what is no label or no probabilities; both
             pointers mean several rows, but not as many.
+        TooMuchError: the document is nested too deeply.
     """
     labels = _labels(document, rules)
-    likely = _probabilities(document, rules)
+    likely = _probabilities(document, rules, None if labels is None else len(labels))
     if labels is None:
         rows = [Row(max(by, key=by.__getitem__), by) for by in likely or ()]
     elif likely is None:
@@ -51,7 +61,15 @@ def read(document: JSON, rules: Rules) -> list[Row]:
         raise MalformedError
     if not rows:
         raise MalformedError
-    return rows
+    return Rows(rows, _is_masked(document, rules))
+
+
+def _is_masked(document: JSON, rules: Rules) -> bool:
+    if not has_mask(rules.nodes):
+        return False
+    left = masked(document, rules.nodes)
+    places = [steps for steps in (rules.label, rules.probabilities) if steps is not None]
+    return any(resolve(left, steps) != resolve(document, steps) for steps in places)
 
 
 def _labels(document: JSON, rules: Rules) -> list[str] | None:
@@ -72,22 +90,23 @@ def _label(value: JSON, names: tuple[str, ...]) -> str:
     return label[:MAX_LABEL_CHARS]
 
 
-def _probabilities(document: JSON, rules: Rules) -> list[dict[str, float]] | None:
+def _probabilities(document: JSON, rules: Rules, rows: int | None) -> list[dict[str, float]] | None:
     if rules.probabilities is None:
         return None
     found = resolve(document, rules.probabilities)
     if len(found) == 1 and isinstance(found[0], list):
-        found = _rows(found[0], len(rules.labels))
+        found = _divided(found[0], rows, len(rules.labels))
     return [_by_label(value, rules.labels) for value in found]
 
 
-def _rows(value: list[JSON], width: int) -> list[JSON]:
-    """Return the rows of an array: its own, or of flat data that is several times all labels."""
+def _divided(value: list[JSON], rows: int | None, classes: int) -> list[JSON]:
+    """Return the rows of an array: its own, or of flat data of so many rows, or classes."""
     if value and isinstance(value[0], (list, dict)):
         return value
-    if 1 < width < len(value) and len(value) % width == 0:
-        return [value[start : start + width] for start in range(0, len(value), width)]
-    return [value]
+    width = len(value) // rows if rows else classes
+    if rows == 1 or width == 0 or len(value) % width or (rows is None and width == 1):
+        return [value]
+    return [value[start : start + width] for start in range(0, len(value), width)]
 
 
 def _by_label(value: JSON, names: tuple[str, ...]) -> dict[str, float]:
@@ -110,7 +129,7 @@ def _number(value: JSON) -> float:
     return float(cast("Number", value))
 
 
-def compare(primary: list[Row], shadow: list[Row], rules: Rules, findings: Findings) -> None:
+def compare(primary: Rows, shadow: Rows, rules: Rules, findings: Findings) -> None:
     """Note whether every row has the same label on both sides; probabilities are measured alone.
 
     `label_agreement` is the share of rows with one label, `probability_error` the mean distance of
@@ -120,10 +139,10 @@ def compare(primary: list[Row], shadow: list[Row], rules: Rules, findings: Findi
     Raises:
         FullError: no further field can be noted.
     """
-    if len(primary) != len(shadow):
-        findings.note_length(FIELD, len(primary), len(shadow))
+    if len(primary.rows) != len(shadow.rows):
+        findings.note_length(FIELD, len(primary.rows), len(shadow.rows))
         return
-    pairs = list(zip(primary, shadow, strict=True))
+    pairs = list(zip(primary.rows, shadow.rows, strict=True))
     same = sum(mine.label == theirs.label for mine, theirs in pairs)
     findings.measures["label_agreement"] = same / len(pairs)
     shifts = [_shift(mine, theirs) for mine, theirs in pairs]
@@ -131,10 +150,9 @@ def compare(primary: list[Row], shadow: list[Row], rules: Rules, findings: Findi
     if known:
         apart = sum(abs(mine - theirs) for mine, theirs in known)
         findings.measures["probability_error"] = apart / len(known)
-    places = [steps for steps in (rules.label, rules.probabilities) if steps is not None]
-    if is_ignored(along(rules.nodes, places[0])):
+    if is_ignored(along(rules.nodes, rules.label or rules.probabilities or ())):
         return
-    is_masked = any(may_mask(rules.nodes, place) for place in places)
+    is_masked = primary.is_masked or shadow.is_masked
     if not is_masked:
         findings.rows = [
             ((mine.label, theirs.label), shift)

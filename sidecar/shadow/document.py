@@ -15,6 +15,7 @@ from sidecar.shadow.pointer import (
     ANY,
     Nodes,
     below,
+    below_item,
     has_mask,
     is_ignored,
     is_unordered,
@@ -181,7 +182,8 @@ class Walk:
             kind = type(mine)
             if kind is type(theirs) and kind not in _CONTAINERS and mine == theirs:
                 continue
-            self.compare(mine, theirs, below(nodes, str(index)) if nodes else nodes)
+            inner = below_item(nodes, index, mine, theirs) if nodes else nodes
+            self.compare(mine, theirs, inner)
 
     def _rows(self, primary: list[JSON], shadow: list[JSON]) -> None:
         """Compare what is likely an array of numbers; they are one field, so one will do."""

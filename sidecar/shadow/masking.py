@@ -10,7 +10,7 @@ from sidecar.shadow import body
 from sidecar.shadow.body import UnreadableError
 from sidecar.shadow.document import MalformedError, decode
 from sidecar.shadow.findings import MASKED, TooMuchError
-from sidecar.shadow.pointer import below, has_mask, mask_of
+from sidecar.shadow.pointer import below, below_item, has_mask, mask_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,14 +36,19 @@ def mask(data: bytes, fields: Mapping[str, str], nodes: Nodes, max_bytes: int) -
         if not body.is_json(said.media) or said.json_bytes is not None:
             return b""
         document = decode(said.data if said.charset in {"", "utf-8"} else said.text())
-        return msgspec.json.encode(_masked(document, nodes, 0))
+        return msgspec.json.encode(masked(document, nodes))
     except (UnreadableError, MalformedError, TooMuchError):
         return b""
     except (UnicodeEncodeError, OverflowError):  # a lone surrogate; a very long integer
         return b""
 
 
-def _masked(value: JSON, nodes: Nodes, depth: int) -> JSON:
+def masked(value: JSON, nodes: Nodes, depth: int = 0) -> JSON:
+    """Return a document with `"***"` in the place of all that masks point at.
+
+    Raises:
+        TooMuchError: it is nested too deeply.
+    """
     if depth > MAX_DEPTH:
         raise TooMuchError
     if mask_of(nodes) is not None:
@@ -51,11 +56,10 @@ def _masked(value: JSON, nodes: Nodes, depth: int) -> JSON:
     if not has_mask(nodes):
         return value
     if isinstance(value, dict):
-        return {
-            name: _masked(inner, below(nodes, name), depth + 1) for name, inner in value.items()
-        }
+        return {name: masked(inner, below(nodes, name), depth + 1) for name, inner in value.items()}
     if isinstance(value, list):
         return [
-            _masked(inner, below(nodes, str(index)), depth + 1) for index, inner in enumerate(value)
+            masked(inner, below_item(nodes, index, inner), depth + 1)
+            for index, inner in enumerate(value)
         ]
     return value

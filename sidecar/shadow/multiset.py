@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from sidecar.shadow.findings import TooMuchError
-from sidecar.shadow.pointer import Nodes, below, is_ignored, is_unordered
+from sidecar.shadow.pointer import Nodes, below, below_item, is_ignored, is_unordered
 from sidecar.shadow.tolerance import Number, Tolerance
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _of_object(value: dict[str, JSON], nodes: Nodes, depth: int) -> Signature:
 
 def _of_array(value: list[JSON], nodes: Nodes, depth: int) -> Signature:
     items = [
-        _signature(item, below(nodes, str(index)) if nodes else nodes, depth + 1)
+        _signature(item, below_item(nodes, index, item) if nodes else nodes, depth + 1)
         for index, item in enumerate(value)
     ]
     if is_unordered(nodes):

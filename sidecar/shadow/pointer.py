@@ -1,7 +1,8 @@
 """Which places of a JSON document the policy's pointers mean.
 
 A pointer is of RFC 6901, and a step `*` stands for every index of an array, or every member of an
-object. All pointers of a comparison are one tree, which a walk goes down beside the document.
+object; an item of an array that has a member `name` is meant by it, too, as tensors are. All
+pointers of a comparison are one tree, which a walk goes down beside the document.
 """
 
 from __future__ import annotations
@@ -89,6 +90,22 @@ def below(nodes: Nodes, step: str) -> Nodes:
     return tuple(found)
 
 
+def below_item(nodes: Nodes, index: int, *items: JSON) -> Nodes:
+    """Return what is said of an item of an array: by its index, or a member `name` that it has.
+
+    `items` are what stands there on either side.
+    """
+    steps = {str(index): None, **{name: None for name in map(_name, items) if name is not None}}
+    if len(steps) == 1:
+        return below(nodes, str(index))
+    return tuple(dict.fromkeys([node for step in steps for node in below(nodes, step)]))
+
+
+def _name(item: JSON) -> str | None:
+    name = item.get("name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def along(nodes: Nodes, path: Iterable[str]) -> Nodes:
     """Return what is said of the place at the end of `path`; what holds above holds there, too."""
     for step in path:
@@ -96,19 +113,6 @@ def along(nodes: Nodes, path: Iterable[str]) -> Nodes:
             return nodes
         nodes = below(nodes, step)
     return nodes
-
-
-def may_mask(nodes: Nodes, path: Iterable[str]) -> bool:
-    """Return whether anything is masked at, above or below a place of a `path` with `*` steps."""
-    for step in path:
-        if mask_of(nodes) is not None:
-            return True
-        if step == ANY:
-            children = [[*node.names.values(), *([node.any] if node.any else [])] for node in nodes]
-            nodes = tuple([child for found in children for child in found])
-        else:
-            nodes = below(nodes, step)
-    return has_mask(nodes)
 
 
 def is_ignored(nodes: Nodes) -> bool:
@@ -155,10 +159,11 @@ def _values(holder: JSON, step: str) -> list[JSON]:
         return []
     if step == ANY:
         return holder
+    named = [item for item in holder if _name(item) == step]
     # RFC 6901 section 4: digits without leading zeros; more of them than this is no index.
     if step.isascii() and step.isdigit() and len(step) < 10 and str(int(step)) == step:  # noqa: PLR2004
-        return holder[int(step) : int(step) + 1]
-    return []
+        return holder[int(step) : int(step) + 1] or named
+    return named
 
 
 def _plant(root: Node, pointer: str) -> Node:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sidecar.shadow.document import MalformedError, Walk
 from sidecar.shadow.findings import Findings
-from sidecar.shadow.pointer import ANY, along, below, has_mask, is_ignored, mask_of, spell
+from sidecar.shadow.pointer import ANY, along, below_item, has_mask, is_ignored, mask_of, spell
 from sidecar.shadow.tolerance import NUMBERS, distance
 
 if TYPE_CHECKING:
@@ -288,8 +288,9 @@ def compare(
 def _nodes_of(outputs: Nodes, name: str, mine: Tensor | None, theirs: Tensor | None) -> Nodes:
     if mask_of(outputs) is not None:
         return outputs
-    steps = [name, *[str(side.place) for side in (mine, theirs) if side is not None]]
-    return tuple([node for step in dict.fromkeys(steps) for node in below(outputs, step)])
+    places = [side.place for side in (mine, theirs) if side is not None]
+    found = [below_item(outputs, place, {"name": name}) for place in places]
+    return tuple(dict.fromkeys([node for nodes in found for node in nodes]))
 
 
 class _Output(NamedTuple):

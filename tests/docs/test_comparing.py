@@ -35,4 +35,4 @@ def test_each_kind_is_told_with_the_fields_that_are_not_pointers() -> None:
     assert names("By kind", 1) == kinds
     fields = {name for name in names("By kind", 3) if "/" not in name}
     made = {text.FIELD, classes.FIELD, completion.FINISH, pointer.WHOLE, compare.EVENT}
-    assert fields == made | {"ignore", "mask"}
+    assert fields == made

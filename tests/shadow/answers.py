@@ -68,14 +68,21 @@ def planted(value: JSON, steps: tuple[str, ...], secret: JSON) -> JSON:
         }
     if isinstance(value, list):
         return [
-            planted(inner, tuple(rest), secret) if first in {"*", str(index)} else inner
+            planted(inner, tuple(rest), secret)
+            if first in {"*", str(index), _name(inner)}
+            else inner
             for index, inner in enumerate(value)
         ]
     return value
 
 
+def _name(item: JSON) -> str:
+    name = item.get("name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) else "*"
+
+
 def pointers(value: JSON, at: str = "") -> list[str]:
-    """A pointer to each place of a document, and one with `*` for each step into it."""
+    """All pointers to each place of a document: by name, by index and with `*`."""
     inner: list[tuple[str, JSON]] = []
     if isinstance(value, dict):
         inner = list(value.items())
@@ -83,5 +90,6 @@ def pointers(value: JSON, at: str = "") -> list[str]:
         inner = [(str(index), item) for index, item in enumerate(value)]
     found = [at]
     for step, item in inner:
-        found += [*pointers(item, f"{at}/{step}"), *pointers(item, f"{at}/*")]
+        steps = {step, "*", _name(item)} if isinstance(value, list) else {step, "*"}
+        found += [pointer for one in sorted(steps) for pointer in pointers(item, f"{at}/{one}")]
     return found

@@ -85,6 +85,28 @@ def test_every_row_is_compared(document: object, rules: dict[str, object]) -> No
     assert outcome.rows == ((("1", "1"), (0.8, 0.8)),)
 
 
+def test_flat_probabilities_are_of_as_many_rows_as_there_are_labels() -> None:
+    rules = {"label": "/y", "probabilities": "/p", "labels": ("no", "yes")}
+    for flat in ([0.2, 0.9, 0.6, 0.7], [0.8, 0.2, 0.1, 0.9, 0.4, 0.6, 0.3, 0.7]):
+        answer = {"y": [0, 1, 1, 1], "p": flat}
+        outcome = classified(answer, answer, **rules)
+
+        found = [outcome.probabilities, *[probabilities for _, probabilities in outcome.rows]]
+        assert found == [pytest.approx((one, one)) for one in (0.8, 0.9, 0.6, 0.7)]
+    assert classified({"y": 0, "p": [0.2]}, {"y": 0, "p": 0.1}, **rules).probabilities == (0.8, 0.9)
+
+
+def test_outputs_are_meant_by_name() -> None:
+    outputs = [{"name": "label", "data": [1]}, {"name": "score", "data": [0.75]}]
+    answers = {"outputs": outputs}, {"outputs": outputs[::-1]}
+    rules = {"label": "/outputs/label/data", "probabilities": "/outputs/score/data"}
+
+    outcome = classified(*answers, **rules)
+    assert (outcome.labels, outcome.probabilities) == (("1", "1"), (0.75, 0.75))
+    masked = classified(*answers, **rules, keep=Kept(mask=("/outputs/0/data",)))
+    assert masked.labels is None
+
+
 def test_one_row_of_many_with_another_label_differs() -> None:
     outcome = classified({"y": [1, 2, 3, 4]}, {"y": [1, 2, 4, 4]}, label="/y")
 
@@ -108,7 +130,7 @@ def test_an_answer_without_what_pointers_mean_is_none() -> None:
         assert classified(lack, whole, **rules).fields == ("body",)
 
 
-@pytest.mark.parametrize("mask", ["", "/rows", "/rows/0", "/rows/*/label", "/*", "/rows/0/label/x"])
+@pytest.mark.parametrize("mask", ["", "/rows", "/rows/0", "/rows/*/label", "/*"])
 def test_masked_labels_are_compared_and_not_told(mask: str) -> None:
     outcome = classified(
         {"rows": [{"label": "lynx"}]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecar.model.comparison import Comparison, Kept, Kind, Text
@@ -40,16 +40,22 @@ def test_what_is_masked_is_not_told(
     secret: JSON,
     both: bool,
 ) -> None:
-    pointer = data.draw(st.sampled_from(pointers(one)[:60]))
+    pointer = data.draw(st.sampled_from(pointers(one)))
     media = data.draw(st.sampled_from(MEDIA))
     one = planted(one, steps_of(pointer), secret)
     other = planted(other, steps_of(pointer), "s3cr3t too") if both else other
+    # A secret in the place of an item takes the name away that the item was meant by.
+    for document in (one, other):
+        assume("98765432" not in repr(document) or secret in resolve(document, steps_of(pointer)))
+        assume("s3cr3t" not in repr(document) or resolve(document, steps_of(pointer)))
     comparison = Comparison(
         kind=data.draw(st.sampled_from(Kind)),
         unordered=tuple(data.draw(st.sampled_from([(), ("",), ("/*",), ("/a",)]))),
         absolute=data.draw(st.sampled_from([0.0, 1.0])),
         text=data.draw(st.sampled_from(Text)),
-        label=data.draw(st.sampled_from(["", "/a/label", "/*", "/outputs/0/data", "/label"])),
+        label=data.draw(
+            st.sampled_from(["", "/a/label", "/*", "/outputs/0/data", "/outputs/a/data"])
+        ),
         probabilities=data.draw(st.sampled_from([None, "/b", "/outputs/*/data"])),
         headers=(),
         keep=Kept(mask=(pointer,)),
@@ -69,5 +75,5 @@ def test_what_is_masked_is_not_told(
 
 @given(DOCUMENTS)
 def test_every_pointer_into_a_document_leads_somewhere(document: JSON) -> None:
-    for pointer in pointers(document)[:60]:
+    for pointer in pointers(document):
         assert resolve(document, steps_of(pointer))

@@ -30,12 +30,20 @@ def masked(body: bytes, *pointers: str, fields: dict[str, str] | None = None) ->
         (("/b", "/b/0/c"), {"a": 1, "b": "***", "": None}),
         (("/none",), {"a": 1, "b": [{"c": 2, "d": 3}, {"c": 4}], "": None}),
         (("",), "***"),
+        (("/b/x/d",), {"a": 1, "b": [{"c": 2, "d": 3}, {"c": 4}], "": None}),
     ],
 )
 def test_what_pointers_mean_is_replaced(pointers: tuple[str, ...], kept: object) -> None:
     body = b'{"a":1,"b":[{"c":2,"d":3},{"c":4}],"":null}'
 
     assert json.loads(masked(body, *pointers)) == kept
+
+
+def test_an_item_of_an_array_is_meant_by_its_name() -> None:
+    body = b'{"inputs":[{"name":"age","data":[41]},{"name":"sex","data":[0]}]}'
+
+    assert masked(body, "/inputs/age/data") == body.replace(b"[41]", b'"***"')
+    assert masked(body, "/inputs/1") == body.replace(b'{"name":"sex","data":[0]}', b'"***"')
 
 
 def test_without_masks_a_body_is_kept_as_it_is() -> None:
