@@ -48,6 +48,8 @@ _CAVEATS: Final = (
     "narrower than it should be: see the rows by tenant.",
     "Latencies are of pairs in which both answers were whole. Copies without an answer, as those "
     "that timed out, are in the error rates and not in the latencies.",
+    "Intervals of means of measures only come to hold as numbers grow, and are too narrow where "
+    "nearly all numbers are the same and a few are far off.",
 )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sidecar.model.shadow import Histogram, Moments
 
 _HALVINGS: Final = 50  # of what is searched: as far as a float tells numbers below 1 apart
-_FEW: Final = 30  # below it a sum is hardly like the normal distribution
+_FEW: Final = 100  # below it a sum is hardly like the normal distribution
 _TYPICAL: Final = 2000  # pairs, when a test is looked at
 _LOG_PI: Final = log(pi)  # the logarithm of the beta function of 1/2 and 1/2
 
@@ -85,7 +85,8 @@ def mean(moments: Moments, alpha: float) -> Interval:
     Nothing bounds a measure, so that this one only comes to hold as numbers grow: an asymptotic
     confidence sequence (I. Waudby-Smith, D. Arbour, R. Sinha, E. Kennedy, A. Ramdas, "Time-uniform
     central limit theory and asymptotic confidence sequences", Ann. Statist. 52, 2024), narrowest at
-    `_TYPICAL` numbers. Of fewer than `_FEW` it says nothing.
+    `_TYPICAL` numbers. Of fewer than `_FEW` it says nothing, and it says too much where nearly all
+    numbers are the same and a few are far off.
     """
     number = moments.number
     if number < _FEW:

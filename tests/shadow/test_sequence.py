@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.model.shadow import Histogram
+from sidecar.model.shadow import Histogram, Moments
 from sidecar.shadow.sequence import (
     difference,
     edge,
+    mean,
     proportion,
     quantile,
     ratio,
@@ -136,13 +137,13 @@ def test_an_error_that_is_no_probability_is_refused(alpha: float) -> None:
         proportion(1, 2, alpha)
 
 
-@pytest.mark.parametrize("mean", [0.01, 0.5, 0.95])
-def test_a_true_share_is_hardly_ever_denied_however_often_one_looks(mean: float) -> None:
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.95])
+def test_a_true_share_is_hardly_ever_denied_however_often_one_looks(share: float) -> None:
     looks = 1500
-    refuted = Refuted(mean, ALPHA, looks)
+    refuted = Refuted(share, ALPHA, looks)
 
     def run(random: Random) -> bool:
-        return refuted.ever(random.random() < mean for _ in range(looks))
+        return refuted.ever(random.random() < share for _ in range(looks))
 
     assert errs(run) <= MAY_ERR
 
@@ -255,6 +256,27 @@ def test_a_planted_slowdown_is_found_and_lies_in_its_interval() -> None:
     for q in (0.5, 0.95):
         low, high = ratio(first, second, q, ALPHA)
         assert 1 < low < 1.5 < high < 2.2
+
+
+def test_a_mean_is_hardly_ever_denied_however_often_one_looks() -> None:
+    def run(random: Random) -> bool:
+        seen = Moments()
+        for number in range(1, 800):
+            value = random.expovariate(1)
+            seen.number += 1
+            seen.total += value
+            seen.squares += value * value
+            if number % 10 == 0 and excludes(mean(seen, ALPHA), 1.0):
+                return True
+        return False
+
+    assert errs(run) <= MAY_ERR
+
+
+def test_of_few_numbers_no_mean_is_known() -> None:
+    assert mean(Moments(), ALPHA) == (-inf, inf)
+    assert mean(Moments(99, 99.0, 99.0), ALPHA) == (-inf, inf)
+    assert mean(Moments(100, 100.0, 100.0), ALPHA) == (1, 1)
 
 
 def test_a_shadow_that_is_always_the_same_time_is_known_to_a_bucket() -> None:
