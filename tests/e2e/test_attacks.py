@@ -108,6 +108,7 @@ def challenge_of(code: str) -> bytes | None:
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_an_attack_is_refused_and_its_twin_is_served(guarded: Guarded, name: str) -> None:
     running, up, forge = guarded
+    forge.look_at_the_clock()
     attack = ATTACKS[name](forge)
 
     for turn in ("at first", "after the twin"):
