@@ -36,6 +36,7 @@ class Account:
         self._tally = Tally(book.model, book.version, book.test, book.since_s)
         self._comparison: Comparison | None = None
         self._rules: Rules | None = None
+        self._price: Price | None = None
         self._charged: dict[int, dict[str, int]] = {}
         self._is_changed = False
 
@@ -85,8 +86,14 @@ class Account:
         amount += tokens[1] / _TOKENS * price.per_1k_output_tokens
         self._charge(amount, price.currency, tenant, int(at_s) // DAY_S)
 
-    def charge_copies(self, price: Price) -> None:
-        """Add what copies cost that have been sent since the last call."""
+    def charge_copies(self, price: Price | None) -> None:
+        """Add what copies cost that have been sent since the last call.
+
+        Where the version has no price any more, they cost what the last one did.
+        """
+        self._price = price = price or self._price
+        if price is None:
+            return
         for day, tenant, number in self._uncharged():
             self._charge(number * price.per_request, price.currency, tenant, day)
 

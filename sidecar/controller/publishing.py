@@ -93,8 +93,7 @@ class Publisher(Generic[B]):
         for book in self._copies.books.values():
             self._accounts.of(book)  # be it that nothing was compared
         for account in self._accounts:
-            if (price := self._price(account.name)) is not None:
-                account.charge_copies(price)
+            account.charge_copies(self._price(account.name))
             for (day, currency), amount in account.take_spent():
                 key = account.name, day
                 self._spent[key] = self._spent.get(key, 0.0) + amount

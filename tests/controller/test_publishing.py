@@ -405,12 +405,26 @@ async def test_copies_are_charged_by_tenant_and_day() -> None:
 
     [tally] = (await store.tallies()).tallies
     assert tally.cost.price == {
-        "acme/2027-01-15": 2.0,
+        f"acme/{TODAY}": 2.0,
         "globex/2027-01-15": 1.0,
         "acme/2027-01-16": 0.5,
     }
     labels = ("model", "tumor", "version", "v2", "currency", "USD")
     assert desk.metrics.sums["rmv_shadow_cost_total", *labels] == 3.5
+
+
+async def test_the_last_copies_of_a_model_that_is_gone_are_charged() -> None:
+    store = MemoryStore()
+    desk = Desk(store)
+    desk.send(2)
+    await desk.publisher.publish()
+    desk.send(3)
+    del desk.live.snapshots["tumor"]
+    desk.book.is_old = True
+    await desk.publisher.publish()
+
+    [tally] = (await store.tallies()).tallies
+    assert tally.cost.price == {f"acme/{TODAY}": 2.5}
 
 
 async def test_a_cap_holds_over_the_fleet_until_the_day_ends(
