@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DIGITS = re.compile("[0-9]{1,9}")
 
+EVENTS = "text/event-stream"
 MAX_CODINGS = 2
 MAX_MEMBERS = 16  # of one gzip body (RFC 1952 section 2.2): each costs a copy of what follows
 
@@ -102,13 +103,20 @@ def read(data: bytes, fields: Mapping[str, str], max_bytes: int) -> Body:
 
 
 def media_type(value: str) -> tuple[str, str]:
-    """Return a content type's media type and charset in lower case, "" if unsaid."""
+    """Return a content type's media type and charset in lower case, "" if unsaid.
+
+    JSON and event streams are UTF-8, be it said or not (RFC 8259 section 8.1; WHATWG HTML, 9.2.5).
+    """
     media, *parameters = value.lower().split(";")
+    media, charset = media.strip(), ""
     for parameter in parameters:
         name, _, said = parameter.partition("=")
         if name.strip() == "charset":
-            return media.strip(), said.strip().strip('"')
-    return media.strip(), ""
+            charset = said.strip().strip('"')
+            break
+    if charset == "utf-8" and (media == EVENTS or is_json(media)):
+        charset = ""
+    return media, charset
 
 
 def undo(data: bytes, codings: str, max_bytes: int) -> bytes:

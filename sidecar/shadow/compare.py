@@ -195,7 +195,7 @@ def _form(said: Body, kind: Kind) -> Kind | None:
         return kind
     if said.json_bytes is not None:
         return Kind.TENSORS
-    if said.media == "text/event-stream" or body.is_lines(said.media):
+    if said.media == body.EVENTS or body.is_lines(said.media):
         return Kind.STREAM
     if body.is_json(said.media) or (not said.media and body.looks_like_json(said.data)):
         return Kind.AUTO
@@ -373,7 +373,7 @@ def _document(said: Body) -> JSON:
         TooMuchError: it is nested too deeply.
         UnreadableError: its charset is unknown here.
     """
-    return decode(said.data if said.charset in {"", "utf-8"} else said.text())
+    return decode(said.text() if said.charset else said.data)
 
 
 def _inference(said: Body) -> Inference:

@@ -35,7 +35,7 @@ def mask(data: bytes, fields: Mapping[str, str], nodes: Nodes, max_bytes: int) -
         said = body.read(data, fields, max_bytes)
         if not body.is_json(said.media) or said.json_bytes is not None:
             return b""
-        document = decode(said.data if said.charset in {"", "utf-8"} else said.text())
+        document = decode(said.text() if said.charset else said.data)
         return msgspec.json.encode(masked(document, nodes))
     except (UnreadableError, MalformedError, TooMuchError):
         return b""

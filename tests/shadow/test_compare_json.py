@@ -265,6 +265,18 @@ def test_what_is_told_is_bounded() -> None:
     assert all(len(told.primary) <= 200 for told in outcome.differences)
 
 
+@pytest.mark.parametrize("kind", ["[1]", '{"a":1}'])
+def test_documents_are_compared_a_hundred_deep(kind: str) -> None:
+    for unordered in ((), tuple("/*" * depth for depth in range(98))):
+        one, other = "2", "3"
+        for _ in range(99):
+            one, other = kind.replace("1", one), kind.replace("1", other)
+        comparison = Comparison(unordered=unordered, keep=Kept(mask=("/b",)))
+        outcome = compared(one.encode(), other.encode(), comparison)
+        assert outcome.uncompared is None
+        assert not outcome.agrees
+
+
 def test_documents_that_are_nested_too_deeply_are_not_compared() -> None:
     for depth in (150, 5000, 100_000):
         one, other = (b"[" * depth + inner + b"]" * depth for inner in (b"1", b"2"))
