@@ -488,16 +488,17 @@ class Trials:
     def end(self, trial: Trial) -> None:
         """Have a trial judged whose sides have all ended, unless there is nothing to judge."""
         self._open.discard(trial)
-        cause = _obstacle(trial) if trial.shadow.is_whole else ""
+        shadow = trial.shadow
+        cause = _obstacle(trial) if shadow.is_whole else ""
+        if self._is_closed and shadow.is_whole:
+            cause = cause or SHUTDOWN
         if cause:
             trial.book.pass_over(cause)
+        is_over = self._is_closed or shadow.failure == FAILED_SHUTDOWN  # which proves nothing
+        if cause or is_over or self.judge is None:
             trial.release()
-        elif self.judge is not None and not self._is_closed:
-            self.judge.take(trial)
         else:
-            if trial.shadow.is_whole:
-                trial.book.pass_over(SHUTDOWN)
-            trial.release()
+            self.judge.take(trial)
 
     def give_up(self, trial: Trial) -> None:
         """Forget a trial of which there is nothing to tell: its copy never set out."""

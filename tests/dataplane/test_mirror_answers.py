@@ -448,6 +448,33 @@ async def test_what_waits_for_the_client_at_the_end_is_counted(log: Path) -> Non
         assert made.judge.judged == []
 
 
+async def test_an_end_of_the_sidecar_is_no_fault_of_the_shadow(log: Path) -> None:
+    async with pair(log, shadow=never) as made:
+        await made.proxy.ask(POST)
+        await made.shadow.until(1)
+        made.proxy.listener.plane.mirror.close()
+
+        assert made.book.ledger().failed == {"shutdown": 1}
+        assert made.book.is_quiet
+        assert made.judge.failed == []
+        assert made.free == Limits().mirror_memory_bytes
+
+
+async def test_what_is_kept_of_answers_is_within_the_memory_of_copies(log: Path) -> None:
+    limits = Limits(mirror_memory_bytes=20_000)
+    async with pair(log, LONG, never, limits=limits, timeouts=Timeouts(mirror_s=0.5)) as made:
+        async with made.proxy.client() as client:
+            for _ in range(30):
+                answer = await client.ask(POST)
+                assert answer.raw_body == bytes(1_001)
+                assert 0 <= made.free <= 20_000
+        assert made.free < 1_500
+        await made.quiet()
+
+        assert made.book.ledger().skipped.keys() == {"memory"}
+        assert made.free == 20_000
+
+
 async def test_what_waits_for_its_control_at_the_end_is_judged_without(log: Path) -> None:
     async with controlled(log, never) as (running, judge, control):
         mirror = running.listener.plane.mirror
