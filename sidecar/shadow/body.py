@@ -44,14 +44,15 @@ class UnreadableError(Exception):
 class Body(NamedTuple):
     """A body without content coding; `media` is its media type in lower case, "" if unsaid.
 
-    `json_bytes` is how much of it is the JSON of an answer with binary tensors.
+    `json_bytes` is how much of it is the JSON of an answer with binary tensors, `coding` how it was
+    sent.
     """
 
     data: bytes
     media: str
     charset: str
     json_bytes: int | None = None
-    is_coded: bool = False
+    coding: str = ""
 
     def text(self) -> str:
         """Return it as text; bytes that are none in its charset stay apart as escapes.
@@ -96,10 +97,10 @@ def read(data: bytes, fields: Mapping[str, str], max_bytes: int) -> Body:
     media, charset = media_type(fields.get("content-type", ""))
     header = fields.get("inference-header-content-length", "")
     length = int(header) if _DIGITS.fullmatch(header) else None
-    coding = fields.get("content-encoding")
+    coding = fields.get("content-encoding", "")
     if coding and data:  # an empty body has no coding: of HEAD, 204, 304
         data = undo(data, coding, max_bytes)
-    return Body(data, media, charset, length, is_coded=bool(coding))
+    return Body(data, media, charset, length, coding)
 
 
 def media_type(value: str) -> tuple[str, str]:
@@ -132,14 +133,43 @@ def undo(data: bytes, codings: str, max_bytes: int) -> bytes:
     if len(names) > MAX_CODINGS:
         raise UnreadableError(Uncompared.ENCODING)
     for name in reversed(names):
-        if name in {"gzip", "x-gzip"}:
-            data = _inflate(data, _GZIP, max_bytes)
-        elif name == "deflate":
-            # RFC 9110 section 8.4.1.2: the zlib format, which some leave out.
-            data = _inflate(data, _ZLIB if _is_zlib(data) else _RAW, max_bytes)
-        else:
+        window_bits = _window_bits(name, data)
+        if window_bits is None:
             raise UnreadableError(Uncompared.ENCODING)
+        data = _inflate(data, window_bits, max_bytes)
     return data
+
+
+def undo_marks(
+    data: bytes, coding: str, marks: tuple[tuple[int, float], ...]
+) -> tuple[tuple[int, float], ...]:
+    """Return when so many bytes of a body could be read that was sent as `data`.
+
+    It has been read within its bound before. Nothing is known of several codings.
+    """
+    if coding.lower() in {"", "identity"}:
+        return marks
+    window_bits = _window_bits(coding.lower(), data)
+    if window_bits is None:
+        return ()
+    stream = zlib.decompressobj(window_bits)
+    found: list[tuple[int, float]] = []
+    start = read = 0
+    for end, at_s in marks:
+        read += len(stream.decompress(data[start:end]))
+        start = end
+        found.append((read, at_s))
+    return tuple(found)
+
+
+def _window_bits(name: str, data: bytes) -> int | None:
+    """Return by what zlib undoes a coding, if it can."""
+    if name in {"gzip", "x-gzip"}:
+        return _GZIP
+    if name != "deflate":
+        return None
+    # RFC 9110 section 8.4.1.2: the zlib format, which some leave out.
+    return _ZLIB if _is_zlib(data) else _RAW
 
 
 def _is_zlib(data: bytes) -> bool:

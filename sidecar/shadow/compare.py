@@ -47,10 +47,10 @@ _BAD_REQUEST = 400
 
 
 class Side(NamedTuple):
-    """One answer's body, and when its bytes came."""
+    """One answer, and its body without content coding."""
 
+    answer: Answer
     body: Body
-    marks: tuple[tuple[int, float], ...]
 
 
 class Pair(NamedTuple):
@@ -118,8 +118,8 @@ def compare(primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
             return _outcome(STATUS, findings)
         _compare_headers(mine, theirs, rules, findings)
         pair = Pair(
-            Side(body.read(primary.body, mine, rules.max_body_bytes), primary.marks),
-            Side(body.read(shadow.body, theirs, rules.max_body_bytes), shadow.marks),
+            Side(primary, body.read(primary.body, mine, rules.max_body_bytes)),
+            Side(shadow, body.read(shadow.body, theirs, rules.max_body_bytes)),
             rules,
             findings,
         )
@@ -304,8 +304,8 @@ def _measure(pair: Pair, primary: list[int], shadow: list[int]) -> None:
         (pair.primary, primary, "primary"),
         (pair.shadow, shadow, "shadow"),
     ):
-        if not side.body.is_coded:  # or the marks count bytes that are not these
-            events.measure(ends, side.marks, name, pair.findings)
+        marks = body.undo_marks(side.answer.body, side.body.coding, side.answer.marks)
+        events.measure(ends, marks, name, pair.findings)
 
 
 def _compare_completions(

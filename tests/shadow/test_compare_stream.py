@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 
 import pytest
 from hypothesis import given
@@ -174,11 +175,28 @@ def test_times_of_tokens_are_those_of_the_reads_that_brought_them() -> None:
     assert "first_token_s.shadow" not in measures
 
 
-def test_marks_of_a_coded_stream_tell_nothing() -> None:
-    body = gzip.compress(said("a"))
-    fields = (("content-type", SSE), ("content-encoding", "gzip"))
-    mine = Answer(200, fields, body, 0.1, 0.9, ((len(body), 0.5),))
+def coded(coding: str, body: bytes, *marks: tuple[int, float]) -> Answer:
+    fields = (("content-type", SSE), ("content-encoding", coding))
+    return Answer(200, fields, body, 0.1, 0.9, marks)
 
+
+def test_times_of_a_coded_stream_are_those_when_it_could_be_read() -> None:
+    stream = zlib.compressobj(wbits=31)
+    first = stream.compress(said("a")) + stream.flush(zlib.Z_SYNC_FLUSH)
+    rest = stream.compress(said("b")) + stream.flush()
+    body = first + rest
+    mine = coded("gzip", body, (5, 0.1), (len(first), 0.2), (len(body), 0.5))
+
+    measures = compared(mine, mine).measures
+    assert measures["first_token_s.primary"] == 0.2
+    assert measures["gap_max_s.shadow"] == pytest.approx(0.3)
+
+
+def test_times_of_a_stream_that_is_coded_twice_are_not_known() -> None:
+    body = gzip.compress(gzip.compress(said("a")))
+    mine = coded("gzip, gzip", body, (len(body), 0.5))
+
+    assert compared(mine, mine).uncompared is None
     assert "first_token_s.primary" not in compared(mine, mine).measures
 
 
