@@ -109,13 +109,13 @@ def compare(primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
     findings = Findings()
     mine = body.fields_of(primary, rules.fields)
     theirs = body.fields_of(shadow, rules.fields)
+    if primary.status != shadow.status:
+        _note_status(primary, shadow, findings)
+        with suppress(UnreadableError, TooMuchError):
+            findings.tokens = _tokens_of(body.read(shadow.body, theirs, rules.max_body_bytes))
+        return _outcome(STATUS, findings)
     kind = rules.kind if primary.status < _BAD_REQUEST else Kind.AUTO
     try:
-        if primary.status != shadow.status:
-            _note_status(primary, shadow, findings)
-            if shadow.status < _BAD_REQUEST:
-                findings.tokens = _tokens_of(body.read(shadow.body, theirs, rules.max_body_bytes))
-            return _outcome(STATUS, findings)
         _compare_headers(mine, theirs, rules, findings)
         pair = Pair(
             Side(primary, body.read(primary.body, mine, rules.max_body_bytes)),

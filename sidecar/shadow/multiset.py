@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sidecar.model.identity import JSON
 
 MAX_DEPTH = 100
-MAX_COMPARED = 20_000  # numbers of items, each with each: a few milliseconds
+MAX_COMPARED = 10_000  # numbers of items, each with each: a few milliseconds
 
 Signature = tuple[str, tuple[Number, ...]]
 """What an item is but for the values of its numbers, and these, in the order of the first."""

@@ -74,6 +74,8 @@ def test_a_body_that_cannot_be_read_is_not_compared(
 def test_answers_with_another_status_differ_in_nothing_else() -> None:
     outcome = compared(answer(b'{"usage":{"prompt_tokens":1}}', status=503), answer(DOCUMENT))
 
+    assert compared(answer(b"x" * 10**6, status=500), answer(b"", status=200)).kind == "status"
+    assert compared(answer(b"", status=200), answer(b"x" * 10**6, status=500)).kind == "status"
     assert outcome.kind == "status"
     assert outcome.differences == (Difference("status", "value", "503", "200", -303.0),)
 
