@@ -252,8 +252,9 @@ def _as_tensors(pair: Pair) -> str:
 
 
 def _compare_tensors(pair: Pair, primary: Inference, shadow: Inference) -> None:
-    tensors.compare_envelopes(primary[0], shadow[0], pair.rules, pair.findings)
-    tensors.compare(primary[1], shadow[1], pair.rules, pair.findings)
+    with suppress(FullError):  # here, as it is known what they are
+        tensors.compare_envelopes(primary[0], shadow[0], pair.rules, pair.findings)
+        tensors.compare(primary[1], shadow[1], pair.rules, pair.findings)
 
 
 def _as_classification(pair: Pair) -> str:
@@ -317,7 +318,8 @@ def _compare_completions(
             pair.findings.measures[f"tokens.{name}"] = said.tokens[1]
     root = pair.rules.nodes  # a pointer means an answer, or the array of a stream's events
     nodes = along(root + below(root, ANY), ("choices",))
-    completion.compare(primary, shadow, nodes, pair.rules, pair.findings)
+    with suppress(FullError):
+        completion.compare(primary, shadow, nodes, pair.rules, pair.findings)
 
 
 def _tokens_of(said: Body) -> tuple[int, int] | None:

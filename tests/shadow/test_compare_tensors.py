@@ -170,6 +170,13 @@ def test_an_answer_that_is_nearly_an_inference_is_compared_as_json() -> None:
     assert compared(twice, twice.replace(b"2]", b"3]")).fields == ("/outputs/*/data/*",)
 
 
+def test_answers_with_many_outputs_are_still_tensors() -> None:
+    mine = inference(*[output([1], 1, name=f"a{number}") for number in range(70)])
+
+    outcome = compared(mine, mine.replace(b'"a', b'"b'))
+    assert (outcome.kind, len(outcome.fields)) == ("tensors", 64)
+
+
 def test_binary_tensors_that_are_cut_short_are_malformed() -> None:
     whole = binary("FP32", struct.pack("<2f", 1, 2), 2)
     cut = Answer(200, whole.fields, whole.body[:-1], 0, 0)
