@@ -20,7 +20,6 @@ from sidecar.dataplane.trial import (
     SKIP_LATE,
     SKIP_MEMORY,
     SKIP_METHOD,
-    SKIP_QUEUE,
     SKIP_SIZE,
     Captured,
     Memory,
@@ -341,9 +340,6 @@ class ShadowLane(CopyLane):
     def offer(self, copy: Copied, fields: list[bytes], lines: list[bytes]) -> bool:
         """Take a copy, with the client's `fields` and the sidecar's `lines`; or count why not."""
         memory = self.shared.memory
-        if len(self.under_way) + len(self._waiting) >= self._max_queue:
-            self.book.skip(SKIP_QUEUE, copy.size, copy.tenant)
-            return False
         body: bytes | bytearray = copy.body
         if self._body_model is not None:
             body = with_model(bytes(body), self._body_model)
@@ -395,6 +391,11 @@ class ShadowLane(CopyLane):
         super().close()
         if self._control is not None:
             self._control.close()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many copies are under way or waiting as may."""
+        return len(self.under_way) + len(self._waiting) >= self._max_queue
 
     @property
     def is_idle(self) -> bool:

@@ -16,6 +16,7 @@ from sidecar.dataplane.trial import (
     SKIP_DISABLED,
     SKIP_MEMORY,
     SKIP_POLICY,
+    SKIP_QUEUE,
     SKIP_SIZE,
     Book,
     Captured,
@@ -248,19 +249,17 @@ class Mirror(Shared):
 
     def send(self, copy: Copy, lanes: list[ShadowLane]) -> list[ShadowLane]:
         """Offer a whole request to shadows; return those that take it."""
-        lines = self._lines(copy)
-        fields: list[bytes] | None = None
+        lines: list[bytes] = []
+        fields: list[bytes] = []
         taken = []
         for lane in lanes:
-            if lane.is_old:
-                lane.book.skip(SKIP_POLICY, copy.size, copy.tenant)
+            if lane.is_old or lane.is_full:  # a shadow that hangs costs no more than this
+                cause = SKIP_POLICY if lane.is_old else SKIP_QUEUE
+                lane.book.skip(cause, copy.size, copy.tenant)
                 continue
-            if lane.has_credentials:
-                passed = _fields(copy.head, _UNFIT)
-            elif fields is None:
-                passed = fields = _fields(copy.head, _SECRET)
-            else:
-                passed = fields
+            if not lines:
+                lines, fields = self._lines(copy), _fields(copy.head, _SECRET)
+            passed = _fields(copy.head, _UNFIT) if lane.has_credentials else fields
             if lane.offer(copy, passed, lines):
                 taken.append(lane)
         return taken
