@@ -19,6 +19,7 @@ from sidecar.controller.evidence import make_evidence
 from sidecar.model.shadow import Outcome, Uncompared
 from sidecar.shadow.compare import compare
 from sidecar.shadow.tally import add_failure, add_pair, add_statuses
+from sidecar.shadow.telling import tellable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,7 +194,7 @@ class Comparer:
     def _outcome(self, primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
         """Return what comparing finds. It raises nothing; were it wrong, a pair would be lost."""
         try:
-            return compare(primary, shadow, rules)
+            return tellable(compare(primary, shadow, rules))
         except Exception:  # noqa: BLE001 -- whatever it is, the pair has to be counted
             if not self._has_failed:  # once: the next pairs may well do the same
                 _log.exception("comparison failed")

@@ -393,6 +393,35 @@ def _spellings(secret: bytes) -> list[bytes]:
     return [secret, *coded]
 
 
+HALVES: Final = (
+    b'{"\\ud800":1,"l":"\\udfff","n":1e308}',
+    b'{"\\ud800":2,"l":"\\ud800","n":-1e308}',
+)
+HUGE: Final = (b'{"a":NaN,"b":' + b"9" * 400 + b"}", b'{"a":1e999,"b":1}')
+NO_TEXT: Final = (b'{"a":"\xff"}', b'{"a":"\xfe"}')
+
+
+@pytest.mark.parametrize("sides", [HALVES, HUGE, NO_TEXT])
+@pytest.mark.parametrize("label", [None, "/l"])
+async def test_no_answer_keeps_the_counts_from_the_store(
+    redis_store: RedisStore, sides: tuple[bytes, bytes], label: str | None
+) -> None:
+    desk = Desk(redis_store)
+    comparison = Comparison(label=label, keep=Kept(pairs=10, values=True, bodies=True))
+    kind = "content-type: application/json\r\nx-request-id: \xff\r\n"
+    mine, theirs = (desk.captured(side, fields=kind) for side in sides)
+    desk.comparer.take(desk.trial(mine, theirs, comparison=comparison))
+    await eventually(lambda: desk.book.under_way == 0)
+    await desk.publisher.publish()
+
+    told = await redis_store.tallies("tumor")
+
+    assert told.faults == ()
+    [tally] = told.tallies
+    assert tally.pairs["v1"].answers == 1
+    assert None not in [one async for one in redis_store.evidence("tumor", "v2")]
+
+
 async def test_copies_are_charged_by_tenant_and_day() -> None:
     store = MemoryStore()
     desk = Desk(store)
