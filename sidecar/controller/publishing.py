@@ -134,12 +134,17 @@ class Publisher(Generic[B]):
                 account.untell()
                 raise
             if account.reset not in {None, reset}:
-                self._copies.forget(book)  # somebody has reset the test
+                self._forget(book)  # somebody has reset the test
                 return
             account.reset = reset
             account.is_final = is_done  # put again once it is settled, it would count twice
-        if account.is_final:
+        if account.is_final and (is_last or book.is_quiet):  # else the policy has it again
             await self._store.settle_tally(account.told(self._clock.now_s()), self._worker)
+            self._forget(book)
+
+    def _forget(self, book: B) -> None:
+        """Let go of a book, unless the mirror has done so while the store was waited for."""
+        if self._copies.books.get((book.model, book.version, book.test)) is book:
             self._copies.forget(book)
 
     async def _put_evidence(self, account: Account) -> None:
