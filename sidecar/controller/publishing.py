@@ -80,7 +80,7 @@ class Publisher(Generic[B]):
         self._collect()
         try:
             async with asyncio.timeout(END_S):
-                failure = await self._tell_all(is_last=True)
+                failure = await self._tell_all(is_last=True) or await self._cap()
         except TimeoutError:
             failure = f"the store took over {END_S:g} s"
         if failure:

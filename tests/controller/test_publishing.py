@@ -491,6 +491,17 @@ async def test_a_cap_holds_over_the_fleet_until_the_day_ends(
     assert level not in one.metrics.levels
 
 
+async def test_what_a_worker_spent_last_counts_after_its_end() -> None:
+    store = MemoryStore()
+    one, other = Desk(store, "host/a", cap=5.0), Desk(store, "host/b", cap=5.0)
+    one.send(10)
+    await one.publisher.close()
+
+    await other.publisher.publish()
+
+    assert other.copies.capped == {("tumor", "v2")}
+
+
 async def test_a_cap_holds_for_a_worker_alone_while_the_store_is_away(
     redis_store: RedisStore, valkey: Valkey
 ) -> None:
