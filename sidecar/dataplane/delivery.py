@@ -384,10 +384,14 @@ class ShadowLane(CopyLane):
         if self._control is not None:
             self._control.sweep(now_s)
 
+    def leave_line(self, cause: str) -> None:
+        """Have no copy set out that waits to."""
+        while self._waiting:
+            self._leave_out(self._waiting.popleft(), cause)
+
     def close(self) -> None:
         """End everything."""
-        while self._waiting:
-            self._leave_out(self._waiting.popleft(), SKIP_DRAINING)
+        self.leave_line(SKIP_DRAINING)
         super().close()
         if self._control is not None:
             self._control.close()

@@ -287,20 +287,26 @@ class Mirror(Shared):
         self.upstreams.sweep(now_s)
 
     def on_policy_change(self, model: str) -> None:
-        """Follow a model's policy; what is under way for tests that it no longer has goes on."""
+        """Follow a model's policy; what is under way for tests that it no longer has goes on.
+
+        What waits in line for such a test, or for a shadow that gets no copies now, is left out.
+        """
         snapshot = self._live.snapshots.get(model)
         lanes = [(one, lane) for one, lane in self._lanes.items() if lane.book.model == model]
         for one, lane in lanes:
-            if snapshot is not None and one in snapshot.shadows:
-                continue  # just kills or readiness have changed
-            del self._lanes[one]
-            same = None if snapshot is None else _same_test(snapshot, lane.book)
-            if snapshot is not None and same is not None:
+            same = None if snapshot is None else _same_test(snapshot, one, lane.book)
+            if snapshot is None or same is None:
+                del self._lanes[one]
+                lane.is_old = lane.book.is_old = True
+                lane.leave_line(SKIP_POLICY)
+                self._old.append(lane)
+                continue
+            if same is not one:
+                del self._lanes[one]
                 lane.follow(snapshot.policy, same, lane.version)
                 self._lanes[same] = lane
-            else:
-                lane.is_old = lane.book.is_old = True
-                self._old.append(lane)
+            if lane.version in snapshot.idle:
+                lane.leave_line(SKIP_DISABLED)
         self.upstreams.retain_versions(
             (model, version)
             for model, snapshot in self._live.snapshots.items()
@@ -375,8 +381,10 @@ def _fields(head: RequestHead, left_out: frozenset[int]) -> list[bytes]:
     return [line for line in head.fields if _KINDS.of(line[: line.find(b":")]) not in left_out]
 
 
-def _same_test(snapshot: Snapshot, book: Book) -> CompiledShadow | None:
+def _same_test(snapshot: Snapshot, before: CompiledShadow, book: Book) -> CompiledShadow | None:
     """Return the shadow whose test a book is of, if the policy still has it."""
+    if before in snapshot.shadows:  # just kills or readiness have changed
+        return before
     for one in snapshot.shadows:
         if one.shadow.version == book.version:
             return one if test_of(snapshot.policy, one.shadow) == book.test else None

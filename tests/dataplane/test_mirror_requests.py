@@ -420,6 +420,40 @@ async def test_a_change_that_is_not_about_the_test_touches_nothing_of_it(log: Pa
         assert made.book.mirrored == 6
 
 
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [("removed", "policy"), ("changed", "policy"), ("off", "disabled"), ("killed", "disabled")],
+)
+async def test_copies_in_line_do_not_set_out_for_a_shadow_that_gets_none(
+    log: Path, change: str, cause: str
+) -> None:
+    go = asyncio.Event()
+
+    async def wait(_request: Received, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with mirrored(log, wait, methods=["POST"], max_connections=1) as made:
+        for _ in range(3):
+            await made.proxy.ask(post(b"x"))
+        await made.shadow.until(1)
+        book = made.book
+        if change == "removed":
+            made.proxy.live.put_policy("m", msgspec.json.encode({**made.document, "shadows": []}))
+        elif change == "killed":
+            made.proxy.live.put_kill("m", "v2", "too hot")
+        elif change == "off":
+            made.change(max_connections=1, enabled=False)
+        else:
+            made.change(max_connections=1, percent=10)
+        assert book.skipped == {cause: 2}
+        go.set()
+        await eventually(lambda: book.is_quiet)
+
+        assert len(made.shadow.received) == 1
+        assert book.ledger().uncompared == {"off": 1}
+
+
 async def test_a_change_of_the_test_begins_another_book_and_ends_the_old_one(log: Path) -> None:
     async with mirrored(log, methods=["POST"]) as made:
         mirror = made.proxy.listener.plane.mirror
