@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from sidecar.controller.accounts import Accounts
-from sidecar.controller.comparing import Comparer
 from sidecar.controller.publishing import Publisher
+from sidecar.model.shadow import Uncompared
 
 if TYPE_CHECKING:
-    from sidecar.controller.trials import B, Copies
+    from sidecar.controller.comparing import Comparer
+    from sidecar.controller.trials import B, Copies, Trial
     from sidecar.model.limits import Limits
     from sidecar.runtime.clock import Clock
     from sidecar.store.base import Store
@@ -17,16 +19,46 @@ if TYPE_CHECKING:
     from sidecar.store.pulse import Member
     from sidecar.telemetry.metrics import Metrics
 
+MAX_WAITING: Final = 1000  # pairs, while who compares them is loaded
+
 
 class Shadowing:
-    """What this worker finds out about shadow tests, from pairs of answers to stored tallies."""
+    """What this worker finds out about shadow tests, from pairs of answers to stored tallies.
+
+    Who compares is loaded with the first pair, in a thread: most workers never need these 1.5 MB.
+    """
 
     def __init__(self, limits: Limits, clock: Clock, metrics: Metrics) -> None:
         self._accounts = Accounts()
         self._clock = clock
         self._metrics = metrics
-        share = limits.compare_cpu_share
-        self.judge = Comparer(self._accounts, metrics, share, clock.monotonic_s)
+        self._share = limits.compare_cpu_share
+        self._comparer: Comparer | None = None
+        self._loading: asyncio.Future[type[Comparer]] | None = None
+        self._waiting: list[Trial] = []
+
+    def take(self, trial: Trial) -> None:
+        """Have a trial judged; this is the `Judge` of the data plane."""
+        if self._comparer is not None:
+            self._comparer.take(trial)
+            return
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(trial)
+        else:
+            if trial.shadow.is_whole:
+                trial.book.pass_over(Uncompared.BUDGET.value)
+            trial.release()
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().run_in_executor(None, _load)
+            self._loading.add_done_callback(self._begin)
+
+    async def close(self) -> None:
+        """Judge no more; what is left is counted."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
+            self._begin(self._loading)
+        if self._comparer is not None:
+            await self._comparer.close()
 
     def publisher(
         self, store: Store, copies: Copies[B], live: LivePolicies, member: Member
@@ -41,3 +73,19 @@ class Shadowing:
             clock=self._clock,
             metrics=self._metrics,
         )
+
+    def _begin(self, loading: asyncio.Future[type[Comparer]]) -> None:
+        """Judge what waits, once who compares is loaded; later calls do nothing."""
+        if self._comparer is not None:
+            return
+        make = loading.result()
+        self._comparer = make(self._accounts, self._metrics, self._share, self._clock.monotonic_s)
+        waiting, self._waiting = self._waiting, []
+        for trial in waiting:
+            self._comparer.take(trial)
+
+
+def _load() -> type[Comparer]:
+    from sidecar.controller.comparing import Comparer  # noqa: PLC0415 -- see `Shadowing`
+
+    return Comparer

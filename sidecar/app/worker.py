@@ -213,7 +213,7 @@ class Worker:
             limits=config.limits,
             timeouts=config.timeouts,
             monotonic_s=clock.monotonic_s,
-            judge=self._shadowing.judge,
+            judge=self._shadowing,
         )
 
     def audit_into(self, settings: AuditSettings, store: Store) -> AuditLog:
@@ -247,7 +247,7 @@ class Worker:
     async def end_shadows(self, publisher: Publisher[Book]) -> None:
         """End copies that are under way, and tell of all tests for the last time."""
         self._plane.mirror.close()
-        await self._shadowing.judge.close()
+        await self._shadowing.close()
         await publisher.close()
 
     def questions(self) -> dict[str, Callable[[str], str]]:

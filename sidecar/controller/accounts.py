@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from sidecar.controller.evidence import Drawer
+from sidecar.controller.drawer import Drawer
 from sidecar.model.shadow import OTHER, Tally
-from sidecar.shadow.rules import compile_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,14 +27,14 @@ class Account:
     def __init__(self, book: Book) -> None:
         self.book = book
         self.drawer = Drawer()
+        self.rules: tuple[Comparison, Rules] | None = None
+        """What the policy says of comparing, and what that is compiled to; for who compares."""
         self.reset: str | None = None
         """What the store calls the last reset of the test, once it is known."""
         self.is_final = False
         """Whether the store has been told all that will ever be counted."""
         self._spent: dict[tuple[str, str], float] = {}
         self._tally = Tally(book.model, book.version, book.test, book.since_s)
-        self._comparison: Comparison | None = None
-        self._rules: Rules | None = None
         self._price: Price | None = None
         self._charged: dict[int, dict[str, int]] = {}
         self._is_changed = False
@@ -49,12 +48,6 @@ class Account:
     def is_changed(self) -> bool:
         """Whether there is something that `told` has not told."""
         return self._is_changed or self.book.is_changed
-
-    def rules(self, comparison: Comparison) -> Rules:
-        """Return a comparison, compiled; it is the same one each time, but for reloads."""
-        if self._rules is None or comparison is not self._comparison:
-            self._comparison, self._rules = comparison, compile_rules(comparison)
-        return self._rules
 
     def changing(self) -> Tally:
         """Return the tally, to be added to."""

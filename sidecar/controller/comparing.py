@@ -15,9 +15,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sidecar.controller.drawer import EVIDENCE
 from sidecar.controller.evidence import make_evidence
 from sidecar.model.shadow import Outcome, Uncompared
 from sidecar.shadow.compare import compare
+from sidecar.shadow.rules import compile_rules
 from sidecar.shadow.tally import add_failure, add_pair, add_statuses
 from sidecar.shadow.telling import tellable
 
@@ -38,7 +40,6 @@ SWITCH_S: Final = 0.0005  # a thread holds the interpreter no longer; Python's d
 _CODED: Final = b"\ncontent-encoding:"
 PAIRS: Final = "rmv_shadow_pairs_total"
 SECONDS: Final = "rmv_shadow_compare_seconds_total"
-EVIDENCE: Final = "rmv_shadow_evidence_total"
 _log = logging.getLogger("sidecar.shadow")
 
 
@@ -177,7 +178,11 @@ class Comparer:
         self._next_large()
 
     def _rules(self, trial: Trial) -> Rules:
-        return self._accounts.of(trial.book).rules(trial.comparison)
+        """Return how to compare: compiled once for each policy that says so."""
+        account = self._accounts.of(trial.book)
+        if account.rules is None or account.rules[0] is not trial.comparison:
+            account.rules = trial.comparison, compile_rules(trial.comparison)
+        return account.rules[1]
 
     def _compare(self, trial: Trial, rules: Rules) -> Compared:
         """Compare, be it in the thread: nothing but the trial's answers is touched."""
@@ -239,9 +244,8 @@ class Comparer:
         if agrees or not keep.pairs:
             return
         if account.drawer.has_room(self._monotonic_s()):
-            rules = account.rules(trial.comparison)
             evidence = make_evidence(
-                trial, rules, compared.primary, compared.shadow, compared.outcome
+                trial, self._rules(trial), compared.primary, compared.shadow, compared.outcome
             )
             account.drawer.put(evidence, keep.pairs)
         else:

@@ -1,4 +1,4 @@
-"""Pairs that disagree, as they are kept: few of them, masked, and bounded until they are stored."""
+"""A pair that disagrees, as it is kept: masked, and with no more than the policy asks for."""
 
 from __future__ import annotations
 
@@ -22,45 +22,9 @@ if TYPE_CHECKING:
 
     Fields = tuple[tuple[str, str], ...]
 
-PER_S: Final = 5.0  # pairs of one shadow, however many differ
-MAX_WAITING: Final = 50  # pairs of one shadow that are not stored yet: ten seconds of them
 MAX_BODY_BYTES: Final = 64 * 1024  # of a body that is kept
 REQUEST_ID: Final = "x-request-id"
 _MASKED: Final = MASKED.encode()
-
-
-class Drawer:
-    """Pairs of one shadow that wait for the store, and how many there may be."""
-
-    def __init__(self) -> None:
-        self.keep = 0
-        """How many pairs the policy has the store keep."""
-        self._waiting: list[Evidence] = []
-        self._credit = PER_S
-        self._at_s = 0.0
-
-    def has_room(self, now_s: float) -> bool:
-        """Return whether a pair may be put in, and take it that it is; `now_s` is monotonic."""
-        passed_s, self._at_s = now_s - self._at_s, now_s
-        self._credit = min(PER_S, self._credit + passed_s * PER_S)
-        if self._credit < 1 or len(self._waiting) >= MAX_WAITING:
-            return False
-        self._credit -= 1
-        return True
-
-    def put(self, evidence: Evidence, keep: int) -> None:
-        """Have a pair wait."""
-        self.keep = keep
-        self._waiting.append(evidence)
-
-    @property
-    def waiting(self) -> tuple[Evidence, ...]:
-        """The pairs that wait, the oldest first."""
-        return tuple(self._waiting)
-
-    def drop(self, number: int) -> None:
-        """Let go of the oldest pairs."""
-        del self._waiting[:number]
 
 
 def make_evidence(

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final, Generic
 
 from sidecar.controller.accounts import DAY_S, spell_day
-from sidecar.controller.comparing import EVIDENCE
+from sidecar.controller.drawer import EVIDENCE
 from sidecar.controller.trials import CAPPED, B
 from sidecar.errors import StoreUnavailableError, WrongTypeError
 
