@@ -36,6 +36,7 @@ def parse() -> argparse.Namespace:
     run.add_argument("--items", default="c,d", help="names or letters, e.g. a,c,e-64k-up")
     run.add_argument("--peers", default="envoy,haproxy,nginx", help=f"of {', '.join(PEERS)}")
     run.add_argument("--audit", action="store_true", help="the subject with audit, too")
+    run.add_argument("--compare", action="store_true", help="the subject comparing copies, too")
     run.add_argument("--rounds", type=int, default=3)
     run.add_argument("--seconds", type=int, default=5, help="timed part of a round")
     profile = commands.add_parser("profile", parents=[subject], help="where the time goes")
@@ -58,11 +59,12 @@ def run(options: argparse.Namespace) -> int:
     if unknown := set(peers) - set(PEERS):
         raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}; known: {', '.join(PEERS)}")
     items = chosen(options.items)
-    others = {
-        f"{options.subject_name}, audit: {what}": {"BENCH_AUDIT": what}
-        for what in ("denials", "decisions")
-    }
-    subject = Subject(options.subject_name, options.subject, others if options.audit else {})
+    name, others = options.subject_name, {}
+    for what in ("denials", "decisions") if options.audit else ():
+        others[f"{name}, audit: {what}"] = {"BENCH_AUDIT": what}
+    if options.compare:
+        others[f"{name}, compare"] = {"BENCH_COMPARE": "1"}
+    subject = Subject(name, options.subject, others)
     bench = Bench(subject, peers)
     whole = bench.run(items, Plan(options.rounds, options.seconds, options.warmup))
     print(report.markdown(bench.records))

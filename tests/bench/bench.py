@@ -86,6 +86,16 @@ def counted(name: str, label: str = "") -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
 
+def note(environment: dict[str, str]) -> str:
+    """What the subject did of what its environment asks for."""
+    if "BENCH_COMPARE" in environment:
+        compared = counted("rmv_mirrors_total", 'outcome="compared"')
+        others = counted("rmv_mirrors_total", 'outcome="uncompared')
+        return f"{compared} compared, {others} not"
+    told, lost = counted("rmv_audit_entries_total"), counted("rmv_audit_lost_total")
+    return f"{told} entries, {lost} lost"
+
+
 class Bench:
     """One run: the two CPUs, the origins and the tokens."""
 
@@ -199,8 +209,7 @@ class Bench:
                 known = Lookups.read() if record.is_subject and item.job == "fresh" else None
                 self.measure(record, item, script, proxy, plan.seconds)
                 if name in self.subject.others:
-                    told, lost = counted("rmv_audit_entries_total"), counted("rmv_audit_lost_total")
-                    record.note = f"{told} entries, {lost} lost"
+                    record.note = note(self.subject.others[name])
                 if known is not None:
                     record.faults += known.faults(record.requests, cut_off=2 * item.connections)
                 if item.job == "mirror":

@@ -2,7 +2,8 @@
 
 Reads BENCH_JOB, BENCH_WORK, UPSTREAM_V1, UPSTREAM_V2, UPSTREAM_SHADOW and the files of BENCH_WORK;
 knows nothing of the loader. BENCH_AUDIT (denials, decisions) turns audit on: into files, with
-checkpoints. Writes what it makes to BENCH_WORK/subject.
+checkpoints. BENCH_COMPARE has answers of shadows compared. Writes what it makes to
+BENCH_WORK/subject.
 """
 
 import asyncio
@@ -65,7 +66,8 @@ def policy(job: str, tenants: Tenants) -> JSON:
     if job == "mirror":
         # Nobody can ask for it; it only gets copies.
         versions["shadow"] = version("shadow", deny=[{"tenant": {"exists": True}}])
-        document["shadows"] = [{"version": "shadow", "percent": 100, "methods": ["POST"]}]
+        compared: JSON = {"compare": {}} if "BENCH_COMPARE" in os.environ else {}
+        document["shadows"] = [{"version": "shadow", "methods": ["POST"], **compared}]
     return document
 
 
