@@ -18,11 +18,12 @@ _NAME: Final = msgspec.json.Decoder(str)
 def with_model(body: bytes, model: str) -> bytes:
     """Return a JSON object with another value of its member `model`.
 
-    What is no object, has no such member, or says it twice, is returned as it is.
+    What is no object, is nested too deep to be read, has no such member, or says it twice, is
+    returned as it is.
     """
     try:
         members = _MEMBERS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: nested too deep
         return body
     if "model" not in members:
         return body

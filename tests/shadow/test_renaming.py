@@ -81,6 +81,8 @@ def test_any_bytes_at_all_are_taken(body: bytes) -> None:
         b'{"a": 1, "a": 22, "model": 2}',
         b'{"model": 1',
         b"[" * 100_000,
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b', "model": 1}',
+        b'{"model": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
     ],
 )
 def test_what_is_not_one_plain_object_stays_as_it_is(body: bytes) -> None:
