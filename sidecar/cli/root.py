@@ -40,6 +40,8 @@ COMMANDS = {
     "sync": "sidecar.cli.mlflow",
     "plan": "sidecar.cli.plan",
     "try": "sidecar.cli.trial",
+    "shadow": "sidecar.cli.shadow",
+    "replay": "sidecar.cli.replay",
     "label": "sidecar.cli.label",
     "pin": "sidecar.cli.pin",
     "unpin": "sidecar.cli.pin",
