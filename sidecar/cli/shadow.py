@@ -181,8 +181,8 @@ async def watch(
         found = await _named(session, target, None)
         if session.as_json:
             output.emit_line(_row(found))
-        else:
-            screen.draw(_figures(found), _line(_row(found)))
+        elif not screen.draw(_figures(found)):
+            output.say(_line(_row(found)))
         sys.stdout.flush()
         looks += 1
         if looks == rounds:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TextIO
 
 from sidecar.cli import output
+from sidecar.cli.redraw import Redraw
 
-_UP_AND_CLEAR = "\033[{lines}A\033[J"
 _INDENT = "  "
 
 
@@ -19,8 +17,7 @@ class Screen:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._is_terminal = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._drawn = 0  # lines that the next drawing replaces
+        self._redraw = Redraw(stream)
 
     def heading(self, text: str) -> None:
         """Begin a step."""
@@ -40,17 +37,7 @@ class Screen:
 
     def draw(self, lines: Sequence[str], *, is_final: bool) -> None:
         """Draw lines in the place of those drawn before; only the final ones without a terminal."""
-        columns, rows = shutil.get_terminal_size()
-        is_live = self._is_terminal and len(lines) < rows
-        if not (is_final or is_live):
-            return
-        if self._drawn:
-            self._stream.write(_UP_AND_CLEAR.format(lines=self._drawn))
-        # A line that wraps would be two, and the next drawing would begin too low.
-        room = columns - 1 - len(_INDENT) if is_live else None
-        for text in lines:
-            self.line(text[:room])
-        self._drawn = 0 if is_final else len(lines)
+        self._redraw.draw([f"{_INDENT}{text}" for text in lines], is_final=is_final)
 
     def _write(self, text: str) -> None:
         self._stream.write(f"{text}\n")
