@@ -16,6 +16,7 @@ from sidecar.cli.root import COMMANDS, LazyGroup, app
 from sidecar.config import Config
 from sidecar.errors import Code
 from sidecar.model.audit import Kind, OnFailure
+from sidecar.model.comparison import Comparison, Kept, Thresholds
 from sidecar.model.decision import Cause, Decision, Reason
 from sidecar.model.policy import (
     Column,
@@ -26,6 +27,7 @@ from sidecar.model.policy import (
     Lineage,
     Operators,
     Policy,
+    Price,
     Rewrite,
     Rule,
     Segment,
@@ -36,6 +38,7 @@ from sidecar.model.policy import (
     VersionTimeouts,
 )
 from sidecar.model.record import ExchangeRecord
+from sidecar.model.shadow import Failure, Skip, Uncompared
 from sidecar.policy.condition import ATTRIBUTES
 from sidecar.store.keys import Keys
 from sidecar.store.seal import Cause as SealCause
@@ -44,6 +47,7 @@ from tests.docs.markdown import DOCS, ROOT, coded, first_column, page, section, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from enum import Enum
 
     from msgspec.structs import FieldInfo
 
@@ -179,6 +183,30 @@ def test_every_field_of_a_lineage_has_a_row(title: str, struct: type[msgspec.Str
     named = first_column(section(page("lineage.md"), title), "field")
 
     assert set(named) == {field.encode_name for field in msgspec.structs.fields(struct)}
+
+
+@pytest.mark.parametrize(
+    ("title", "struct"),
+    [
+        ("How answers are compared", Comparison),
+        ("The verdict", Thresholds),
+        ("Evidence", Kept),
+        ("What it costs", Price),
+    ],
+)
+def test_every_field_of_a_shadow_test_has_a_row(title: str, struct: type[msgspec.Struct]) -> None:
+    named = first_column(section(page("shadow.md"), title), "field")
+
+    assert set(named) == {field.encode_name for field in msgspec.structs.fields(struct)}
+
+
+@pytest.mark.parametrize(
+    ("title", "causes"), [("skipped", Skip), ("failed", Failure), ("uncompared", Uncompared)]
+)
+def test_every_cause_of_the_ledger_has_a_row(title: str, causes: type[Enum]) -> None:
+    named = first_column(page("shadow.md"), f"`{title}`")
+
+    assert set(named) == {one.value for one in causes}
 
 
 def test_every_attribute_and_operator_has_a_row() -> None:
