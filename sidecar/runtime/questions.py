@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ASK_TIMEOUT_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_QUESTION_BYTES: Final = 64 * 1024 * 1024
+DROPPED_BYTES: Final = 64 * 1024  # at a time, of questions that come too late
 MAX_WAITING: Final = 1_000  # questions to a process that hangs: more would only pile up
 _BEGUN, _ANSWER, _NOTICE = "begun", "answer", "notice"
 _LAST_WORD, _EXCUSE = "last word", "excuse"
@@ -104,7 +105,13 @@ class Line:
 class Answers:
     """The answering end."""
 
-    def __init__(self, writer: asyncio.StreamWriter, serving: asyncio.Task[None]) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        serving: asyncio.Task[None],
+    ) -> None:
+        self._reader = reader
         self._writer = writer
         self._serving = serving
 
@@ -125,10 +132,19 @@ class Answers:
             self._writer.write(_spelled(kind, text))
 
     async def end(self, last_word: str) -> None:
-        """Answer no more, and say a last word to whoever has asked."""
+        """Answer no more, say a last word to whoever has asked, and wait until he has heard it.
+
+        He closes first. A question that met a closed end would fail, and have him drop the pair
+        with whatever he has not read of it. He has to be gone, or to kill this process, to end
+        the wait otherwise.
+        """
         await stop(self._serving)
         with suppress(OSError):  # who is gone
-            self._writer.write(_spelled(_LAST_WORD, last_word))
+            self._say(_LAST_WORD, last_word)
+            if not self._writer.is_closing():
+                self._writer.write_eof()
+            while await self._reader.read(DROPPED_BYTES):
+                pass
             self._writer.close()
             await self._writer.wait_closed()
 
@@ -140,7 +156,7 @@ async def serve_questions(
     inherited.set_inheritable(False)
     limit = MAX_QUESTION_BYTES
     reader, writer = await asyncio.open_unix_connection(sock=inherited, limit=limit)
-    return Answers(writer, spawn(_serve(reader, writer, answers), name="answers"))
+    return Answers(reader, writer, spawn(_serve(reader, writer, answers), name="answers"))
 
 
 def excuse(inherited: socket.socket, why: str) -> None:

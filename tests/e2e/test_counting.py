@@ -13,6 +13,8 @@ from tests.support.upstream import eventually, scripted_upstream
 if TYPE_CHECKING:
     from tests.support.sidecar import Sidecar
 
+# None is closed while its client, on a busy machine, comes late with its next request.
+PATIENT = "[timeouts]\ndrain_idle_s = 30.0\n"
 NAMES = ("rmv_requests_total", "rmv_request_duration_seconds_count", "rmv_connections_total")
 ASKED = 20
 
@@ -24,7 +26,7 @@ async def counted(running: Sidecar) -> list[float]:
 async def test_counters_add_up_exactly_over_a_hangup_under_load() -> None:
     async with (
         scripted_upstream() as up,
-        sidecar("--workers", "2", *flags(v1=up.url)) as running,
+        sidecar("--workers", "2", *flags(v1=up.url), settings=PATIENT) as running,
     ):
         former, seen = running.workers(), [0.0, 0.0, 0.0]
 
@@ -41,12 +43,22 @@ async def test_counters_add_up_exactly_over_a_hangup_under_load() -> None:
             await running.until(is_replaced, "new workers")
             await load.more(50)
 
-        assert {one.answer.status for one in load.samples} == {200}
-        await running.until(lambda: all_counted(running, len(load.samples)), "counts")
+        assert load.unserved() == []
+        await all_counted(running, len(load.samples))
 
 
-async def all_counted(running: Sidecar, number: int) -> bool:
-    return (await counted(running))[:2] == [number, number]
+async def all_counted(running: Sidecar, number: int) -> None:
+    """Wait until every request that was answered is counted, and none besides."""
+    seen = [0.0, 0.0]
+
+    async def is_counted() -> bool:
+        seen[:] = (await counted(running))[:2]
+        return seen == [number, number]
+
+    try:
+        await running.until(is_counted, "counts")
+    except AssertionError as error:
+        raise AssertionError(f"{seen} are counted of {number} that were answered") from error
 
 
 async def test_a_worker_that_ends_leaves_what_it_has_counted() -> None:
@@ -55,7 +67,7 @@ async def test_a_worker_that_ends_leaves_what_it_has_counted() -> None:
             for _ in range(ASKED):
                 await running.ask()
             if how is signal.SIGKILL:  # it says no last word: what counts is what was read
-                await running.until(lambda: all_counted(running, 2 * ASKED), "counts")
+                await all_counted(running, 2 * ASKED)
             [worker] = running.workers()
 
             os.kill(worker, how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 
 import pytest
 
@@ -28,6 +29,29 @@ async def test_answers_come_in_turn_and_a_last_word_at_the_end() -> None:
     assert line.last_word == "so long\n"
     with pytest.raises(ConnectionError):
         await line.ask("next")
+
+
+async def test_a_last_word_is_heard_though_a_question_crosses_it() -> None:
+    line, is_said = Line("one"), threading.Event()
+    inherited = await line.open()
+
+    async def answer() -> None:
+        answers = await serve_questions(inherited, {})
+        answers.begin()
+        ending = asyncio.ensure_future(answers.end("so long\n"))
+        await asyncio.wait([ending], timeout=0.1)
+        is_said.set()
+        await ending
+
+    other_loop = threading.Thread(target=lambda: asyncio.run(answer()))
+    other_loop.start()
+    is_said.wait()  # in this loop nothing is read meanwhile
+    with pytest.raises(ConnectionError):
+        await line.ask("anything")
+    await line.ended()
+    other_loop.join()
+
+    assert line.last_word == "so long\n"
 
 
 async def test_an_answer_that_is_late_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

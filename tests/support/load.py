@@ -85,6 +85,8 @@ async def _client(
                 took_s = asyncio.get_running_loop().time() - began_s
                 load.samples.append(Sample(answer, took_s))
                 await asyncio.sleep(PAUSE_S)
+                if answer.get(b"Connection") == b"close":  # RFC 9112 section 9.6: the last one
+                    break
         except (OSError, asyncio.IncompleteReadError) as error:
             load.failures.append(repr(error))
         finally:
