@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin
 
@@ -28,6 +30,7 @@ from sidecar.cli.demo.folder import opened
 from sidecar.cli.demo.screen import Screen
 from sidecar.cli.demo.wire import connected
 from sidecar.errors import ConfigError
+from tests.support.offline import KeptReport, label, offline_pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -146,6 +149,10 @@ def test_it_shows_everything_and_ends_by_itself(ran: Ran) -> None:
         r"initech asks for v2 +403 version-forbidden ",
         r"SET rmv:pin:tumor:acme v2 +v1 SPLIT:canary +v2 PINNED +[0-9.]+ ms\n",
         r"ok +v3 got a copy of each of 300 requests",
+        r"300 copied = 300 compared \+ 0 failed \+ 0 uncompared",
+        r"ok +each of 300 answers was compared with that of v3",
+        r"ok +agreement, labels and shift are those of the models alone",
+        r"Verdict: fail\. against v1 agreement is .* violates at least 99%\n",
         r"\nAll \d+ claims hold",
     ):
         assert re.search(shown, ran.text), f"{shown} in:\n{ran.text}"
@@ -170,6 +177,68 @@ def test_a_kept_folder_holds_settings_logs_and_data(ran: Ran) -> None:
     }
 
 
+def report_of(ran: Ran) -> KeptReport:
+    return msgspec.json.decode((ran.kept / "shadow-v3.json").read_bytes(), type=KeptReport)
+
+
+def offline_of(ran: Ran) -> dict[str, list[tuple[float, float]]]:
+    return offline_pairs(ran.kept / "exchanges.jsonl")
+
+
+def test_every_answered_row_is_in_the_report_once(ran: Ran) -> None:
+    ledger = report_of(ran).account.ledger
+    counted = {one.primary: one.agreement.number for one in report_of(ran).against}
+
+    assert counted == {version: len(pairs) for version, pairs in offline_of(ran).items()}
+    assert ledger.eligible == ledger.mirrored == ledger.compared == sum(counted.values()) == 300
+
+
+def test_agreement_and_confusion_equal_an_offline_computation(ran: Ran) -> None:
+    assert report_of(ran).against
+    for one in report_of(ran).against:
+        labels = [(label(mine), label(theirs)) for mine, theirs in offline_of(ran)[one.primary]]
+        told = {
+            (mine, theirs): number
+            for mine, row in one.labels.confusion.items()
+            for theirs, number in row.items()
+        }
+        assert told == Counter(labels)
+        assert one.agreement.agreed == sum(mine == theirs for mine, theirs in labels)
+        assert one.agreement.agreed < one.agreement.number  # there is something to find
+
+
+def test_the_shift_of_probabilities_equals_an_offline_computation(ran: Ran) -> None:
+    for one in report_of(ran).against:
+        pairs = offline_of(ran)[one.primary]
+        told = {measure.name: measure.mean.estimate for measure in one.measures}
+        expected = fmean(abs(mine - theirs) for mine, theirs in pairs)
+        assert told["probability_error"] == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_calibration_equals_an_offline_computation(ran: Ran) -> None:
+    for one in report_of(ran).against:
+        tenths: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        for mine, theirs in offline_of(ran)[one.primary]:
+            of_its_label = (mine, theirs) if mine >= 0.5 else (1 - mine, 1 - theirs)
+            tenths[min(int(of_its_label[0] * 10), 9)].append(of_its_label)
+        told = {round(10 * tenth.least): tenth for tenth in one.calibration}
+        assert {name: tenth.number for name, tenth in told.items()} == {
+            name: len(pairs) for name, pairs in tenths.items()
+        }
+        for name, tenth in told.items():
+            means = [fmean(side) for side in zip(*tenths[name], strict=True)]
+            assert [tenth.primary, tenth.shadow] == pytest.approx(means, rel=0, abs=1e-9)
+
+
+def test_the_screen_shows_the_same_numbers(ran: Ran) -> None:
+    for version, pairs in offline_of(ran).items():
+        agreed = sum(label(mine) == label(theirs) for mine, theirs in pairs)
+        apart = fmean(abs(mine - theirs) for mine, theirs in pairs)
+        share = f"{100 * agreed / len(pairs):.2f}".rstrip("0").rstrip(".")
+        line = rf"\n +{version} +{len(pairs)} +{re.escape(share)}% .* {apart:.4f} "
+        assert re.search(line, ran.text), f"{line} in:\n{ran.text}"
+
+
 async def test_a_folder_to_keep_must_be_new_or_empty(temporary: Path) -> None:
     (temporary / "mine").touch()
 
@@ -192,11 +261,14 @@ async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_and_web_socke
             while after == before:
                 after = await decisions(demo, folder)
         echo = await echoed(demo)
+        report = await ran_as_printed(demo, "shadow report tumor@v3")
         status = await demo.end(signal.SIGINT)
 
     assert before == {"acme": ("v1", "SPLIT:canary"), "globex": ("v2", "RULE:globex")}
     assert after == {**before, "acme": ("v2", "PINNED")}
     assert echo == ("ünïcode", b"\0\xff")
+    assert report.startswith("# Shadow test of tumor v3\n")
+    assert {"## Against v1", "## Against v2"} <= set(report.splitlines())
     assert status == 0
     assert not any(map(is_alive, demo.pids()))
     assert names_in(temporary) == []
@@ -230,6 +302,19 @@ async def echoed(demo: Demo) -> tuple[str, bytes]:
         await web_socket.send_bytes(b"\0\xff")
         text = await web_socket.receive_str(timeout=PATIENCE_S)
         return text, await web_socket.receive_bytes(timeout=PATIENCE_S)
+
+
+async def ran_as_printed(demo: Demo, words: str) -> str:
+    """Run the printed command that has these words; return what it says."""
+    [options] = re.findall(rf"{re.escape(words)}(.*)\n", demo.text)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecar", *words.split(), *options.split()),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        text, _ = await process.communicate()
+    assert process.returncode == 0
+    return text.decode()
 
 
 def read_headers(file: Path) -> dict[str, str]:
@@ -302,7 +387,8 @@ async def test_a_claim_that_does_not_hold_fails_the_demo(
     said = capsys.readouterr().out
     assert "FAILED  every answer is a probability" in said
     assert "acme, row 0: v1 answers " in said
-    assert "1 of 7 claims failed." in said
+    assert "FAILED  agreement, labels and shift are those of the models alone" in said
+    assert "2 of 9 claims failed." in said
 
 
 def test_away_from_a_checkout_it_says_what_is_missing(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ async def _tell(screen: Screen, stage: Stage) -> Claims:
     """Take every step; a failure comes with the last words of the process that is behind it."""
     story = Story(stage, screen)
     try:
-        for step in (story.start, story.send_rows, story.refuse, story.pin):
+        for step in (story.start, story.send_rows, story.compare, story.refuse, story.pin):
             await step()
     except ChildFailedError:
         raise

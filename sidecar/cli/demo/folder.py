@@ -30,6 +30,9 @@ exchange_log = "exchanges.jsonl"
 [timeouts]
 drain_s = 2
 
+[limits]
+compare_cpu_share = 0.5  # enough for every pair on a slow machine, too
+
 [identity]
 jwks_file = "keys/{jwks}"
 issuer = "{issuer}"
@@ -53,6 +56,10 @@ class Folder:
     def log(self, name: str) -> Path:
         """Return where a process writes what it has to say."""
         return self.path / f"{name}.log"
+
+    def shadow_file(self, version: str) -> Path:
+        """Return where the report of a shadow is kept, as JSON."""
+        return self.path / f"shadow-{version}.json"
 
     def write_settings(self, listen: str, admin: str) -> None:
         """Write the sidecar's configuration: the addresses, a store of its own, tokens needed."""

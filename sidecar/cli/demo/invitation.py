@@ -64,6 +64,11 @@ def _tools(stage: Stage) -> Mapping[str, Sequence[str]]:
             f"{rmv} pin {MODEL} {PINNED_TENANT} {PINNED_VERSION} {store}",
             f"{rmv} unpin {MODEL} {PINNED_TENANT} {store}",
         ),
+        "What the shadow test found: the whole report, and the pairs that disagree": [
+            f"{rmv} shadow {what} {MODEL}@{shadow.version} {store}"
+            for shadow in stage.policy.shadows
+            for what in ("report", "diffs")
+        ],
         "Who would get what, and why; a token for somebody new; the counters": (
             f"{rmv} explain --model {MODEL} --tenant {_STRANGER} {store}",
             f"{rmv} token --tenant {_STRANGER} --config {folder.settings}",

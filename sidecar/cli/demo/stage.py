@@ -20,9 +20,11 @@ from sidecar.cli.demo.children import Child, ChildFailedError
 from sidecar.cli.demo.client import TIMEOUT_S, Client, request_body
 from sidecar.cli.demo.counters import Admin
 from sidecar.cli.demo.folder import Folder
+from sidecar.cli.demo.shadow import read_report
 from sidecar.errors import Code
 from sidecar.model.policy import Policy
 from sidecar.runtime.sockets import bind
+from sidecar.shadow.report import Report
 from sidecar.store.connect import open_store
 
 USUAL_LISTEN = "127.0.0.1:8080"
@@ -97,6 +99,16 @@ class Stage:
 
         await self.sidecar.until("serving the policy", is_served)
         return outcome.revision
+
+    async def shadow_report(self, version: str, copies: int) -> Report:
+        """Return what became of so many copies, as `rmv shadow report` does; keep it as a file."""
+        store = open_store(self.folder.store_url)
+        try:
+            report = await read_report(store, MODEL, version, copies)
+        finally:
+            await store.close()
+        self.folder.shadow_file(version).write_bytes(msgspec.json.encode(report))
+        return report
 
     def ended(self) -> Child | None:
         """Return a process that is gone although it should run."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import median
 from time import perf_counter
 
+from sidecar.cli.demo import shadow as shadows
 from sidecar.cli.demo import tally
 from sidecar.cli.demo.checkout import MODEL
 from sidecar.cli.demo.client import Answer, request_body
@@ -42,6 +43,7 @@ class Story:
         self._bodies = [request_body(row) for row in stage.checkout.rows.rows]
         self._tokens = {tenant: stage.folder.token(tenant) for tenant in TENANTS}
         self._usual: dict[str, tuple[str, str]] = {}
+        self._rows: dict[str, list[int]] = {}  # as in `Tally`, of all tenants
         self._answer_ms = 0.0
 
     async def start(self) -> None:
@@ -82,9 +84,36 @@ class Story:
         self._screen.line()
         self._judge(tallies, mirrors)
 
+    async def compare(self) -> None:
+        """Show what each shadow test found, and that the models say the same of the same rows."""
+        stage, check = self._stage, self.claims.check
+        for shadow in stage.policy.shadows:
+            if shadow.compare is None:
+                continue
+            version, copies = shadow.version, stage.client.served
+            self._screen.heading(f"3. Shadow test: may {version} replace what serves?")
+            report = await stage.shadow_report(version, copies)
+            for text in shadows.show(report):
+                self._screen.line(text)
+            self._screen.line()
+            trained = stage.checkout.trained
+            expected = {
+                name: shadows.compute(rows, trained[name], trained[version])
+                for name, rows in self._rows.items()
+                if name in trained
+            }
+            check(
+                f"each of {copies} answers was compared with that of {version}, and none twice",
+                *shadows.find_gaps(report, copies),
+            )
+            check(
+                "agreement, labels and shift are those of the models alone, on the same rows",
+                *shadows.find_faults(report, expected),
+            )
+
     async def refuse(self) -> None:
         """Show what is not served: tokens that are not believed, a version that is not allowed."""
-        self._screen.heading("3. Refusals: said with a status, a stable code and a reason")
+        self._screen.heading("4. Refusals: said with a status, a stable code and a reason")
         folder, tenant = self._stage.folder, PINNED_TENANT
         forged = folder.forged_token(tenant, of="globex")
         asked = [
@@ -111,7 +140,7 @@ class Story:
 
     async def pin(self) -> None:
         """Pin a tenant by a plain Redis write, and let it go again; show when each took effect."""
-        self._screen.heading("4. A pin: one plain Redis write, in effect without a restart")
+        self._screen.heading("5. A pin: one plain Redis write, in effect without a restart")
         key = f"rmv:pin:{MODEL}:{PINNED_TENANT}"
         before = self._usual[PINNED_TENANT]
         pinned = PINNED_VERSION, "PINNED"
@@ -163,6 +192,9 @@ class Story:
         )
         took_s = [s for one in tallies.values() for several in one.took_s.values() for s in several]
         self._answer_ms = 1e3 * median(took_s)
+        for one in tallies.values():
+            for version, rows in one.rows.items():
+                self._rows.setdefault(version, []).extend(rows)
         self._usual = {tenant: next(iter(one.decisions)) for tenant, one in tallies.items()}
         check(
             "every tenant got one version throughout, the one that the policy says",

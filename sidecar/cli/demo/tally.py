@@ -13,7 +13,7 @@ from sidecar.cli.demo.counters import Mirrors
 from sidecar.cli.demo.screen import table
 
 TOLERANCE = 1e-9  # of a probability: the containers add up in another order than scikit-learn
-_MALIGNANT_FROM = 0.5
+MALIGNANT_FROM = 0.5
 _MAX_FAULTS = 5
 
 
@@ -24,6 +24,7 @@ class Tally:
         self.tenant = tenant
         self.decisions: Counter[tuple[str, str]] = Counter()
         self.took_s: dict[str, list[float]] = {}
+        self.rows: dict[str, list[int]] = {}  # numbers of rows, by the version that answered
         self.right = 0
         self.faults: list[str] = []
 
@@ -36,9 +37,11 @@ class Tally:
         """Count an answer to the row of this number, and judge it."""
         self.decisions[answer.decision] += 1
         self.took_s.setdefault(answer.version, []).append(answer.took_s)
+        if answer.status == OK:
+            self.rows.setdefault(answer.version, []).append(row)
         fault = find_fault(answer, row, trained)
         if not fault:
-            malignant = answer.inference().outputs[0].data[0] >= _MALIGNANT_FROM
+            malignant = answer.inference().outputs[0].data[0] >= MALIGNANT_FROM
             self.right += malignant == bool(label)
         elif len(self.faults) < _MAX_FAULTS:
             self.faults.append(f"{self.tenant}, row {row}: {fault}")
