@@ -144,12 +144,12 @@ class Comparer:
         if not self._small:
             return
         trial = self._small.popleft()
+        if self._small:
+            asyncio.get_running_loop().call_soon(self._next_small)
         if self._budget.has_some(self._monotonic_s()):
             self._settle(trial, self._compare(trial, self._rules(trial)))
         else:
             self._pass_over(trial, Uncompared.BUDGET.value)
-        if self._small:
-            asyncio.get_running_loop().call_soon(self._next_small)
 
     def _next_large(self) -> None:
         """Have the next pair of large bodies compared in the thread, if it is idle."""

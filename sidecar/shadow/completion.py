@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DONE = b"[DONE]"
 _OBJECTS = frozenset(("chat.completion", "chat.completion.chunk", "text_completion"))
 FINISH = "finish_reason"
+MAX_TOKENS = 1_000_000_000  # of one answer: JSON has integers that no float holds
 _TOOLS = ("choices", ANY, "message", "tool_calls")
 
 
@@ -77,11 +78,10 @@ class Usage(Struct):
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Input and output tokens."""
-        return (
-            self.prompt_tokens or self.input_tokens or 0,
-            self.completion_tokens or self.output_tokens or 0,
-        )
+        """Input and output tokens; whoever answers may say anything."""
+        said = self.prompt_tokens or self.input_tokens, self.completion_tokens or self.output_tokens
+        taken, given = [min(max(number or 0, 0), MAX_TOKENS) for number in said]
+        return taken, given
 
 
 class Piece(Struct):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import threading
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
+
+import pytest
 
 from sidecar.controller import comparing
 from sidecar.controller.comparing import MAX_WAITING, SMALL_BYTES
@@ -19,8 +22,6 @@ from tests.policy.examples import make_head, make_policy
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
-    import pytest
-
     from sidecar.model.identity import JSON
     from sidecar.model.shadow import Outcome
 
@@ -301,6 +302,28 @@ async def test_tokens_that_an_answer_tells_of_are_charged() -> None:
     await settled(bench)
 
     assert bench.tally.cost.price == {"acme/2027-01-15": 2.0}
+
+
+@pytest.mark.parametrize("tokens", [10**400, -(10**400), -5], ids=["huge", "less", "negative"])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+async def test_no_number_of_tokens_loses_a_pair_or_gives_money_back(name: str, tokens: int) -> None:
+    bench = Bench()
+    price = Price(per_1k_input_tokens=2.0, per_1k_output_tokens=10.0)
+    priced = Version(endpoints=VERSION.endpoints, price=price)
+    snapshot = compile_snapshot(make_policy(versions={"v1": VERSION, "v2": priced}), {}, {})
+    usage = {"prompt_tokens": 500, "completion_tokens": 100} | {name: tokens}
+    choices = b'"choices":[{"index":0,"message":{"content":"hi"}}]'
+    said = b'{"object":"chat.completion",%b,"usage":%b}' % (choices, json.dumps(usage).encode())
+    kind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    for _ in range(2):
+        sides = bench.captured(said), bench.captured(said)
+        sides[0].head = sides[1].head = kind
+        bench.comparer.take(bench.trial(*sides, snapshot=snapshot))
+    await settled(bench)
+
+    assert bench.book.compared == 2
+    assert bench.memory.free == MEMORY
+    assert bench.tally.cost.price["acme/2027-01-15"] > 0
 
 
 async def test_a_pair_is_large_by_both_its_bodies_together() -> None:
