@@ -37,9 +37,7 @@ class Tolerance(NamedTuple):
 
     def allows_all(self, ones: list[Number], others: list[Number]) -> bool:
         """Return whether two lists of equal length are the same, number by number."""
-        if all(map(eq, ones, others)):
-            return True
-        return not self.is_exact and all(map(self.allows, ones, others))
+        return all(map(eq, ones, others)) or all(map(self.allows, ones, others))
 
 
 def delta(primary: Number, shadow: Number) -> float | None:

@@ -52,6 +52,15 @@ def test_errors_top_1_and_order_of_scores_are_measured() -> None:
     assert isclose(abs(difference.delta), 0.2)
 
 
+@pytest.mark.parametrize("said", ["NaN", "NaN, 2.5", "Infinity, NaN"])
+def test_not_a_number_is_the_same_as_itself_without_a_tolerance(said: str) -> None:
+    body = b'{"outputs":[{"name":"o","datatype":"FP32","shape":[2],"data":[%b]}]}' % said.encode()
+    outcome = compared(body, body)
+
+    assert (outcome.uncompared, outcome.kind, outcome.agrees) == (None, "tensors", True)
+    assert not compared(body, body.replace(b"NaN", b"1.0")).agrees
+
+
 def test_outputs_agree_within_the_tolerance_and_are_measured_all_the_same() -> None:
     mine, theirs = inference(output([1.0, 2.0], 2)), inference(output([1.25, 2.0], 2))
 
