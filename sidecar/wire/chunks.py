@@ -10,6 +10,7 @@ from sidecar.wire.fields import is_token
 from sidecar.wire.head import HeadError, bad_name, split_lines
 
 MAX_SIZE_DIGITS: Final = 15
+MAX_TRAILERS: Final = 256  # lines; each costs more time than its bytes tell
 MAX_PIECES: Final = 256  # of data that one call decodes: a fraction of a millisecond
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _BEGINNING: Final = re.compile(rb"[0-9A-Fa-f]{0,15}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?)?\r?")
@@ -81,6 +82,8 @@ class ChunkedBody:
             self._due = _SIZE
         elif line == b"\r\n":
             self.is_done = True
+        elif len(self.trailers) >= MAX_TRAILERS:
+            raise HeadError(f"there are over {MAX_TRAILERS} trailers", Code.HEAD_TOO_LARGE)
         else:
             split_lines(line)
             if not is_token(line[: max(line.find(b":"), 0)]):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from sidecar.wire.chunks import ChunkedBody
+from sidecar.wire.chunks import MAX_TRAILERS, ChunkedBody
 from sidecar.wire.head import HeadError
 from tests.wire import llhttp, plain
 from tests.wire.heads import mutated
@@ -100,3 +101,14 @@ def test_llhttp_decodes_what_is_accepted_alike_or_refuses_it(coded: bytes) -> No
 @given(st.binary(max_size=60))
 def test_any_bytes_are_decoded_or_refused_but_never_fail(data: bytes) -> None:
     _decode([data])
+
+
+def test_there_are_no_more_trailers_than_are_read_in_no_time() -> None:
+    last, trailer, end = b"0\r\n", b"A:\r\n", b"\r\n"
+    chunks = ChunkedBody(64 * 1024)
+    chunks.feed(last + trailer * MAX_TRAILERS + end, 0, [])
+    assert (chunks.is_done, len(chunks.trailers)) == (True, MAX_TRAILERS)
+
+    chunks = ChunkedBody(64 * 1024)
+    with pytest.raises(HeadError, match="over 256 trailers"):
+        chunks.feed(last + trailer * (MAX_TRAILERS + 1), 0, [])
