@@ -138,9 +138,20 @@ class Publisher(Generic[B]):
                 return
             account.reset = reset
             account.is_final = is_done  # put again once it is settled, it would count twice
+        elif not account.is_final and await self._is_reset(account):
+            self._forget(book)  # or what comes next would be taken for a part of what was reset
+            return
         if account.is_final and (is_last or book.is_quiet):  # else the policy has it again
             await self._store.settle_tally(account.told(self._clock.now_s()), self._worker)
             self._forget(book)
+
+    async def _is_reset(self, account: Account) -> bool:
+        """Whether somebody has reset a test of which there is nothing new to tell."""
+        if account.reset is None:
+            return False
+        book = account.book
+        reset = await self._store.last_reset(book.model, book.version, book.test)
+        return reset not in {"", account.reset}
 
     def _forget(self, book: B) -> None:
         """Let go of a book, unless the mirror has done so while the store was waited for."""

@@ -306,6 +306,10 @@ class Store(Protocol):
         """
         ...
 
+    async def last_reset(self, model: str, version: str, test: str) -> str:
+        """Return what the last reset of a test is called; empty if none is known."""
+        ...
+
     async def settle_tally(self, tally: Tally, worker: str) -> None:
         """Put a stored tally, which changes no more, together with those of workers that ended."""
         ...

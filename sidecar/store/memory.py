@@ -273,6 +273,10 @@ class MemoryStore(Sealing):
             self._tallies[key][worker] = _copied(tally)
         return current
 
+    async def last_reset(self, model: str, version: str, test: str) -> str:
+        """Return what the last reset of a test is called; empty if none is known."""
+        return self._resets.get(self._keys.shadow(model, version, test), "")
+
     async def settle_tally(self, tally: Tally, worker: str) -> None:
         """Put a stored tally together with those of workers that ended."""
         told = self._tallies[self._keys.shadow(tally.model, tally.version, tally.test)]

@@ -332,6 +332,10 @@ class RedisStore(Sealing):
         """
         return await self._shadows.put(tally, worker, reset)
 
+    async def last_reset(self, model: str, version: str, test: str) -> str:
+        """Return what the last reset of a test is called; empty if none is known."""
+        return await self._shadows.last_reset(model, version, test)
+
     async def settle_tally(self, tally: Tally, worker: str) -> None:
         """Put a stored tally together with those of workers that ended."""
         await self._shadows.settle(tally, worker)

@@ -103,6 +103,16 @@ class Shadows:
             await pipeline.execute()
         return _text(told)
 
+    async def last_reset(self, model: str, version: str, test: str) -> str:
+        """Return what the last reset of a test is called; empty if none is known.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+        key = self._keys.shadow(model, version, test)
+        async with bounded(key):
+            return _text(await self._redis.hget(key, _RESET) or b"")
+
     async def settle(self, tally: Tally, worker: str) -> None:
         """Add a worker's stored tally to that of the workers that ended.
 

@@ -233,6 +233,22 @@ async def test_a_reset_has_a_worker_count_from_nothing() -> None:
     assert await eligible(store) == 2
 
 
+async def test_a_reset_is_heard_of_although_there_is_nothing_to_tell() -> None:
+    store = MemoryStore()
+    desk = Desk(store)
+    desk.send(5)
+    await desk.publisher.publish()
+    await store.reset_shadow("tumor", "v2")
+
+    await desk.publisher.publish()  # nobody has called since
+
+    assert desk.copies.books == {}
+    desk.begin_anew()
+    desk.send(3)
+    await desk.publisher.publish()
+    assert await eligible(store) == 3
+
+
 async def test_of_pairs_that_differ_few_are_kept_however_many_there_are() -> None:
     store = MemoryStore()
     desk = Desk(store)

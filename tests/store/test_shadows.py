@@ -138,6 +138,17 @@ async def test_a_reset_has_every_worker_begin_anew(store: Store) -> None:
     assert await eligible(store) == 3
 
 
+async def test_the_last_reset_of_a_test_can_be_asked_for(store: Store) -> None:
+    await store.put_tally(tally(3), "host/a")
+    assert await store.last_reset("fraud", "v2", tally(3).test) == ""
+
+    await store.reset_shadow("fraud", "v2")
+
+    reset = await store.last_reset("fraud", "v2", tally(3).test)
+    assert reset == await store.put_tally(tally(1), "host/a", reset) != ""
+    assert await store.last_reset("fraud", "v3", tally(3).test) == ""
+
+
 async def test_a_reset_touches_no_other_shadow(store: Store) -> None:
     await store.put_tally(tally(3), "host/a")
     await store.put_tally(tally(4, version="v3"), "host/a")
