@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from sidecar.upstream.pool import Group, Pool, Upstreams
     from sidecar.wire.pieces import Pieces
 
+MAX_DROPPED: Final = 1024 * 1024  # bytes of an answer that are read and not kept
+PIECE_BYTES: Final = 32  # that a piece counts besides: small ones cost more than their bytes
 _NOBODY: Final = VersionTimeouts()
 
 
@@ -118,6 +120,7 @@ class Delivery(ResponseSink):
         self.captured: Captured | None = None
         self.trial: Trial | None = None
         self.control: Delivery | None = None  # that sets out together with this one
+        self._dropped = 0
 
     def start(self, pool: Pool) -> None:
         """Set out for an endpoint."""
@@ -157,9 +160,22 @@ class Delivery(ResponseSink):
         """Drop it."""
 
     def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
-        """Keep it if the answer is captured."""
-        if self.captured is not None and self.upstream is not None:
-            self.captured.take(pieces, body_bytes, self.upstream.read_s)
+        """Keep it if the answer is captured.
+
+        Nobody misses the rest of an answer of which nothing is kept. That is read for the sake of
+        the connection, which the next copy could use, but not for ever: reading takes time, too.
+        """
+        captured, upstream = self.captured, self.upstream
+        if upstream is None:
+            return
+        if captured is not None:
+            captured.take(pieces, body_bytes, upstream.read_s)
+            if not captured.failure:
+                return
+        self._dropped += body_bytes + PIECE_BYTES * len(pieces)
+        if self._dropped > MAX_DROPPED:
+            upstream.abandon()
+            self.on_response_end()
 
     def on_response_end(self) -> None:
         """Be done."""

@@ -212,6 +212,41 @@ async def test_an_answer_over_the_bound_is_not_compared_and_reaches_the_client(
         assert made.free == Limits().mirror_memory_bytes
 
 
+@pytest.mark.parametrize("is_compared", [True, False])
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [(b"", bytes(65_536)), (b"Transfer-Encoding: chunked\r\n", b"1\r\nx\r\n" * 10_000)],
+    ids=["until close", "chunks"],
+)
+async def test_an_endless_answer_is_read_for_a_while_and_cut(
+    log: Path, head: bytes, piece: bytes, is_compared: bool
+) -> None:
+    cut = 0
+
+    async def flood(_request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal cut
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n" % head)
+        try:
+            while True:
+                writer.write(piece)
+                await writer.drain()
+        except ConnectionError:
+            cut += 1
+
+    patience = Timeouts(mirror_s=3600)
+    async with pair(log, shadow=flood, timeouts=patience, max_body_bytes=1_000) as made:
+        if not is_compared:
+            made.proxy.listener.plane.mirror.trials.judge = None
+        free = made.free
+        assert (await made.proxy.ask(GET)).body == b"ok"
+        book = await made.quiet()
+        await eventually(lambda: cut == 1)
+
+        assert book.uncompared == {"size" if is_compared else "off": 1}
+        assert book.failed == {}
+        assert made.free == free
+
+
 async def test_answers_past_the_memory_are_not_compared(log: Path) -> None:
     limits = Limits(mirror_memory_bytes=1_500)
     async with pair(log, LONG, LONG, limits=limits) as made:
