@@ -85,10 +85,10 @@ class Usage(Struct):
 
 
 class Piece(Struct):
-    """A whole completion, or a chunk of a stream."""
+    """A whole completion, or a chunk of a stream; some chunks do not say of what they are one."""
 
-    object: str
     choices: list[Choice]
+    object: str | None = None
     usage: Usage | None = None
 
 
@@ -135,8 +135,13 @@ def of_document(document: JSON) -> Completion | None:
 
 
 def of_events(events: list[Event]) -> Completion | None:
-    """Return what a stream says if all of its events are pieces of a completion."""
+    """Return what a stream says if all of its events are pieces of a completion.
+
+    One has to say so, and none anything else: Azure's first chunk, which tells of the filters, has
+    an empty `object`, and gateways that add the usage leave it out.
+    """
     made = Completion()
+    is_named = False
     for event in events:
         if event.data == DONE:
             continue
@@ -144,12 +149,13 @@ def of_events(events: list[Event]) -> Completion | None:
             piece = _decoder.decode(event.data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        if piece.object not in _OBJECTS:
+        if piece.object and piece.object not in _OBJECTS:
             return None
+        is_named = is_named or bool(piece.object)
         if _add(made, piece):
             made.deltas += 1
             made.ends.append(event.end)
-    return made if made.choices else None
+    return made if made.choices and is_named else None
 
 
 def tokens_of(document: JSON) -> tuple[int, int] | None:

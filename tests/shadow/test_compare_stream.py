@@ -223,3 +223,22 @@ def test_a_stream_with_something_else_in_it_is_no_completion() -> None:
     assert of_events(parse(said("a"))) is not None
     assert of_events(parse(b'data: {"error":{}}\n\n')) is None
     assert of_events(parse(said("a") + b"data: {\n\n")) is None
+
+
+@pytest.mark.parametrize("silent", [{"object": ""}, {"object": None}, {}])
+def test_a_chunk_need_not_say_what_it_is_of(silent: dict[str, object]) -> None:
+    filters = {"choices": [], "id": "", "model": "", **silent}  # as Azure begins
+    usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}, **silent}
+
+    def told(name: str) -> bytes:
+        words = [{**chunk(content=word), "id": name} for word in ("a", "b")]
+        return stream(filters, *words, usage)
+
+    outcome = streams(told("x"), told("y"))
+
+    assert outcome.agrees
+    assert outcome.tokens == (3, 2)
+
+
+def test_a_stream_of_which_nothing_says_that_it_is_a_completion_is_none() -> None:
+    assert of_events(parse(stream({"choices": [{"text": "a"}]}))) is None
