@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sidecar.controller.accounts import Account, Accounts
     from sidecar.controller.trials import Trial
     from sidecar.model.policy import Price
-    from sidecar.model.shadow import Answer
+    from sidecar.model.shadow import Answer, Evidence
     from sidecar.shadow.rules import Rules
     from sidecar.telemetry.metrics import Metrics
 
@@ -63,12 +63,16 @@ class Budget:
 
 
 class Compared(NamedTuple):
-    """What comparing the answers of one trial came to, and the CPU seconds that it took."""
+    """What comparing the answers of one trial came to, and the CPU seconds that it took.
+
+    `evidence` is there if they differ, and it is wanted.
+    """
 
     primary: Answer
     shadow: Answer
     outcome: Outcome
     control: Outcome | None
+    evidence: Evidence | None
     seconds: float
 
 
@@ -147,7 +151,7 @@ class Comparer:
         if self._small:
             asyncio.get_running_loop().call_soon(self._next_small)
         if self._budget.has_some(self._monotonic_s()):
-            self._settle(trial, self._compare(trial, self._rules(trial)))
+            self._settle(trial, self._compare(trial, *self._terms(trial)))
         else:
             self._pass_over(trial, Uncompared.BUDGET.value)
 
@@ -163,7 +167,7 @@ class Comparer:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="compare")
             sys.setswitchinterval(SWITCH_S)
         trial = self._large.popleft()
-        future = self._thread.submit(self._compare, trial, self._rules(trial))
+        future = self._thread.submit(self._compare, trial, *self._terms(trial))
         self._working = trial, future
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_work))
@@ -177,14 +181,15 @@ class Comparer:
         self._settle(trial, future.result())
         self._next_large()
 
-    def _rules(self, trial: Trial) -> Rules:
-        """Return how to compare: compiled once for each policy that says so."""
+    def _terms(self, trial: Trial) -> tuple[Rules, bool]:
+        """Return how to compare, compiled once for each policy that says so; and to keep a pair."""
         account = self._accounts.of(trial.book)
         if account.rules is None or account.rules[0] is not trial.comparison:
             account.rules = trial.comparison, compile_rules(trial.comparison)
-        return account.rules[1]
+        is_wanted = trial.comparison.keep.pairs > 0 and account.drawer.has_room(self._monotonic_s())
+        return account.rules[1], is_wanted
 
-    def _compare(self, trial: Trial, rules: Rules) -> Compared:
+    def _compare(self, trial: Trial, rules: Rules, is_wanted: bool) -> Compared:  # noqa: FBT001 -- by position, in a thread
         """Compare, be it in the thread: nothing but the trial's answers is touched."""
         began_s = self._cpu_s()
         primary, shadow = trial.primary.answer(), trial.shadow.answer()
@@ -194,17 +199,33 @@ class Comparer:
             control = self._outcome(primary, trial.control.answer(), rules)
             if control.uncompared is not None:
                 control = None
-        return Compared(primary, shadow, outcome, control, self._cpu_s() - began_s)
+        evidence = None
+        if is_wanted and outcome.uncompared is None and not outcome.agrees:
+            evidence = self._evidence(trial, rules, primary, shadow, outcome)
+        return Compared(primary, shadow, outcome, control, evidence, self._cpu_s() - began_s)
 
     def _outcome(self, primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
         """Return what comparing finds. It raises nothing; were it wrong, a pair would be lost."""
         try:
             return tellable(compare(primary, shadow, rules))
         except Exception:  # noqa: BLE001 -- whatever it is, the pair has to be counted
-            if not self._has_failed:  # once: the next pairs may well do the same
-                _log.exception("comparison failed")
-            self._has_failed = True
+            self._note_fault()
             return Outcome(rules.kind.value, uncompared=Uncompared.MALFORMED)
+
+    def _evidence(
+        self, trial: Trial, rules: Rules, primary: Answer, shadow: Answer, outcome: Outcome
+    ) -> Evidence | None:
+        """Return what is kept of a pair. It raises nothing, either."""
+        try:
+            return make_evidence(trial, rules, primary, shadow, outcome)
+        except Exception:  # noqa: BLE001 -- the same
+            self._note_fault()
+            return None
+
+    def _note_fault(self) -> None:
+        if not self._has_failed:  # once: the next pairs may well do the same
+            _log.exception("comparison failed")
+        self._has_failed = True
 
     def _settle(self, trial: Trial, compared: Compared) -> None:
         """Count what a comparison has found, and let go of the trial."""
@@ -243,11 +264,8 @@ class Comparer:
         keep = trial.comparison.keep
         if agrees or not keep.pairs:
             return
-        if account.drawer.has_room(self._monotonic_s()):
-            evidence = make_evidence(
-                trial, self._rules(trial), compared.primary, compared.shadow, compared.outcome
-            )
-            account.drawer.put(evidence, keep.pairs)
+        if compared.evidence is not None:
+            account.drawer.put(compared.evidence, keep.pairs)
         else:
             self._metrics.count(EVIDENCE, "outcome", "passed-over")
 
@@ -274,7 +292,12 @@ class Comparer:
 
 
 def _is_small(trial: Trial) -> bool:
-    """Return whether a pair may hold up the loop: one that is coded may be a thousand times it."""
+    """Return whether a pair may hold up the loop.
+
+    One that is coded may be a thousand times it, and to mask bodies that are kept takes long.
+    """
+    if trial.comparison.keep.bodies:
+        return False
     sides = [one for one in (trial.primary, trial.shadow, trial.control) if one is not None]
     if sum(one.size for one in sides) > SMALL_BYTES:
         return False

@@ -23,16 +23,14 @@ class Drawer:
         self._at_s = 0.0
 
     def has_room(self, now_s: float) -> bool:
-        """Return whether a pair may be put in, and take it that it is; `now_s` is monotonic."""
+        """Return whether a pair may be put in; `now_s` is monotonic."""
         passed_s, self._at_s = now_s - self._at_s, now_s
         self._credit = min(PER_S, self._credit + passed_s * PER_S)
-        if self._credit < 1 or len(self._waiting) >= MAX_WAITING:
-            return False
-        self._credit -= 1
-        return True
+        return self._credit >= 1 and len(self._waiting) < MAX_WAITING
 
     def put(self, evidence: Evidence, keep: int) -> None:
-        """Have a pair wait."""
+        """Have a pair wait, for which there was room."""
+        self._credit -= 1
         self.keep = keep
         self._waiting.append(evidence)
 

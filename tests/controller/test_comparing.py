@@ -9,12 +9,14 @@ import threading
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from sidecar.controller import comparing
 from sidecar.controller.comparing import MAX_WAITING, SMALL_BYTES
+from sidecar.controller.evidence import make_evidence
 from sidecar.dataplane.trial import Captured
-from sidecar.model.comparison import Comparison
+from sidecar.model.comparison import Comparison, Kept
 from sidecar.model.policy import Policy, Price, Segment, Version
 from sidecar.policy.snapshot import compile_snapshot
 from tests.controller.pairs import MEMORY, Bench
@@ -22,8 +24,10 @@ from tests.policy.examples import make_head, make_policy
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    from sidecar.controller.trials import Trial
     from sidecar.model.identity import JSON
-    from sidecar.model.shadow import Outcome
+    from sidecar.model.shadow import Answer, Evidence, Outcome
+    from sidecar.shadow.rules import Rules
 
 LARGE: dict[str, JSON] = {"rows": ["x" * 1000] * 40}
 VERSION = Version(endpoints=("http://127.0.0.1:9001",))
@@ -110,6 +114,50 @@ async def test_large_pairs_are_compared_in_one_thread_while_the_loop_turns() -> 
     assert bench.memory.free == MEMORY
     await bench.comparer.close()
     assert threads[0] not in {one.ident for one in threading.enumerate()}
+
+
+async def test_the_loop_turns_while_bodies_are_masked_to_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_loop: list[bool] = []
+
+    def noting(
+        trial: Trial, rules: Rules, primary: Answer, shadow: Answer, outcome: Outcome
+    ) -> Evidence:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return make_evidence(trial, rules, primary, shadow, outcome)
+
+    monkeypatch.setattr(comparing, "make_evidence", noting)
+    bench = Bench()
+    kept = Comparison(keep=Kept(bodies=True, mask=("/*/x",)))
+    body = msgspec.json.encode([{}] * 20_000)  # 40 KiB, of which masking takes 50 ms
+    bench.comparer.take(bench.trial([1], [2], comparison=kept, request_body=body))
+    await settled(bench)
+    bench.comparer.take(bench.trial([1], [1], comparison=kept, request_body=body))
+    await settled(bench)
+
+    assert on_loop == [False]
+    assert len(bench.accounts.of(bench.book).drawer.waiting) == 1
+    assert bench.memory.free == MEMORY
+    await bench.comparer.close()
+
+
+async def test_a_pair_of_which_nothing_can_be_kept_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Evidence:
+        raise RecursionError
+
+    monkeypatch.setattr(comparing, "make_evidence", broken)
+    bench = Bench()
+    for _ in range(2):
+        bench.comparer.take(bench.trial([1], [2]))
+    await settled(bench)
+
+    assert bench.pairs.number == bench.book.compared == 2
+    assert bench.counted("rmv_shadow_evidence_total", "outcome", "passed-over") == 2
+    assert [one.message for one in caplog.records] == ["comparison failed"]
+    assert bench.memory.free == MEMORY
 
 
 async def test_comparing_has_its_share_of_a_core_and_no_more() -> None:
