@@ -17,13 +17,24 @@ from sidecar.policy.problem import render
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sidecar.model.policy import Matcher, Policy, Scalar, Shadow
+    from sidecar.model.comparison import Comparison
+    from sidecar.model.policy import Matcher, Policy, Price, Scalar, Shadow
     from sidecar.policy.problem import Finding, Path
 
 _ONLY_SAFE = (
     "only GET, HEAD and OPTIONS are copied, and inference is mostly asked by POST: give methods, "
     "or say that the version is idempotent"
 )
+
+_UNKNOWN_TOKENS = (
+    "never reached: the price is by tokens, and those of answers that are not compared are not "
+    "known: give compare, or a price per_request"
+)
+_SERVES_ITSELF = (
+    "serves by default: it gets copies only of requests that are pinned to another version or ask "
+    "for one"
+)
+_NEVER_PROVEN = "can be violated and not be held: no number of pairs proves it"
 
 METHODS = frozenset(  # RFC 9110 section 9.1 and RFC 5789
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
@@ -64,9 +75,13 @@ def _matchers(policy: Policy) -> Iterator[tuple[Path, Matcher]]:
 def _shadow(shadow: Shadow, policy: Policy, at: Path) -> Iterator[Finding]:
     if shadow.percent == 0:
         yield (*at, "percent"), "nothing is copied"
-    if shadow.cost_per_day == 0:
-        yield (*at, "cost_per_day"), "nothing is copied: it may cost nothing"
     name = reach.named(policy, shadow.version)
+    if shadow.cost_per_day is not None:
+        price = policy.versions[name].price if name is not None else None
+        yield from _cap(shadow, price, (*at, "cost_per_day"))
+    default = None if policy.default is None else reach.named(policy, policy.default)
+    if name is not None and name == default and not policy.rules:
+        yield (*at, "version"), _SERVES_ITSELF
     is_idempotent = name is not None and policy.versions[name].idempotent
     if not shadow.methods and not is_idempotent:
         yield at, _ONLY_SAFE
@@ -74,9 +89,28 @@ def _shadow(shadow: Shadow, policy: Policy, at: Path) -> Iterator[Finding]:
         odd = _odd_method(method)
         if odd:
             yield (*at, "methods", n), odd
-    compare = shadow.compare
-    if compare is not None and compare.control is not None and compare.control_percent == 0:
-        yield (*at, "compare", "control_percent"), "the control gets no copy"
+    if shadow.compare is not None:
+        yield from _compare(shadow.compare, (*at, "compare"))
+
+
+def _cap(shadow: Shadow, price: Price | None, at: Path) -> Iterator[Finding]:
+    if shadow.cost_per_day == 0:
+        yield at, "nothing is copied: it may cost nothing"
+    elif price is not None and not price.per_request:
+        if not price.per_1k_input_tokens and not price.per_1k_output_tokens:
+            yield at, "never reached: all of the version's price is 0"
+        elif shadow.compare is None:
+            yield at, _UNKNOWN_TOKENS
+
+
+def _compare(compare: Comparison, at: Path) -> Iterator[Finding]:
+    asked = compare.thresholds
+    if compare.control is not None and compare.control_percent == 0:
+        yield (*at, "control_percent"), "the control gets no copy"
+    if asked.agreement == 1:
+        yield (*at, "thresholds", "agreement"), _NEVER_PROVEN
+    if asked.error_increase == 0:
+        yield (*at, "thresholds", "error_increase"), _NEVER_PROVEN
 
 
 def _placed(matchers: Sequence[Matcher] | None, at: Path) -> Iterator[tuple[Path, Matcher]]:

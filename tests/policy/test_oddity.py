@@ -133,7 +133,7 @@ def test_an_allow_that_a_deny_of_the_model_takes_back_is_warned_of() -> None:
 def test_a_shadow_that_copies_nothing_is_warned_of() -> None:
     shadows = (
         Shadow(version="v2", percent=0, methods=("*",)),
-        Shadow(version="v1", percent=0.1, methods=("*",)),
+        Shadow(version="v3", percent=0.1, methods=("*",)),
     )
     policy = structs.replace(make_policy(), shadows=shadows)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from sidecar.model.comparison import Comparison, Kept, Kind
+from sidecar.model.comparison import Comparison, Kept, Kind, Thresholds
 from sidecar.model.policy import Price, Shadow, State, Version
 from sidecar.policy.answer import answer
 from sidecar.policy.snapshot import compile_snapshot
@@ -120,6 +120,21 @@ def test_a_shadow_that_gets_no_post_is_warned_of_unless_it_means_to() -> None:
             Shadow(version="v2", methods=POST, compare=Comparison(control="v1", control_percent=0)),
             "compare.control_percent: the control gets no copy",
         ),
+        (
+            Shadow(
+                version="v2", methods=POST, compare=Comparison(thresholds=Thresholds(agreement=1))
+            ),
+            "compare.thresholds.agreement: can be violated and not be held",
+        ),
+        (
+            Shadow(
+                version="v2",
+                methods=POST,
+                compare=Comparison(thresholds=Thresholds(error_increase=0)),
+            ),
+            "compare.thresholds.error_increase: can be violated and not be held",
+        ),
+        (Shadow(version="v1", methods=POST), "version: serves by default"),
     ],
 )
 def test_what_a_shadow_hardly_means_is_warned_of(shadow: Shadow, warning: str) -> None:
@@ -134,6 +149,16 @@ def test_a_shadow_that_may_cost_nothing_is_warned_of() -> None:
     (odd,) = warned(Shadow(version="v2", methods=POST, cost_per_day=0), v2=priced)
 
     assert odd == "shadows[0].cost_per_day: nothing is copied: it may cost nothing"
+
+
+def test_a_cap_that_no_copy_counts_towards_is_warned_of() -> None:
+    free = structs.replace(version(), price=Price())
+    by_token = structs.replace(version(), price=Price(per_1k_output_tokens=2))
+    shadow = Shadow(version="v2", methods=POST, cost_per_day=5)
+
+    assert "price is 0" in warned(shadow, v2=free)[0]
+    assert "not compared are not known" in warned(shadow, v2=by_token)[0]
+    assert warned(structs.replace(shadow, compare=Comparison()), v2=by_token) == []
 
 
 def test_who_explains_a_request_is_told_of_shadows_that_copy_its_method() -> None:
