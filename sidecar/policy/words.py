@@ -23,6 +23,11 @@ _KINDS = {
     "array": "a list",
     "object": "a mapping",
 }
+_SPELLED = {
+    r"^(/[^/]*)*$": "a JSON pointer (/outputs/scores)",
+    r"^[A-Z]{3}$": "text of three capital letters (USD)",
+}
+"""What texts have to be like, for who does not read regular expressions."""
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 _MAX_SHOWN = 80  # characters of a value
 
@@ -45,7 +50,7 @@ def plain(message: str, value: object) -> str:
             return f"{wanted} of {bound} {items} is expected, not of {_length(value)}"
         wanted += f" of {bound}{' characters' if found['kinds'] == 'str' else ''}"
     if found["regex"]:
-        wanted += f" like {found['regex']}"
+        wanted = _SPELLED.get(found["regex"], f"{wanted} like {found['regex']}")
     return f"{wanted} is expected, {_shown(value)}"
 
 

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from sidecar.model.policy import Condition, Policy, Split, Weight
+from sidecar.model.comparison import Pointer
+from sidecar.model.policy import Condition, Policy, Price, Split, Weight
 from sidecar.policy.words import plain
 
+Currency = msgspec.structs.fields(Price)[3].type
 Some = Annotated[tuple[str, ...], Meta(min_length=1, max_length=2)]
 
 
@@ -32,6 +34,8 @@ Some = Annotated[tuple[str, ...], Meta(min_length=1, max_length=2)]
         (["a", "b", "c"], Some, "a list of at most 2 items is expected, not of 3"),
         (None, Condition, "true or false, a number, text, a mapping or a list is expected, but"),
         ("a b", Annotated[str, Meta(pattern="^a$")], 'text like ^a$ is expected, not text "a b"'),
+        ("id", Pointer, 'a JSON pointer (/outputs/scores) is expected, not text "id"'),
+        ("usd", Currency, 'text of three capital letters (USD) is expected, not text "usd"'),
         ("x", Literal["a"], "invalid enum value 'x'"),
     ],
 )
