@@ -8,9 +8,12 @@ from typing import Final
 import msgspec
 
 MAX_MEMBERS: Final = 1_000  # looked at before `model`; requests have a few
-_KEY: Final = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
-_NEXT: Final = re.compile(rb"[ \t\r\n]*,")
-_OPEN: Final = re.compile(rb"[ \t\r\n]*\{")
+# Possessive (`*+`): a body is never gone back in, and a long name takes a tenth of the time.
+_KEY: Final = re.compile(
+    rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL
+)
+_NEXT: Final = re.compile(rb"[ \t\r\n]*+,")
+_OPEN: Final = re.compile(rb"[ \t\r\n]*+\{")
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAME: Final = msgspec.json.Decoder(str)
 

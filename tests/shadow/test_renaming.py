@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import timeit
 
 import pytest
 from hypothesis import given
@@ -96,3 +98,16 @@ def test_members_are_looked_at_as_far_as_any_request_has_them() -> None:
 
     assert b'"other"' in with_model(body(MAX_MEMBERS - 1), "other")
     assert with_model(body(MAX_MEMBERS), "other") == body(MAX_MEMBERS)
+
+
+@pytest.mark.parametrize("name", [b"a", b"\\u0061"])
+def test_a_long_name_takes_no_step_for_each_of_its_characters(name: bytes) -> None:
+    long_name = name * (1_000_000 // len(name))
+    body = b'{"%b":1,"model":"a"}' % long_name
+    by_steps = re.compile(rb'"(?:[^"\\]|\\.)*"')
+    steps = min(timeit.repeat(lambda: by_steps.match(body, 1), number=1, repeat=5))
+
+    took = min(timeit.repeat(lambda: with_model(body, "b"), number=1, repeat=5))
+
+    assert with_model(body, "b") == b'{"%b":1,"model":"b"}' % long_name
+    assert took < steps / 2  # a tenth
