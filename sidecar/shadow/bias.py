@@ -6,6 +6,7 @@ bodies, busy minutes and their tenants are missing, and the report is not about 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -90,6 +91,25 @@ def account(ledger: Ledger, key: str = "request") -> Account:
         ),
         words=tuple(_words(ledger, drawn, key)),
     )
+
+
+def hindrance(ledger: Ledger) -> str:
+    """Return why of all that was drawn nothing was compared; empty if it was, or yet may be."""
+    drawn = ledger.eligible - ledger.sampled_out
+    if ledger.compared:
+        return ""
+    if not ledger.mirrored:
+        cause, number = _commonest(ledger.skipped)
+        why = f"{number:,} skipped {_CAUSES.get(cause, cause)}"
+        return f"none of {drawn:,} requests was copied: {why}" if number else ""
+    cause, number = _commonest(Counter(ledger.failed) + Counter(ledger.uncompared))
+    words = _FAILURES | _UNCOMPARED
+    why = f"{words.get(cause, cause)} ({number:,})"
+    return f"none of {ledger.mirrored:,} copies was compared: {why}" if number else ""
+
+
+def _commonest(counts: Mapping[str, int]) -> tuple[str, int]:
+    return max(counts.items(), key=lambda one: one[1], default=("", 0))
 
 
 def _words(ledger: Ledger, drawn: int, key: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import Struct
 
 from sidecar.model.shadow import OTHER
+from sidecar.shadow.bias import hindrance
 from sidecar.shadow.sequence import Interval, difference, proportion, ratio
 from sidecar.shadow.spelling import between, percent, times
 from sidecar.shadow.tally import estimate
@@ -78,7 +79,9 @@ def conclude(tally: Tally, shadow: Shadow | None) -> Conclusion:
     not pass if its sample is not the one that was asked for.
     """
     if shadow is None or shadow.compare is None:
-        why = "the policy has no such shadow" if shadow is None else "answers are not compared"
+        why = "answers are not compared"
+        if shadow is None:
+            why = "the test is over: the policy has another one of this shadow, or none"
         return Conclusion(Finding.INCONCLUSIVE, why, _unchecked(0.0, why), {})
     sample = sample_ratio(tally.ledger, shadow.percent, shadow.key)
     asked = shadow.compare.thresholds
@@ -93,6 +96,7 @@ def conclude(tally: Tally, shadow: Shadow | None) -> Conclusion:
     if not enough:
         number = max((pairs.answers for pairs in tally.pairs.values()), default=0)
         why = f"{number:,} answers of the {asked.min_pairs:,} that it needs"
+        why = "; ".join(filter(None, (why, hindrance(tally.ledger))))
     return Conclusion(outcome, why, sample, against)
 
 
