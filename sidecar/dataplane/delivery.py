@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 MAX_DROPPED: Final = 1024 * 1024  # bytes of an answer that are read and not kept
 PIECE_BYTES: Final = 32  # that a piece counts besides: small ones cost more than their bytes
 _NOBODY: Final = VersionTimeouts()
+AT_ONCE: Final = 4  # copies that end in one turn: each closes a connection and may open another
 
 
 class Shared:
@@ -231,6 +232,8 @@ class CopyLane:
         self.shared = shared
         self.under_way: set[Delivery] = set()
         self.max_connections = 0
+        self._late: deque[Delivery] = deque()
+        self._late_s = 0.0  # when they were found
         self._first_byte_s = 0.0
         self._rest_s = 0.0
         self._lines = b""
@@ -278,15 +281,30 @@ class CopyLane:
         self.shared.memory.give_back(delivery.size)
 
     def sweep(self, now_s: float) -> None:
-        """End what took too long."""
-        late = [delivery for delivery in self.under_way if delivery.deadline_s <= now_s]
-        for delivery in late:
-            delivery.expire()
+        """End what took too long: a few now and in each turn, for clients are served in between."""
+        if self._late:
+            return
+        self._late_s = now_s
+        self._late.extend([one for one in self.under_way if one.deadline_s <= now_s])
+        if self._late:
+            self._end_late()
+
+    def on_turn(self) -> None:
+        """End some more of what took too long."""
+        self._end_late()
 
     def close(self) -> None:
         """End everything."""
         for delivery in tuple(self.under_way):
             delivery.end(FAILED_SHUTDOWN)
+
+    def _end_late(self) -> None:
+        for _ in range(min(AT_ONCE, len(self._late))):
+            delivery = self._late.popleft()
+            if delivery.deadline_s <= self._late_s:  # its answer has not begun meanwhile
+                delivery.expire()
+        if self._late:
+            self.shared.upstreams.turns.ask(self)
 
 
 class ControlLane(CopyLane):

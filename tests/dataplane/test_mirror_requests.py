@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+from sidecar.dataplane.delivery import AT_ONCE
 from sidecar.model.limits import Limits
 from sidecar.runtime.tasks import spawn
 from tests.support.clock import HandClock
@@ -380,8 +382,28 @@ async def test_memory_is_bounded_and_given_back_whatever_hangs(log: Path) -> Non
         made.clock.advance(11.0)
         mirror.sweep(made.clock.monotonic_s())
 
-        assert made.book.failed == {"timeout": 23}
+        await eventually(lambda: made.book.failed == {"timeout": 23})
         assert mirror.memory.free == 100_000
+
+
+async def test_copies_that_hang_end_a_few_a_turn_so_that_no_client_waits_for_all(
+    log: Path,
+) -> None:
+    async with mirrored(log, never, max_connections=40, max_queue=100) as made:
+        for _ in range(60):
+            await made.proxy.ask(GET)
+        await made.shadow.until(40)
+        made.clock.advance(11.0)
+        mirror = made.proxy.listener.plane.mirror
+        ended = [0]
+        mirror.sweep(made.clock.monotonic_s())
+        mirror.sweep(made.clock.monotonic_s())
+        while ended[-1] < 40:
+            ended.append(made.book.failed["timeout"])
+            await asyncio.sleep(0)  # a turn
+
+        assert max(after - before for before, after in pairwise(ended)) <= AT_ONCE
+        assert made.book.skipped == {"queue-timeout": 20}
 
 
 # --- policies that change ---------------------------------------------------------------------
