@@ -16,6 +16,7 @@ from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
 from sidecar.cli.options import Timeout, commands
 from sidecar.cli.session import Session, with_store
+from sidecar.cli.targets import split
 from sidecar.config import Config, allow_list
 from sidecar.controller.replaying import Replay, Replayed
 from sidecar.errors import ConfigError, SidecarError
@@ -74,7 +75,7 @@ async def replay(
     """
     recorded = _read(file)[:limit]
     policy = await policy_of(session.store, recorded[0].model)
-    version = version_named(policy, against)
+    version = version_named(policy, _version(against, policy.model))
     _expect_allowed(policy, version, session.config)
     comparison = _comparison(policy, recorded[0].version, version)
     tls = TlsContext(session.config.upstream_tls).current(SystemClock().monotonic_s())
@@ -96,6 +97,15 @@ async def replay(
         _summarise(told, policy.model, version)
     if not all(line.is_same for line in told):
         raise typer.Exit(DIFFERS)
+
+
+def _version(against: str, model: str) -> str:
+    """Return what `--against` names, which may be spelled with the model of the requests."""
+    named, version = split(against)
+    if version and named != model:
+        msg = f"`{against}` is of another model than the requests: they are of {model}"
+        raise typer.BadParameter(msg, param_hint="--against")
+    return version or named
 
 
 async def _paced(sender: Replay, recorded: Sequence[Evidence], rate: float) -> AsyncIterator[Line]:
@@ -183,7 +193,7 @@ def _read(file: Path) -> list[Evidence]:
     recorded = list(_lines(file))
     if not recorded:
         error = ReplayError(f"{file}: nothing is recorded in it")
-        raise advised(error, "`rmv shadow export MODEL VERSION` writes such a file.")
+        raise advised(error, "`rmv shadow export MODEL@VERSION` writes such a file.")
     models = sorted({one.model for one in recorded})
     if len(models) > 1:
         raise ReplayError(f"{file}: of several models: {', '.join(models)}")

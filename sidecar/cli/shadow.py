@@ -13,7 +13,8 @@ import msgspec
 import typer
 
 from sidecar.cli import durations, output
-from sidecar.cli.lookup import NotFoundError
+from sidecar.cli.failure import advised
+from sidecar.cli.lookup import NotFoundError, policy_of
 from sidecar.cli.names import complete_target
 from sidecar.cli.options import commands
 from sidecar.cli.redraw import Redraw
@@ -28,6 +29,7 @@ from sidecar.shadow.report import Report, make_report
 from sidecar.shadow.verdict import Conclusion, Finding, conclude
 
 WATCH_S = 2.0  # as often as sidecars tell
+MAX_FIELDS = 20  # of those that are named where none is the one that was asked for
 FAILED, UNSETTLED = 1, 3  # exit statuses of `report --check`; 2 is a usage error
 _COLOURS: dict[Finding, output.Colour] = {Finding.PASS: "green", Finding.FAIL: "red"}
 
@@ -85,11 +87,14 @@ async def list_(
     found = [
         one for one in await shadow_tests(session.store, model) if one.is_current or everything
     ]
+    if model is not None and not found:
+        await policy_of(session.store, model)  # raises where there is none
     rows = [_row(one) for one in found]
     if session.as_json:
         output.emit(rows)
     elif not rows:
-        output.note("no policy has shadows; docs/shadow.md says how to begin")
+        who = "no policy has" if model is None else f"the policy of {model} has no"
+        output.note(f"{who} shadows; docs/shadow.md says how to begin")
     else:
         titles = ("SHADOW", "TEST", "ELIGIBLE", "MIRRORED", "COMPARED", "AGREE", "VERDICT", "WHY")
         colours = [_COLOURS.get(row.outcome) for row in rows]
@@ -142,7 +147,11 @@ async def diffs(
     """Show pairs that disagreed, and in what."""
     found = await _named(session, target, None)
     kept: list[Evidence] = []
+    seen = 0
+    fields: set[str] = set()
     async for one in _evidence(session, found):
+        seen += 1
+        fields.update(one.fields)
         if (
             (not field or field in one.fields)
             and tenant in {"", one.tenant}
@@ -155,7 +164,9 @@ async def diffs(
         output.emit(kept)
         return
     if not kept:
-        output.note(_no_pairs(found, is_narrowed=bool(field or tenant or request_id)))
+        told = f"{found.name}: none of {seen:,} pairs that are kept fits"
+        known = f"; they differ in {', '.join(sorted(fields)[:MAX_FIELDS])}"
+        output.note(f"{told}{known if field else ''}" if seen else _no_pairs(found))
     for place, one in enumerate(kept):
         print("\n" if place else "", end="")
         _show(one)
@@ -208,10 +219,15 @@ async def export(
             out.writelines(msgspec.json.encode(one) + b"\n" for one in reversed(kept))
             out.flush()
     except OSError as error:
-        raise UnwritableError(f"{to or 'standard output'}: {error.strerror}") from error
-    output.note(f"{len(kept):,} pairs of {found.name} written")
+        unwritable = UnwritableError(f"{to or 'standard output'}: {error.strerror}")
+        if isinstance(error, FileExistsError):
+            advised(unwritable, "Nothing is overwritten: give a name that is free.")
+        raise unwritable from error
+    disagreed = sum(pairs.number - pairs.agreed for pairs in found.tally.pairs.values())
+    of_all = f", of {disagreed:,} that disagreed" if kept and disagreed > len(kept) else ""
+    output.note(f"{len(kept):,} pairs of {found.name} written{of_all}")
     if not kept:
-        output.note(_no_pairs(found, is_narrowed=False))
+        output.note(_no_pairs(found))
     elif not any(one.method for one in kept):
         output.note("without requests: `compare.keep.bodies` of the policy keeps them for a replay")
 
@@ -219,14 +235,17 @@ async def export(
 @shadow.command("reset")
 @with_store
 async def reset(session: Session, *, target: Target) -> None:
-    """Forget what was counted and kept of a shadow: its test begins anew."""
+    """Forget what was counted and kept of a shadow: its test begins anew.
+
+    Sidecars hear of it within two seconds, and forget with the rest what they counted until then.
+    """
     found = await _named(session, target, None)
     number = await session.store.reset_shadow(found.tally.model, found.tally.version)
     if session.as_json:
         output.emit({"model": found.tally.model, "version": found.tally.version, "tests": number})
     else:
         tests = "1 test" if number == 1 else f"{number:,} tests"
-        output.say(f"{found.name}: {tests} forgotten; counting begins anew")
+        output.say(f"{found.name}: {tests} forgotten; counting begins anew within 2 s")
 
 
 async def _named(session: Session, target: str, test: str | None) -> ShadowTest:
@@ -365,13 +384,11 @@ def _delta(diff: Difference) -> str:
     return "" if diff.delta is None else f"{diff.delta:+.4g}"
 
 
-def _no_pairs(found: ShadowTest, *, is_narrowed: bool) -> str:
-    if is_narrowed:
-        return "no pair that is kept fits"
-    keep = found.shadow.compare.keep if found.shadow and found.shadow.compare else None
-    if keep is None:
+def _no_pairs(found: ShadowTest) -> str:
+    shadow = found.shadow
+    if shadow is not None and shadow.compare is None:
         return f"{found.name}: nothing is compared, so nothing is kept; `compare` asks for it"
-    if not keep.pairs:
+    if shadow is not None and shadow.compare is not None and not shadow.compare.keep.pairs:
         return f"{found.name}: `compare.keep.pairs` is 0, so no pair is kept"
     return f"{found.name}: no pair that disagreed is kept"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.model.shadow import Evidence, Ledger, Tally
+from sidecar.model.shadow import Evidence, Ledger, Pairs, Tally
 from sidecar.policy import codec
 from sidecar.shadow.naming import test_of as id_of
 from sidecar.store.connect import open_store
@@ -39,7 +39,7 @@ def rmv(store: Rmv, tmp_path: Path) -> Rmv:
     return store
 
 
-def counted(ledger: Ledger, *pairs: Evidence, test: str = "") -> None:
+def counted(ledger: Ledger, *kept: Evidence, test: str = "", pairs: Pairs | None = None) -> None:
     """Tell the store what a worker counted, and kept."""
     policy = codec.load(POLICY.encode(), source="here")
     test = test or id_of(policy, policy.shadows[0])
@@ -48,8 +48,9 @@ def counted(ledger: Ledger, *pairs: Evidence, test: str = "") -> None:
         store = open_store(os.environ["RMV_REDIS"], os.environ["RMV_PREFIX"], "")
         try:
             tally = Tally("risk", "v2", test, 1_795_000_000.0, 1_795_000_100.0, ledger=ledger)
+            tally.pairs.update({} if pairs is None else {"v1": pairs})
             await store.put_tally(tally, "host-1/0")
-            await store.add_evidence("risk", "v2", pairs, 100)
+            await store.add_evidence("risk", "v2", kept, 100)
         finally:
             await store.close()
 
@@ -85,3 +86,75 @@ def test_a_test_that_is_over_is_not_said_to_be_of_no_shadow(rmv: Rmv) -> None:
     assert "has no such shadow" not in rmv("shadow", "list", "--all").out
     report = rmv("shadow", "report", "risk@v2", "--test", "0123456789ab").out
     assert "the test is over: the policy has another one of this shadow, or none" in report
+
+
+def pair(number: int, field: str = "/score") -> Evidence:
+    policy = codec.load(POLICY.encode(), source="here")
+    return Evidence(
+        at_s=1_795_000_000.0 + number,
+        model="risk",
+        version="v2",
+        primary="v1",
+        test=id_of(policy, policy.shadows[0]),
+        request_id=f"r{number}",
+        shadow_request_id=f"s{number}",
+        tenant="acme",
+        kind="json",
+        fields=(field,),
+        differences=(),
+        primary_status=200,
+        shadow_status=200,
+        primary_s=0.01,
+        shadow_s=0.02,
+    )
+
+
+def test_a_list_of_one_model_is_not_said_to_be_of_all(rmv: Rmv, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("model: plain\nversions: {v1: {endpoints: [http://127.0.0.1:1]}}\ndefault: v1")
+    rmv("apply", "-f", plain)
+
+    assert "the policy of plain has no shadows" in rmv("shadow", "list", "plain").err
+    unknown = rmv("shadow", "list", "rsik")
+    assert unknown.code == 1
+    assert "no policy of `rsik`" in unknown.err
+
+
+def test_a_field_that_nothing_differs_in_is_answered_with_those_that_differ(rmv: Rmv) -> None:
+    counted(Ledger(), pair(1), pair(2, "/label"))
+
+    said = rmv("shadow", "diffs", "risk@v2", "--field", "score").err
+
+    assert "none of 2 pairs that are kept fits; they differ in /label, /score" in said
+
+
+def test_pairs_of_a_test_that_is_over_are_not_said_to_be_uncompared(rmv: Rmv) -> None:
+    counted(Ledger(eligible=1, sampled_out=1), test="0123456789ab")
+
+    said = rmv("shadow", "diffs", "risk@v2").err
+
+    assert "nothing is compared" not in said
+
+
+def test_an_export_says_how_much_was_not_kept(rmv: Rmv, tmp_path: Path) -> None:
+    tally = Pairs(number=40, agreed=8)
+    counted(Ledger(eligible=40, mirrored=40, compared=40), pair(1), pair(2), pairs=tally)
+    file = tmp_path / "pairs.jsonl"
+
+    said = rmv("shadow", "export", "risk@v2", "-o", file).err
+
+    assert "2 pairs of risk@v2 written, of 32 that disagreed" in said
+    assert "give a name that is free" in rmv("shadow", "export", "risk@v2", "-o", file).err
+
+
+def test_a_version_to_replay_to_may_be_spelled_as_a_shadow_is(rmv: Rmv, tmp_path: Path) -> None:
+    counted(Ledger(), pair(1))
+    file = tmp_path / "pairs.jsonl"
+    rmv("shadow", "export", "risk@v2", "-o", file)
+
+    assert "1 requests to risk:v2" in rmv("replay", file, "--against", "risk@v2").out
+    other = rmv("replay", file, "--against", "other@v2")
+    assert other.code == 2
+    assert "is of another model than the requests: they are of risk" in other.err
+    file.write_text("")
+    assert "`rmv shadow export MODEL@VERSION`" in rmv("replay", file, "--against", "v2").err
