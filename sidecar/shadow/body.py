@@ -18,6 +18,9 @@ _DIGITS = re.compile("[0-9]{1,9}")
 
 EVENTS = "text/event-stream"
 MAX_CODINGS = 2
+MAX_VALUES = 500_000  # that are made at once: nothing else runs meanwhile, be it in a thread
+MAX_TEXT_BYTES = 1024 * 1024  # the same, of a text
+_HOLDER = 4  # values that an array or object counts: it takes as much time and memory
 MAX_MEMBERS = 16  # of one gzip body (RFC 1952 section 2.2): each costs a copy of what follows
 
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # the window bits by which zlib tells these apart
@@ -58,8 +61,10 @@ class Body(NamedTuple):
         """Return it as text; bytes that are none in its charset stay apart as escapes.
 
         Raises:
-            UnreadableError: its charset is not known here.
+            UnreadableError: its charset is not known here; it is too long.
         """
+        if len(self.data) > MAX_TEXT_BYTES:
+            raise UnreadableError(Uncompared.SIZE)
         try:
             name = codecs.lookup(self.charset or "utf-8").name
         except (LookupError, ValueError):  # ValueError: a null character in its name
@@ -101,6 +106,24 @@ def read(data: bytes, fields: Mapping[str, str], max_bytes: int) -> Body:
     if coding and data:  # an empty body has no coding: of HEAD, 204, 304
         data = undo(data, coding, max_bytes)
     return Body(data, media, charset, length, coding)
+
+
+def bound_values(data: bytes | str) -> None:
+    """See to it that a JSON text has no more values than may be read at once.
+
+    They are counted by what stands before them, which may stand in texts as well.
+
+    Raises:
+        UnreadableError: it has more.
+    """
+    if len(data) * _HOLDER <= MAX_VALUES:
+        return
+    if isinstance(data, str):
+        items, holders = data.count(","), data.count("[") + data.count("{")
+    else:
+        items, holders = data.count(b","), data.count(b"[") + data.count(b"{")
+    if items + _HOLDER * holders > MAX_VALUES:
+        raise UnreadableError(Uncompared.SIZE)
 
 
 def media_type(value: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from sidecar.shadow import text
+from sidecar.shadow.body import bound_values
 from sidecar.shadow.document import MalformedError, Walk, decode
 from sidecar.shadow.findings import TooMuchError
 from sidecar.shadow.pointer import ANY, along, has_mask, is_ignored, mask_of
@@ -139,12 +140,16 @@ def of_events(events: list[Event]) -> Completion | None:
 
     One has to say so, and none anything else: Azure's first chunk, which tells of the filters, has
     an empty `object`, and gateways that add the usage leave it out.
+
+    Raises:
+        UnreadableError: an event has too many values.
     """
     made = Completion()
     is_named = False
     for event in events:
         if event.data == DONE:
             continue
+        bound_values(event.data)
         try:
             piece = _decoder.decode(event.data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):

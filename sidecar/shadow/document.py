@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sidecar.shadow.body import bound_values
 from sidecar.shadow.findings import Findings, FullError, TooMuchError
 from sidecar.shadow.multiset import Matcher
 from sidecar.shadow.pointer import (
@@ -48,7 +49,9 @@ def decode(data: bytes | str) -> JSON:
     Raises:
         MalformedError: it is no JSON.
         TooMuchError: it is nested too deeply.
+        UnreadableError: it has too many values.
     """
+    bound_values(data)
     try:
         value: JSON = _decoder.decode(data)
     except RecursionError:

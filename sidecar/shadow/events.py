@@ -7,6 +7,9 @@ from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
+from sidecar.model.shadow import Uncompared
+from sidecar.shadow.body import MAX_VALUES, UnreadableError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,7 +31,11 @@ def parse(body: bytes) -> list[Event]:
 
     WHATWG HTML, section 9.2.6: lines end in CR, LF or both; data of several lines are joined by
     line feeds; comments are left out, and so is an event that no empty line ends.
+
+    Raises:
+        UnreadableError: there are too many lines.
     """
+    _bound_lines(body)
     found: list[Event] = []
     data: list[bytes] = []
     kind = b""
@@ -50,7 +57,12 @@ def parse(body: bytes) -> list[Event]:
 
 
 def parse_lines(body: bytes) -> list[Event]:
-    """Return the lines of a body that are not blank as events: a JSON document each."""
+    """Return the lines of a body that are not blank as events: a JSON document each.
+
+    Raises:
+        UnreadableError: there are too many.
+    """
+    _bound_lines(body)
     found = []
     end = 0
     for line in body.splitlines(keepends=True):
@@ -58,6 +70,11 @@ def parse_lines(body: bytes) -> list[Event]:
         if line.strip():
             found.append(Event(b"", line.strip(), end))
     return found
+
+
+def _bound_lines(body: bytes) -> None:
+    if body.count(b"\n") + body.count(b"\r") > MAX_VALUES:
+        raise UnreadableError(Uncompared.SIZE)
 
 
 def measure(

@@ -12,6 +12,8 @@ from math import inf, isfinite, sqrt
 from operator import mul, sub
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from sidecar.model.shadow import Uncompared
+from sidecar.shadow.body import MAX_VALUES, UnreadableError
 from sidecar.shadow.document import MalformedError, Walk
 from sidecar.shadow.findings import Findings
 from sidecar.shadow.pointer import ANY, along, below_item, has_mask, is_ignored, mask_of, spell
@@ -42,6 +44,7 @@ _FORMATS = {
     "FP16": "e",
     "FP32": "f",
     "FP64": "d",
+    "BF16": "H",  # the upper half of an FP32
 }
 _SCORES = frozenset(("FP16", "FP32", "FP64", "BF16"))
 _ENVELOPE = frozenset(("id", "model_name", "model_version", "outputs"))
@@ -196,6 +199,7 @@ def read(document: JSON, binary: bytes = b"") -> dict[str, Tensor]:
 
     Raises:
         MalformedError: it is no such answer, or two outputs have one name.
+        UnreadableError: an output has too many numbers.
     """
     if not is_tensors(document):
         raise MalformedError
@@ -237,12 +241,15 @@ def _unpack(raw: bytes, size: int, datatype: str) -> list[JSON]:
         raise MalformedError
     if datatype == "BYTES":
         return _unpack_texts(raw)
-    if datatype == "BF16":  # the upper half of an FP32
-        raw = b"".join([b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2)])
-    form = _FORMATS.get("FP32" if datatype == "BF16" else datatype)
+    form = _FORMATS.get(datatype)
     if form is None or len(raw) % struct.calcsize(form):
         raise MalformedError
-    return list(struct.unpack(f"<{len(raw) // struct.calcsize(form)}{form}", raw))
+    number = len(raw) // struct.calcsize(form)
+    if number > MAX_VALUES:
+        raise UnreadableError(Uncompared.SIZE)
+    if datatype == "BF16":
+        raw, form = b"".join([b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2)]), "f"
+    return list(struct.unpack(f"<{number}{form}", raw))
 
 
 def _unpack_texts(raw: bytes) -> list[JSON]:

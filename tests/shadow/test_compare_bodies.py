@@ -271,3 +271,56 @@ def test_no_broken_form_makes_comparing_fail(
         assert there.agrees == back.agrees
     assert compared(mine, mine, comparison).agrees
     assert msgspec.json.decode(msgspec.json.encode(there)) is not None
+
+
+def _output(datatype: str, raw: bytes, last: bytes) -> Answer:
+    """Return an answer whose one output is binary."""
+    size = {"binary_data_size": len(raw)}
+    said = {"name": "a", "datatype": datatype, "shape": [1], "parameters": size}
+    head = json.dumps({"outputs": [said]}).encode()
+    length = str(len(head))
+    return answer(head + raw[:-1] + last, "", inference_header_content_length=length)
+
+
+MANY = 500_001
+TOO_MUCH: dict[str, tuple[Answer, Answer]] = {
+    "numbers": (answer(b"[0%b]" % (b",1" * MANY)), answer(b"[1%b]" % (b",1" * MANY))),
+    "NaN": (answer(b"[NaN%b]" % (b",1" * MANY)), answer(b"[1%b]" % (b",1" * MANY))),
+    "UTF-16": (
+        answer(("[0" + ",1" * MANY + "]").encode("utf-16"), "application/json; charset=utf-16"),
+        answer(("[1" + ",1" * MANY + "]").encode("utf-16"), "application/json; charset=utf-16"),
+    ),
+    "arrays": (answer(b"[0%b]" % (b",[]" * 125_000)), answer(b"[1%b]" % (b",[]" * 125_000))),
+    "objects": (answer(b"[0%b]" % (b",{}" * 125_000)), answer(b"[1%b]" % (b",{}" * 125_000))),
+    "text": (answer(bytes(2**20 + 1), "text/plain"), answer(bytes(2**20) + b"x", "text/plain")),
+    "lines": (
+        answer(b"\n" * MANY, "text/event-stream"),
+        answer(b"\r" * MANY, "text/event-stream"),
+    ),
+    "documents": (answer(b"\n" * MANY, "application/jsonl"), answer(b"1", "application/jsonl")),
+    "an event": (
+        answer(b'data: {"object":"chat.completion.chunk","choices":[]}\n\n', "text/event-stream"),
+        answer(b"data: [0%b]\n\n" % (b",1" * MANY), "text/event-stream"),
+    ),
+    "bytes": (_output("INT8", bytes(MANY), b"\0"), _output("INT8", bytes(MANY), b"\1")),
+    "halves": (
+        _output("BF16", bytes(2 * MANY), b"\0"),
+        _output("BF16", bytes(2 * MANY), b"\1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MUCH)
+def test_what_would_hold_the_interpreter_for_long_is_not_read(kind: str) -> None:
+    large = Comparison(max_body_bytes=16 * 1024 * 1024)
+
+    for primary, shadow in (TOO_MUCH[kind], TOO_MUCH[kind][::-1]):
+        assert compared(primary, shadow, large).uncompared is Uncompared.SIZE
+
+
+@pytest.mark.parametrize("item", [b"1", b"[]", b"{}", b'""', b"NaN"])
+def test_whatever_answer_is_within_the_usual_bound_is_read(item: bytes) -> None:
+    number = (Comparison().max_body_bytes - 4) // (len(item) + 1)
+    items = (item + b",") * number
+
+    assert compared(b"[%b0]" % items, b"[%b1]" % items).fields == ("/*",)
