@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.memory import MIB, BigBody, passage, resident_bytes
+from tests.support.messages import read_answer
+from tests.support.proxy import policy
 from tests.support.sidecar import flags, sidecar
-from tests.support.upstream import eventually, scripted_upstream
+from tests.support.upstream import eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
     from tests.support.sidecar import Sidecar
@@ -18,6 +20,11 @@ PIECE = b"2\r\nxx\r\n"
 PIECES = 400_000
 PIECES_GROWTH_AT_MOST = 20 * MIB  # of two copies of 800 kB: 8 measured; 46 with an object a piece
 GROWTH_AT_MOST = 4 * MIB
+CAP = 8 * MIB
+# One is under way, so that the others wait in the worker and not in buffers of the kernel.
+BOUNDED = f"workers = 1\n[limits]\nmirror_connections = 1\nmirror_memory_bytes = {CAP}\n"
+BODY = bytes(256 * 1024)
+COPIES = 200  # 50 MiB
 SIZE = 64 * MIB
 STOPS = 3
 
@@ -69,6 +76,50 @@ async def test_copies_of_requests_in_small_pieces_take_no_more_than_their_bytes(
         await running.until(lambda: is_copied(running, 2), "copies that ended")
 
     assert growth < PIECES_GROWTH_AT_MOST
+
+
+async def test_copies_for_a_shadow_that_hangs_take_no_more_than_their_cap() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+    async with (
+        scripted_upstream() as primary,
+        scripted_upstream(never) as shadow,
+        sidecar(
+            *flags(v1=primary.url),
+            settings=BOUNDED,
+        ) as running,
+        running.editor() as editor,
+    ):
+        await editor.set(
+            "policy:m",
+            policy(
+                {"v1": primary.url, "v2": shadow.url},
+                shadows=[{"version": "v2", "methods": ["POST"]}],
+            ),
+        )
+        (worker,) = running.workers()
+        reader, writer = await asyncio.open_connection(*running.listen)
+        before = 0
+
+        async def ask() -> None:
+            writer.write(head + BODY)
+            assert (await read_answer(reader)).status == 200
+
+        async def is_mirroring() -> bool:
+            nonlocal before
+            before = resident_bytes(worker)
+            await ask()
+            return await running.counted("rmv_mirrors_total", outcome="mirrored") > 0
+
+        await running.until(is_mirroring, "copy")
+        for _ in range(COPIES):
+            await ask()
+        growth = resident_bytes(worker) - before
+        writer.close()
+        left_out = await running.counted("rmv_mirrors_total", outcome="skipped-memory")
+
+    assert left_out > COPIES // 2
+    assert CAP // 2 < growth < CAP + GROWTH_AT_MOST
 
 
 async def is_copied(running: Sidecar, copies: int) -> bool:
