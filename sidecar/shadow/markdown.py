@@ -48,6 +48,8 @@ _CAVEATS: Final = (
     "narrower than it should be: see the rows by tenant.",
     "Latencies are of pairs in which both answers were whole. Copies without an answer, as those "
     "that timed out, are in the error rates and not in the latencies.",
+    "The bounds of a verdict share its confidence. So the intervals beside them are wider than "
+    "those of the same figures below, each of which has all of it.",
     "Intervals of means of measures only come to hold as numbers grow, and are too narrow where "
     "nearly all numbers are the same and a few are far off.",
 )
@@ -75,8 +77,9 @@ def _head(report: Report) -> Iterator[str]:
     yield ""
     yield f"**{report.outcome.value.upper()}**: {_sentence(report.why)}"
     yield ""
-    period = f"{moment(report.since_s)} to {moment(report.until_s)} UTC"
-    yield f"- From {period}; test {text(report.test)}"
+    period = f"From {moment(report.since_s)} to {moment(report.until_s)} UTC"
+    since = period if report.workers else "No sidecar has told of copies yet"
+    yield f"- {since}; test {text(report.test)}"
     if report.percent is not None:
         by = "each request by itself" if report.key == "request" else f"by {text(report.key)}"
         yield f"- Sample: {number(report.percent)}% of what is eligible, drawn {by}"
@@ -162,7 +165,7 @@ def _against(report: Report, one: Against, plots: Collection[str], n: int) -> It
 def _checks(checks: Sequence[Check]) -> Iterator[str]:
     rows = []
     for check in checks:
-        spell = times if check.name.startswith("latency") else percent
+        spell = _spelling(check.name)
         least = "at least" if check.name.startswith("agreement") else "at most"
         rows.append(
             (
@@ -174,6 +177,13 @@ def _checks(checks: Sequence[Check]) -> Iterator[str]:
             )
         )
     yield from _table(("asked", "bound", "seen", "interval", "finding"), rows, "lrrrl")
+
+
+def _spelling(check: str) -> Callable[[float], str]:
+    """Return how the figures of a check are spelled."""
+    if check.startswith("latency"):
+        return times
+    return points if check == "error increase" else percent
 
 
 def _agreement(one: Agreement) -> Iterator[str]:
@@ -299,7 +309,8 @@ def _groups(name: str, rows: Sequence[Group], left_out: int, one: Against) -> It
         return
     yield from (f"### By {name}", "")
     if one.agreement.paired:
-        yield from ("Noise is not counted by row: agreement is raw.", "")
+        yield "Noise is not counted by row: agreement is raw. What is below the bound may be so"
+        yield from ("by noise, and is unchecked.", "")
     cells = [
         (
             text(row.name),
@@ -319,13 +330,22 @@ def _groups(name: str, rows: Sequence[Group], left_out: int, one: Against) -> It
 def _cost(expense: Expense, key: str) -> Iterator[str]:
     if not (expense.copy_us or expense.compare_us or expense.latency or expense.prices):
         return
+    has_price = bool(expense.prices or expense.currency)
     yield from ("## What it costs", "")
     if expense.copy_us is not None:
         yield f"- CPU time of the sidecar to copy a request: {number(expense.copy_us)} µs"
     if expense.compare_us is not None:
         yield f"- CPU time of the sidecar to compare a pair: {number(expense.compare_us)} µs"
-    if expense.prices:
-        yield f"- The shadow's answers: {expense.total:,.2f} {expense.currency}".rstrip()
+    if has_price:
+        cap = (
+            ""
+            if expense.cost_per_day is None
+            else f", of at most {expense.cost_per_day:,.2f} a day"
+        )
+        yield f"- The shadow's answers: {expense.total:,.2f} {expense.currency}".rstrip() + cap
+    if has_price and not expense.prices:
+        yield "- **Nothing counts towards the price**: of one by tokens it is what compared answers"
+        yield "  tell of them, as `usage`."
     if expense.latency:
         others = "" if key == "request" else f", or that others are drawn by {text(key)}"
         yield "- Clients' latency, of requests that were copied and of those that were not drawn:"

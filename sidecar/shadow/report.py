@@ -122,7 +122,7 @@ def make_report(tally: Tally, shadow: Shadow | None, currency: str = "") -> Repo
         sample=conclusion.sample,
         account=account(tally.ledger, shadow.key if shadow else "request"),
         against=tuple(made),
-        expense=_expense(tally, currency, 1 - comparison.thresholds.confidence),
+        expense=_expense(tally, shadow, currency, 1 - comparison.thresholds.confidence),
     )
 
 
@@ -327,7 +327,7 @@ def _bin(span: int) -> int:
     return fitting[0] if fitting else max(_MINUTES[-1], span // MAX_BINS)
 
 
-def _expense(tally: Tally, currency: str, alpha: float) -> Expense:
+def _expense(tally: Tally, shadow: Shadow | None, currency: str, alpha: float) -> Expense:
     cost, compared = tally.cost, tally.ledger.compared
     prices = _prices(cost)
     return Expense(
@@ -336,6 +336,7 @@ def _expense(tally: Tally, currency: str, alpha: float) -> Expense:
         latency=_latencies(cost.spared_latency, cost.copied_latency, alpha),
         currency=currency,
         total=sum(cost.price.values()),
+        cost_per_day=shadow.cost_per_day if shadow is not None else None,
         prices=prices[:MAX_ROWS],
         prices_left_out=len(prices[MAX_ROWS:]),
     )

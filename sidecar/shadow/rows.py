@@ -159,7 +159,8 @@ class Price(Struct, frozen=True):
 class Expense(Struct, frozen=True):
     """What a shadow test costs: CPU time of the sidecar, clients' latency, and money.
 
-    `latency` is of requests that were sampled out, and of those that were copied.
+    `latency` is of requests that were sampled out, and of those that were copied. `cost_per_day` is
+    what the policy bounds the price of a UTC day by; `currency` is empty where there is no price.
     """
 
     copy_us: float | None
@@ -167,5 +168,6 @@ class Expense(Struct, frozen=True):
     latency: tuple[Latency, ...]
     currency: str
     total: float
+    cost_per_day: float | None
     prices: tuple[Price, ...]
     prices_left_out: int

@@ -15,7 +15,7 @@ from msgspec import Struct
 from sidecar.model.shadow import OTHER
 from sidecar.shadow.bias import hindrance
 from sidecar.shadow.sequence import Interval, difference, proportion, ratio
-from sidecar.shadow.spelling import between, percent, times
+from sidecar.shadow.spelling import between, percent, points, times
 from sidecar.shadow.tally import estimate
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _checks(
     if thresholds.error_increase is not None:
         number = pairs.answers
         only = pairs.primary_errors, pairs.shadow_errors
-        yield _Bound("error increase", thresholds.error_increase, least).check(
+        yield _Bound("error increase", thresholds.error_increase, least, spell=points).check(
             (only[1] - only[0]) / number if number else None,
             difference(*only, number, alpha),
             number,

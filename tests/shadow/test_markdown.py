@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +108,32 @@ def test_a_test_without_a_pair_has_a_page() -> None:
 
     assert "**INCONCLUSIVE**: 0 answers of the 1,000 that it needs." in told
     assert "No request was eligible yet." in told
+
+
+def test_a_test_that_nobody_has_told_of_has_no_dates() -> None:
+    told = render(make_report(Tally("m", "v2", "t", 0.0, workers=0), PLAIN))
+
+    assert "- No sidecar has told of copies yet; test t\n" in told
+    assert "1970" not in told
+
+
+def test_a_page_tells_of_a_cap_and_of_a_price_that_nothing_counts_towards() -> None:
+    capped = msgspec.structs.replace(PLAIN, cost_per_day=20.0)
+    tally = planted(200)
+
+    assert "USD, of at most 20.00 a day\n" in render(make_report(tally, capped, "USD"))
+    tally.cost.price.clear()
+    told = render(make_report(tally, capped, "EUR"))
+    assert "- The shadow's answers: 0.00 EUR, of at most 20.00 a day\n" in told
+    assert "**Nothing counts towards the price**" in told
+    assert "The shadow's answers" not in render(make_report(tally, PLAIN))
+
+
+def test_growth_of_errors_is_told_in_points() -> None:
+    told = page()
+
+    assert "against v1 error increase is +1.06 pp to " in told
+    assert re.search(r"\| error increase \| at most \+1 pp \| \+\S+ pp \| ", told)
 
 
 def test_a_small_test_is_told_to_the_letter() -> None:
