@@ -337,11 +337,7 @@ def _cost(expense: Expense, key: str) -> Iterator[str]:
     if expense.compare_us is not None:
         yield f"- CPU time of the sidecar to compare a pair: {number(expense.compare_us)} µs"
     if has_price:
-        cap = (
-            ""
-            if expense.cost_per_day is None
-            else f", of at most {expense.cost_per_day:,.2f} a day"
-        )
+        cap = "" if expense.cost_per_day is None else f"; at most {expense.cost_per_day:,.2f} a day"
         yield f"- The shadow's answers: {expense.total:,.2f} {expense.currency}".rstrip() + cap
     if has_price and not expense.prices:
         yield "- **Nothing counts towards the price**: of one by tokens it is what compared answers"

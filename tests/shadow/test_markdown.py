@@ -121,10 +121,10 @@ def test_a_page_tells_of_a_cap_and_of_a_price_that_nothing_counts_towards() -> N
     capped = msgspec.structs.replace(PLAIN, cost_per_day=20.0)
     tally = planted(200)
 
-    assert "USD, of at most 20.00 a day\n" in render(make_report(tally, capped, "USD"))
+    assert "USD; at most 20.00 a day\n" in render(make_report(tally, capped, "USD"))
     tally.cost.price.clear()
     told = render(make_report(tally, capped, "EUR"))
-    assert "- The shadow's answers: 0.00 EUR, of at most 20.00 a day\n" in told
+    assert "- The shadow's answers: 0.00 EUR; at most 20.00 a day\n" in told
     assert "**Nothing counts towards the price**" in told
     assert "The shadow's answers" not in render(make_report(tally, PLAIN))
 
