@@ -42,7 +42,8 @@ _EVIDENCE_PAGE: Final = 20  # with bodies an entry has a quarter of a megabyte
 _RESET: Final = b"reset"
 _UNKNOWN: Final = "?"  # no reset is called so
 _MAX_FAULT: Final = 200  # characters; names in it are whoever's
-_MAX_BUCKET: Final = 1000  # of a histogram: 2**(1000/16) microseconds are 200,000 years
+_MAX_COUNT: Final = 1 << 53  # past which floats, and many readers of JSON, are not exact
+_MOST: Final = {"buckets": 1000, "sizes": 63}  # 2**(1000/16) microseconds; bits of bytes
 
 # KEYS: a test. ARGV: a worker, its tally, the reset that it counts from, seconds to live.
 _PUT = """
@@ -280,12 +281,12 @@ def _read(raw: bytes | str, key: str) -> Tally | str:
 def _untrue(told: object, path: str) -> Iterator[str]:
     """Yield what cannot have been counted."""
     if isinstance(told, dict):
-        is_histogram = path.endswith(".buckets")
+        most = _MOST.get(path.rpartition(".")[2], _MAX_COUNT)
         for name, one in told.items():
-            if isinstance(name, int) and (name < 0 or (is_histogram and name > _MAX_BUCKET)):
+            if isinstance(name, int) and not 0 <= name <= most:
                 yield f"{path} has {name}"
             yield from _untrue(one, f"{path}.{name}".lstrip("."))
-    elif (isinstance(told, int) and told < 0) or (
+    elif (isinstance(told, int) and not 0 <= told <= _MAX_COUNT) or (
         isinstance(told, float) and not math.isfinite(told)
     ):
         yield f"{path} is {told}"

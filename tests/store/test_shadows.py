@@ -224,7 +224,14 @@ async def test_pairs_are_bounded_in_number(redis_store: RedisStore, valkey: Valk
         (b"[" * 100_000, "is no tally"),
         (msgspec.json.encode(tally(1, version="v3")), "of another test"),
         (msgspec.json.encode(tally(-1)), "ledger.eligible is -1"),
+        (msgspec.json.encode(tally(10**18)), "ledger.eligible is 1000000000000000000"),
+        (
+            msgspec.json.encode(tally(7)).replace(b'"eligible":7', b'"eligible":1' + b"0" * 400),
+            "ledger.eligible is 1000",
+        ),
         (spoiled(ledger=Ledger(sizes={-4: Share()})), "ledger.sizes has -4"),
+        (spoiled(ledger=Ledger(sizes={64: Share()})), "ledger.sizes has 64"),
+        (spoiled(pairs={"v1": Pairs(timeline={10**18: Share()})}), "timeline has 1000"),
         (spoiled(pairs={"v1": Pairs(number=1, agreed=2)}), "agreed has 2 of 1"),
         (
             spoiled(pairs={"v1": Pairs(shadow_latency=Histogram(buckets={10**9: 1}))}),
