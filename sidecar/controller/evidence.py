@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Fields = tuple[tuple[str, str], ...]
 
 MAX_BODY_BYTES: Final = 64 * 1024  # of a body that is kept
+MAX_FIELD_CHARS: Final = 200  # of a header field: whoever answers may send a head of 64 KiB
 REQUEST_ID: Final = "x-request-id"
 _MASKED: Final = MASKED.encode()
 
@@ -40,7 +41,7 @@ def make_evidence(
         primary=trial.serving,
         test=book.test,
         request_id=request_id,
-        shadow_request_id=dict(shadow.fields).get(REQUEST_ID, request_id),
+        shadow_request_id=dict(shadow.fields).get(REQUEST_ID, request_id)[:MAX_FIELD_CHARS],
         tenant=trial.identity.tenant,
         kind=outcome.kind,
         fields=outcome.fields,
@@ -66,7 +67,7 @@ def _with_bodies(
     head = trial.head
     sent = head.target.decode("latin-1")
     target = hide_token(sent)
-    content_type = (head.header(b"content-type") or b"").decode("latin-1")
+    content_type = (head.header(b"content-type") or b"").decode("latin-1")[:MAX_FIELD_CHARS]
     request, _ = _kept(_plain_body(trial), (("content-type", content_type),), rules)
     primary_body, primary_fields = _kept(primary.body, primary.fields, rules)
     shadow_body, shadow_fields = _kept(shadow.body, shadow.fields, rules)
@@ -101,7 +102,9 @@ def _is_whole(body: bytes, rules: Rules) -> bool:
 
 def _kept(body: bytes, fields: Fields, rules: Rules) -> tuple[bytes, Fields]:
     """Return what may be kept of a body, and its header fields that are looked at."""
-    looked_at = tuple(one for one in fields if one[0] in rules.fields)
+    looked_at = tuple(
+        (name, value[:MAX_FIELD_CHARS]) for name, value in fields if name in rules.fields
+    )
     # What is longer is not even looked at: the loop stands still meanwhile.
     is_short = len(body) <= MAX_BODY_BYTES
     kept = mask(body, dict(looked_at), rules.nodes, MAX_BODY_BYTES) if is_short else b""

@@ -142,6 +142,19 @@ async def test_the_loop_turns_while_bodies_are_masked_to_be_kept(
     await bench.comparer.close()
 
 
+async def test_no_header_field_is_kept_at_any_length() -> None:
+    bench = Bench()
+    fields = f"X-Request-Id: {'i' * 60_000}\r\nContent-Type: text/plain; a={'t' * 60_000}\r\n"
+    theirs = bench.captured(b"x", fields=fields)
+    bench.comparer.take(bench.trial([1], theirs, comparison=Comparison(keep=Kept(bodies=True))))
+    await settled(bench)
+
+    [kept] = bench.accounts.of(bench.book).drawer.waiting
+    assert kept.shadow_request_id == "i" * 200
+    assert [len(value) for _, value in kept.shadow_fields] == [200]
+    await bench.comparer.close()
+
+
 async def test_a_pair_of_which_nothing_can_be_kept_is_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
