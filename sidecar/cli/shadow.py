@@ -26,7 +26,7 @@ from sidecar.model.shadow import Difference, Evidence
 from sidecar.shadow import markdown, spelling, svg
 from sidecar.shadow.bias import account
 from sidecar.shadow.report import Report, make_report
-from sidecar.shadow.verdict import Conclusion, Finding, conclude
+from sidecar.shadow.verdict import Check, Conclusion, Finding, conclude, spelling_of
 
 WATCH_S = 2.0  # as often as sidecars tell
 MAX_FIELDS = 20  # of those that are named where none is the one that was asked for
@@ -329,7 +329,7 @@ def _figures(found: ShadowTest) -> list[str]:
     books = account(tally.ledger, found.shadow.key if found.shadow is not None else "request")
     lines = [
         f"{found.name}  test {tally.test}  {durations.clock(tally.until_s)}  "
-        f"{tally.workers} workers",
+        f"{tally.workers:,} worker{'' if tally.workers == 1 else 's'}",
         f"eligible {tally.ledger.eligible:,} = sampled out {tally.ledger.sampled_out:,} + mirrored "
         f"{tally.ledger.mirrored:,} + skipped {sum(tally.ledger.skipped.values()):,}"
         f"{_causes(tally.ledger.skipped)}",
@@ -340,15 +340,16 @@ def _figures(found: ShadowTest) -> list[str]:
     ]
     for primary, verdict in conclusion.against.items():
         lines.append(f"against {primary}: {verdict.outcome.value}: {verdict.why}")
-        lines += [
-            f"  {check.name}: "
-            f"{'-' if check.estimate is None else spelling.number(check.estimate)} in "
-            f"{spelling.between(check.interval, spelling.number)}, bound "
-            f"{spelling.number(check.bound)}: {check.outcome.value}"
-            for check in verdict.checks
-        ]
+        lines += [_checked(check) for check in verdict.checks]
     lines.append(f"{conclusion.outcome.value}: {conclusion.why}")
     return [output.plain(line) for line in lines]
+
+
+def _checked(check: Check) -> str:
+    spell = spelling_of(check.name)
+    seen = "-" if check.estimate is None else spell(check.estimate)
+    within = spelling.between(check.interval, spell)
+    return f"  {check.name}: {seen} in {within}, bound {spell(check.bound)}: {check.outcome.value}"
 
 
 def _causes(counts: dict[str, int]) -> str:

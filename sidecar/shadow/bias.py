@@ -47,7 +47,7 @@ _UNCOMPARED: Final = {
     Uncompared.BUDGET.value: "no time left to compare",
     Uncompared.PRIMARY.value: "the client's answer was not whole",
     Uncompared.ENCODING.value: "a body's encoding cannot be undone",
-    Uncompared.MALFORMED.value: "a body is not what it says",
+    Uncompared.MALFORMED.value: "a body is not what its type, or the policy, says",
     Uncompared.SHUTDOWN.value: "the sidecar ended",
 }
 

@@ -22,6 +22,7 @@ from sidecar.shadow.spelling import (
     size,
     times,
 )
+from sidecar.shadow.verdict import spelling_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -165,7 +166,7 @@ def _against(report: Report, one: Against, plots: Collection[str], n: int) -> It
 def _checks(checks: Sequence[Check]) -> Iterator[str]:
     rows = []
     for check in checks:
-        spell = _spelling(check.name)
+        spell = spelling_of(check.name)
         least = "at least" if check.name.startswith("agreement") else "at most"
         rows.append(
             (
@@ -177,13 +178,6 @@ def _checks(checks: Sequence[Check]) -> Iterator[str]:
             )
         )
     yield from _table(("asked", "bound", "seen", "interval", "finding"), rows, "lrrrl")
-
-
-def _spelling(check: str) -> Callable[[float], str]:
-    """Return how the figures of a check are spelled."""
-    if check.startswith("latency"):
-        return times
-    return points if check == "error increase" else percent
 
 
 def _agreement(one: Agreement) -> Iterator[str]:

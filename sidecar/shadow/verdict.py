@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # An alarm says that the sampling itself is broken, and every test is watched: a false one is rare.
 SAMPLE_RATIO_ALPHA: Final = 0.001
 
+ERROR_INCREASE: Final = "error increase"
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -121,6 +122,13 @@ def judge(pairs: Pairs, thresholds: Thresholds, *, has_control: bool = False) ->
     return Verdict(outcome, why, checks)
 
 
+def spelling_of(check: str) -> Callable[[float], str]:
+    """Return how the figures of the check of this name are spelled."""
+    if check.startswith("latency"):
+        return times
+    return points if check == ERROR_INCREASE else percent
+
+
 def error_of(thresholds: Thresholds) -> float:
     """Return what error each of the bounds may have, all together that of the confidence."""
     asked = [thresholds.agreement, thresholds.error_increase, *_latency_bounds(thresholds).values()]
@@ -212,13 +220,13 @@ class _Bound(NamedTuple):
     bound: float
     pairs: int
     at_least: bool = False
-    spell: Callable[[float], str] = percent
 
     def check(self, seen: float | None, interval: Interval, number: int) -> Check:
         """Hold what is known of a number, by so many pairs, against the bound."""
         outcome = held(interval, self.bound, at_least=self.at_least)
-        asked = f"{'at least' if self.at_least else 'at most'} {self.spell(self.bound)}"
-        where = f"{self.name} is {between(interval, self.spell)}"
+        spell = spelling_of(self.name)
+        asked = f"{'at least' if self.at_least else 'at most'} {spell(self.bound)}"
+        where = f"{self.name} is {between(interval, spell)}"
         if number < self.pairs:
             outcome = Finding.INCONCLUSIVE
             why = f"{self.name} has {number:,} pairs of the {self.pairs:,} that it needs"
@@ -243,7 +251,7 @@ def _checks(
     if thresholds.error_increase is not None:
         number = pairs.answers
         only = pairs.primary_errors, pairs.shadow_errors
-        yield _Bound("error increase", thresholds.error_increase, least, spell=points).check(
+        yield _Bound(ERROR_INCREASE, thresholds.error_increase, least).check(
             (only[1] - only[0]) / number if number else None,
             difference(*only, number, alpha),
             number,
@@ -251,7 +259,7 @@ def _checks(
     first, second = pairs.primary_latency, pairs.shadow_latency
     for name, bound in _latency_bounds(thresholds).items():
         q = QUANTILES[name]
-        yield _Bound(f"latency {name} ratio", bound, least, spell=times).check(
+        yield _Bound(f"latency {name} ratio", bound, least).check(
             latency_ratio(first, second, q), ratio(first, second, q, alpha), first.number
         )
 

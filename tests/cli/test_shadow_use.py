@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +69,10 @@ def counted(ledger: Ledger, *kept: Evidence, test: str = "", pairs: Pairs | None
         (
             Ledger(eligible=30, mirrored=30, failed={"connect": 29}, uncompared={"size": 1}),
             "none of 30 copies was compared: no connection (29)",
+        ),
+        (
+            Ledger(eligible=3, mirrored=3, uncompared={"malformed": 3}),
+            "none of 3 copies was compared: a body is not what its type, or the policy, says (3)",
         ),
         (Ledger(eligible=30, mirrored=30), ""),
     ],
@@ -158,3 +164,24 @@ def test_a_version_to_replay_to_may_be_spelled_as_a_shadow_is(rmv: Rmv, tmp_path
     assert "is of another model than the requests: they are of risk" in other.err
     file.write_text("")
     assert "`rmv shadow export MODEL@VERSION`" in rmv("replay", file, "--against", "v2").err
+
+
+def test_a_watch_on_a_terminal_spells_figures_as_a_report_does(rmv: Rmv) -> None:
+    assert rmv("shadow", "list").code == 0
+    counted(
+        Ledger(eligible=2000, mirrored=2000, compared=2000),
+        pairs=Pairs(number=2000, agreed=1990, answers=2000),
+    )
+    terminal, its_end = os.openpty()
+    watch = [sys.executable, "-m", "sidecar", "shadow", "watch", "risk@v2", "--rounds", "1"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    ran = subprocess.run(watch, stdout=its_end, env=env, check=False, timeout=60)
+    os.close(its_end)
+
+    drawn = os.read(terminal, 65_536).decode()
+
+    os.close(terminal)
+    assert ran.returncode == 0
+    assert "  agreement: 99.5% in " in drawn
+    assert "  error increase: 0 pp in -0.44 pp to +0.44 pp, bound +1 pp: pass" in drawn
+    assert "  1 worker\r\n" in drawn
