@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from sidecar.model.policy import Matcher, Policy, Version
     from sidecar.policy.problem import Finding, Findings, Path
 
-MAX_NAMES: Final = 1_000  # versions, labels: a kill looks at all; arms of a split, shadows
+MAX_NAMES: Final = 1_000  # versions, labels: a kill looks at all; arms of a split
+MAX_SHADOWS: Final = 50  # one request may go to each: 0.2 ms of the loop a copy
 MAX_ENDPOINTS: Final = 1_000  # of one version
 MAX_MATCHERS: Final = 1_000  # of one list: a request may ask each
 MAX_CONDITIONS: Final = 100  # of one matcher
@@ -27,7 +28,7 @@ def excesses(policy: Policy) -> Findings:
     """Yield what a policy has too many of."""
     yield from _over(policy.versions, MAX_NAMES, ("versions",), "versions")
     yield from _over(policy.labels, MAX_NAMES, ("labels",), "labels")
-    yield from _over(policy.shadows, MAX_NAMES, ("shadows",), "shadows")
+    yield from _over(policy.shadows, MAX_SHADOWS, ("shadows",), "shadows")
     yield from _of_matchers(policy.allow or (), ("allow",))
     yield from _of_matchers(policy.deny, ("deny",))
     for name, version in policy.versions.items():

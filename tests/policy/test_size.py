@@ -39,6 +39,13 @@ def with_more(more: int) -> list[tuple[dict[str, JSON], str]]:
     return [
         ({"versions": {f"v{n}": {"endpoints": AT} for n in range(thousand)}}, "versions"),
         ({"labels": {f"l{n}": "v1" for n in range(thousand)}}, "labels"),
+        (
+            {
+                "versions": {f"v{n}": {"endpoints": AT} for n in range(51)},
+                "shadows": [{"version": f"v{n}"} for n in range(50 + more)],
+            },
+            "shadows",
+        ),
         (v1(allow=[{"app": f"a{n}"} for n in range(thousand)]), "versions.v1.allow"),
         ({"deny": [{"app": f"a{n}"} for n in range(thousand)]}, "deny"),
         ({"allow": [{"app": texts(values)}]}, "allow[0]"),
