@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidecar.model.shadow import Uncompared
 from tests.bench import fixtures, report, wrk
 from tests.bench.addresses import ADMIN_PORT, HOST, ORIGINS, PROXY_PORT
 from tests.bench.fixtures import FRESH, WORK
@@ -26,6 +27,7 @@ from tests.bench.verify import Verification
 READY_TIMEOUT_S = 20.0
 READY_POLL_S = 0.02
 MIRROR_SETTLE_S = 0.5
+MIRRORS = "rmv_mirrors_total"
 ROUND_OVERHEAD_S = 2  # to start and to stop a proxy
 
 
@@ -89,9 +91,13 @@ def counted(name: str, label: str = "") -> int:
 def note(environment: dict[str, str]) -> str:
     """What the subject did of what its environment asks for."""
     if "BENCH_COMPARE" in environment:
-        compared = counted("rmv_mirrors_total", 'outcome="compared"')
-        others = counted("rmv_mirrors_total", 'outcome="uncompared')
-        return f"{compared} compared, {others} not"
+        mirrored = max(counted(MIRRORS, 'outcome="mirrored"'), 1)
+        causes = (f"uncompared-{cause.value}" for cause in Uncompared)
+        shares = {
+            outcome: counted(MIRRORS, f'outcome="{outcome}"') / mirrored
+            for outcome in ("compared", *causes)
+        }
+        return ", ".join(f"{share:.1%} {outcome}" for outcome, share in shares.items() if share)
     told, lost = counted("rmv_audit_entries_total"), counted("rmv_audit_lost_total")
     return f"{told} entries, {lost} lost"
 
