@@ -15,7 +15,7 @@ from sidecar.cli import output
 from sidecar.cli.failure import advised
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
 from sidecar.cli.options import Timeout, commands
-from sidecar.cli.session import Session, with_store
+from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.targets import split
 from sidecar.config import Config, allow_list
 from sidecar.controller.replaying import Replay, Replayed
@@ -32,6 +32,7 @@ RATE = 10.0
 MAX_LINE_BYTES = 64 * 1024 * 1024
 PROGRESS_S = 1.0
 MAX_SHOWN = 20  # of what differs; --json has all
+TROUBLE = 2
 DIFFERS = 1  # exit status, also where something could not be sent
 app = commands()
 
@@ -56,6 +57,7 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 
 @app.command("replay")
+@failing_with(TROUBLE)
 @with_store
 async def replay(
     session: Session,
@@ -71,7 +73,8 @@ async def replay(
     """Send recorded requests to a version, and compare its answers with the recorded ones.
 
     They go straight to the version's endpoints, one at a time, whatever their method: a version
-    with side effects has them again. Exits with 1 unless all agree with what the client got.
+    with side effects has them again. Exits with 1 unless all agree with what the client got, and
+    with 2 where nothing was sent.
     """
     recorded = _read(file)[:limit]
     policy = await policy_of(session.store, recorded[0].model)

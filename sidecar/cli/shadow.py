@@ -18,7 +18,7 @@ from sidecar.cli.lookup import NotFoundError, policy_of
 from sidecar.cli.names import complete_target
 from sidecar.cli.options import commands
 from sidecar.cli.redraw import Redraw
-from sidecar.cli.session import Session, with_store
+from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.shadowed import ShadowTest, shadow_test_named, shadow_tests
 from sidecar.cli.targets import split
 from sidecar.errors import SidecarError
@@ -30,7 +30,8 @@ from sidecar.shadow.verdict import Check, Conclusion, Finding, conclude, spellin
 
 WATCH_S = 2.0  # as often as sidecars tell
 MAX_FIELDS = 20  # of those that are named where none is the one that was asked for
-FAILED, UNSETTLED = 1, 3  # exit statuses of `report --check`; 2 is a usage error
+TROUBLE = 2  # of a report: 1 is an answer
+FAILED, UNSETTLED = 1, 3  # exit statuses of `report --check`
 _COLOURS: dict[Finding, output.Colour] = {Finding.PASS: "green", Finding.FAIL: "red"}
 
 app = commands()
@@ -102,6 +103,7 @@ async def list_(
 
 
 @shadow.command("report")
+@failing_with(TROUBLE)
 @with_store
 async def report(
     session: Session,
@@ -113,7 +115,8 @@ async def report(
         typer.Option("--output", "-o", help="A folder for report.md, report.json and plots."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if it fails, 3 if it is inconclusive.")
+        bool,
+        typer.Option("--check", help="Exit with 1 if it fails, 3 if inconclusive, 2 for trouble."),
     ] = False,
 ) -> None:
     """Report on a shadow test, as Markdown: sample, agreement, errors, latencies, fields, cost.
@@ -406,4 +409,7 @@ def _write(made: Report, folder: Path) -> None:
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UnwritableError(f"{error.filename or folder}: {error.strerror}") from error
+        unwritable = UnwritableError(f"{error.filename or folder}: {error.strerror}")
+        if isinstance(error, FileExistsError):
+            advised(unwritable, "A report is a folder of files: give the name of one.")
+        raise unwritable from error

@@ -229,7 +229,7 @@ def test_a_file_that_holds_no_requests_is_refused(
 
     ran = store("replay", file, "--against", "v3")
 
-    assert ran.code == 1
+    assert ran.code == 2
     assert said in ran.err
 
 
@@ -238,7 +238,7 @@ def test_a_file_of_two_models_is_refused(store: Rmv, tmp_path: Path) -> None:
 
     ran = store("replay", written(tmp_path, recorded(1), recorded(2, model="n")), "--against", "v3")
 
-    assert ran.code == 1
+    assert ran.code == 2
     assert "of several models: m, n" in ran.err
 
 

@@ -185,3 +185,12 @@ def test_a_watch_on_a_terminal_spells_figures_as_a_report_does(rmv: Rmv) -> None
     assert "  agreement: 99.5% in " in drawn
     assert "  error increase: 0 pp in -0.44 pp to +0.44 pp, bound +1 pp: pass" in drawn
     assert "  1 worker\r\n" in drawn
+
+
+def test_no_report_is_not_taken_for_a_verdict(rmv: Rmv, tmp_path: Path) -> None:
+    assert rmv("shadow", "report", "risk@v1", "--check").code == 2
+    file = tmp_path / "file"
+    file.write_text("{}")
+    taken = rmv("shadow", "report", "risk@v2", "-o", file)
+    assert (taken.code, "give the name of one" in taken.err) == (2, True)
+    assert rmv("replay", file, "--against", "v2").code == 2
