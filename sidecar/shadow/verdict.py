@@ -11,8 +11,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sidecar.model.shadow import OTHER
+from sidecar.model.shadow import OTHER, Uncompared
 from sidecar.shadow.bias import hindrance
 from sidecar.shadow.sequence import Interval, difference, proportion, ratio
 from sidecar.shadow.spelling import between, percent, points, times
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 # An alarm says that the sampling itself is broken, and every test is watched: a false one is rare.
 SAMPLE_RATIO_ALPHA: Final = 0.001
+
+# What may be the shadow's doing; memory, time and clients that leave are not.
+_UNREAD: Final = tuple(
+    cause.value for cause in (Uncompared.SIZE, Uncompared.ENCODING, Uncompared.MALFORMED)
+)
 
 ERROR_INCREASE: Final = "error increase"
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -77,7 +83,8 @@ def conclude(tally: Tally, shadow: Shadow | None) -> Conclusion:
 
     Each serving version is a question of its own: may the shadow replace it? It fails if any of
     them fails, and passes if one passes and of the others there are too few pairs to tell. It does
-    not pass if its sample is not the one that was asked for.
+    not pass if its sample is not the one that was asked for, nor if more answers could not be read
+    than may disagree: a shadow that says too much, or what nobody can read, would pass by it.
     """
     if shadow is None or shadow.compare is None:
         why = "answers are not compared"
@@ -94,11 +101,25 @@ def conclude(tally: Tally, shadow: Shadow | None) -> Conclusion:
     outcome, why = _sum_up({name: one for name, one in against.items() if name in enough})
     if outcome is Finding.PASS and sample.outcome is Finding.FAIL:
         outcome, why = Finding.INCONCLUSIVE, sample.why
+    if outcome is Finding.PASS and (unread := _unread(tally.ledger, asked.agreement)):
+        outcome, why = Finding.INCONCLUSIVE, unread
     if not enough:
         number = max((pairs.answers for pairs in tally.pairs.values()), default=0)
         why = f"{number:,} answers of the {asked.min_pairs:,} that it needs"
         why = "; ".join(filter(None, (why, hindrance(tally.ledger))))
     return Conclusion(outcome, why, sample, against)
+
+
+def _unread(ledger: Ledger, agreement: float | None) -> str:
+    """Return that more answers could not be read than may disagree, or nothing."""
+    unread = sum(ledger.uncompared.get(cause, 0) for cause in _UNREAD)
+    number = ledger.compared + unread
+    if agreement is None or unread <= (1 - agreement) * number:
+        return ""
+    return (
+        f"{unread:,} of {number:,} answers are too large to be compared, or cannot be read: more "
+        f"than may disagree where {percent(agreement)} have to agree"
+    )
 
 
 def judge(pairs: Pairs, thresholds: Thresholds, *, has_control: bool = False) -> Verdict:
@@ -247,7 +268,11 @@ def _checks(
         number, share, interval = agreement(pairs, alpha, has_control=has_control)
         name = "agreement net of noise" if has_control else "agreement"
         floor = _Bound(name, thresholds.agreement, least, at_least=True)
-        yield floor.check(share, interval, number)
+        held_to = floor.check(share, interval, number)
+        if number < least <= pairs.number:  # the shadow has answered often enough
+            why = f"{held_to.why}: the control has answered {number:,} of {pairs.number:,}"
+            held_to = replace(held_to, why=why)
+        yield held_to
     if thresholds.error_increase is not None:
         number = pairs.answers
         only = pairs.primary_errors, pairs.shadow_errors

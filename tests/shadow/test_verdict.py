@@ -11,11 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.model.comparison import Thresholds
-from sidecar.model.shadow import OTHER, Control, Ledger, Pairs, Share
+from sidecar.model.comparison import Comparison, Thresholds
+from sidecar.model.policy import Shadow
+from sidecar.model.shadow import OTHER, Control, Ledger, Pairs, Share, Tally
 from sidecar.shadow.sequence import Interval
 from sidecar.shadow.tally import note
-from sidecar.shadow.verdict import Finding, agreement, error_of, group, held, judge, sample_ratio
+from sidecar.shadow.verdict import (
+    Conclusion,
+    Finding,
+    agreement,
+    conclude,
+    error_of,
+    group,
+    held,
+    judge,
+    sample_ratio,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,3 +320,21 @@ def test_units_that_are_not_counted_are_not_checked(key: str) -> None:
 
     assert check.outcome is Finding.UNCHECKED
     assert "drawn, not requests" in check.why
+
+
+@pytest.mark.parametrize("cause", ["size", "encoding", "malformed"])
+def test_a_shadow_does_not_pass_by_answers_that_cannot_be_read(cause: str) -> None:
+    shadow = Shadow("v2", compare=Comparison(thresholds=AGREEMENT))
+    tally = Tally("m", "v2", "0123456789ab", 0.0, pairs={"v1": pairs(9_500, 9_500)})
+
+    def concluded(unread: int, **others: int) -> Conclusion:
+        number = 9_500 + unread + sum(others.values())
+        uncompared = {cause: unread, **others}
+        tally.ledger = Ledger(number, 0, number, compared=9_500, uncompared=uncompared)
+        return conclude(tally, shadow)
+
+    assert concluded(500, budget=90_000).outcome is Finding.PASS  # as many as may disagree
+    assert concluded(501).outcome is Finding.INCONCLUSIVE
+    assert concluded(501).why.startswith("501 of 10,001 answers are too large to be compared")
+    tally.pairs["v1"].agreed = 0
+    assert concluded(501).outcome is Finding.FAIL
