@@ -87,7 +87,7 @@ def _label(value: JSON, names: tuple[str, ...]) -> str:
     label = value if isinstance(value, str) else spell_value(value)
     if type(value) is int and label not in names and 0 <= value < len(names):
         label = names[value]
-    return label[:MAX_LABEL_CHARS]
+    return label
 
 
 def _probabilities(document: JSON, rules: Rules, rows: int | None) -> list[dict[str, float]] | None:
@@ -111,7 +111,7 @@ def _divided(value: list[JSON], rows: int | None, classes: int) -> list[JSON]:
 
 def _by_label(value: JSON, names: tuple[str, ...]) -> dict[str, float]:
     if isinstance(value, dict):
-        found = {name[:MAX_LABEL_CHARS]: _number(said) for name, said in value.items()}
+        found = {name: _number(said) for name, said in value.items()}
     else:
         numbers = [_number(said) for said in (value if isinstance(value, list) else [value])]
         if len(numbers) == 1:
@@ -155,13 +155,19 @@ def compare(primary: Rows, shadow: Rows, rules: Rules, findings: Findings) -> No
     is_masked = primary.is_masked or shadow.is_masked
     if not is_masked:
         findings.rows = [
-            ((mine.label, theirs.label), shift)
+            (_told(mine.label, theirs.label), shift)
             for (mine, theirs), shift in zip(pairs[:MAX_ROWS], shifts, strict=False)
         ]
     for mine, theirs in pairs:
         if mine.label != theirs.label:
             findings.note_values(FIELD, mine.label, theirs.label, is_masked=is_masked)
             return
+
+
+def _told(mine: str, theirs: str) -> tuple[str, str]:
+    """Return two labels as they are counted, cut: those that differ do so afterwards, too."""
+    one, other = mine[:MAX_LABEL_CHARS], theirs[:MAX_LABEL_CHARS]
+    return one, other if one != other or mine == theirs else f"{other[:-1]}…"
 
 
 def _shift(mine: Row, theirs: Row) -> tuple[float, float] | None:

@@ -27,6 +27,18 @@ def test_labels_are_compared_and_told() -> None:
     assert outcome.measures == {"label_agreement": 0.0}
 
 
+def test_long_labels_are_told_apart_however_late_they_part() -> None:
+    mine, theirs = f"{'a' * 100}1", f"{'a' * 100}2"
+    outcome = classified({"label": mine}, {"label": theirs}, label="/label")
+
+    assert outcome.fields == ("label",)
+    assert outcome.labels == ("a" * 100, f"{'a' * 99}…")
+    by_label = classified({mine: 0.4, theirs: 0.6}, {mine: 0.6, theirs: 0.4}, probabilities="")
+    assert by_label.fields == ("label",)
+    same = classified({"label": mine}, {"label": mine}, label="/label")
+    assert (same.agrees, same.labels) == (True, ("a" * 100, "a" * 100))
+
+
 @pytest.mark.parametrize(
     ("scores", "label"),
     [
