@@ -6,6 +6,7 @@ and the usage are not compared: they tell of an answer what the next one would n
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +29,8 @@ DONE = b"[DONE]"
 _OBJECTS = frozenset(("chat.completion", "chat.completion.chunk", "text_completion"))
 FINISH = "finish_reason"
 MAX_TOKENS = 1_000_000_000  # of one answer: JSON has integers that no float holds
+_ONLY = -1  # the place of a call that has none
+_FUNCTION = ("choices", ANY, "message", "function_call")
 _TOOLS = ("choices", ANY, "message", "tool_calls")
 
 
@@ -57,6 +60,7 @@ class Message(Struct):
     content: str | list[Part] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None  # as it was before there were several
 
 
 class Choice(Struct):
@@ -184,12 +188,15 @@ def _add(to: Completion, piece: Piece) -> bool:
             said = to.choices[choice.index] = Said()
         said.finish_reason = choice.finish_reason or said.finish_reason
         message = choice.delta or choice.message
-        words = choice.text or (_words(message) if message else "")
+        words = (_words(message) if message else "") or choice.text
         if words:
             said.text.append(words)
             says = True
         if message and message.tool_calls:
             _add_calls(said, message.tool_calls)
+            says = True
+        if message and message.function_call:
+            _add_calls(said, [ToolCall(_ONLY, message.function_call)])
             says = True
     return says
 
@@ -251,6 +258,8 @@ def _compare_choice(
         )
     tools = _places(nodes, "tool_calls")
     Walk(findings, rules.tolerance, _TOOLS).compare(_calls(primary), _calls(shadow), tools)
+    only = _places(nodes, "function_call")
+    Walk(findings, rules.tolerance, _FUNCTION).compare(_only(primary), _only(shadow), only)
 
 
 def _places(nodes: Nodes, name: str) -> Nodes:
@@ -258,14 +267,20 @@ def _places(nodes: Nodes, name: str) -> Nodes:
 
 
 def _calls(said: Said) -> list[JSON]:
-    """Return tool calls in order, their arguments as the JSON that they are, if they are."""
-    made: list[JSON] = []
-    for _, (name, arguments) in sorted(said.calls.items()):
-        spelled = "".join(arguments)
-        value: JSON = spelled
-        try:
-            value = decode(spelled)
-        except (MalformedError, TooMuchError):
-            value = spelled
-        made.append({"function": {"name": "".join(name), "arguments": value}})
-    return made
+    """Return tool calls in order."""
+    return [{"function": _call(said, place)} for place in sorted(said.calls) if place != _ONLY]
+
+
+def _only(said: Said) -> JSON:
+    """Return the call of a message that has no list of them."""
+    return _call(said, _ONLY) if _ONLY in said.calls else None
+
+
+def _call(said: Said, place: int) -> JSON:
+    """Return a call, its arguments as the JSON that they are, if they are."""
+    name, arguments = said.calls[place]
+    spelled = "".join(arguments)
+    value: JSON = spelled
+    with suppress(MalformedError, TooMuchError):
+        value = decode(spelled)
+    return {"name": "".join(name), "arguments": value}

@@ -120,6 +120,36 @@ def test_tool_calls_are_compared_as_the_json_that_they_are() -> None:
     assert '"2"' not in repr(streams(call('{"a":1}'), call('{"a":2}'), masked))
 
 
+def test_the_one_call_of_an_older_message_is_compared() -> None:
+    def call(name: str, arguments: str) -> bytes:
+        function = {"name": name, "arguments": arguments}
+        said = json.loads(message(""))
+        said["choices"][0]["message"]["function_call"] = function
+        return json.dumps(said).encode()
+
+    field = "/choices/*/message/function_call"
+    mine = call("f", '{"a": 1}')
+    assert compared(mine, call("f", '{"a":1}')).agrees
+    assert compared(mine, call("g", '{"a":2}')).fields == (f"{field}/name", f"{field}/arguments/a")
+    assert compared(mine, message("")).fields == (field,)
+    assert compared(mine, call("g", "")).kind == "completion"
+    for pointer in (field, f"{field}/arguments", f"{field}/arguments/a", "/choices/*/message"):
+        masked = Comparison(keep=Kept(mask=(pointer,)))
+        for theirs in (call("f", '{"a": 98765}'), message("")):
+            assert "98765" not in repr(compared(theirs, mine, masked))
+    assert compared(mine, call("g", "{}"), Comparison(ignore=(field,))).agrees
+    streamed = [chunk(function_call={"name": "f"}), chunk(function_call={"arguments": "1"})]
+    assert streams(stream(*streamed), stream(*streamed)).agrees
+    assert not streams(stream(*streamed), stream(*streamed[:1])).agrees
+
+
+def test_what_a_message_says_is_not_hidden_by_a_text_beside_it() -> None:
+    said = json.loads(message("bad"))
+    said["choices"][0]["text"] = "good"
+
+    assert compared(message("good"), json.dumps(said).encode()).fields == ("text",)
+
+
 def test_several_choices_are_compared_each_with_its_own() -> None:
     mine = stream(chunk(content="a"), chunk(content="b", index=1))
     theirs = stream(chunk(content="b", index=1), chunk(content="a"))
