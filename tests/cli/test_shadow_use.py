@@ -194,3 +194,19 @@ def test_no_report_is_not_taken_for_a_verdict(rmv: Rmv, tmp_path: Path) -> None:
     taken = rmv("shadow", "report", "risk@v2", "-o", file)
     assert (taken.code, "give the name of one" in taken.err) == (2, True)
     assert rmv("replay", file, "--against", "v2").code == 2
+
+
+def test_a_control_that_does_not_answer_is_told(rmv: Rmv, tmp_path: Path) -> None:
+    policy = POLICY.replace("compare: {}", "compare: {control: v1}")
+    (tmp_path / "risk.yaml").write_text(policy)
+    assert rmv("apply", "-f", tmp_path / "risk.yaml").code == 0
+    (shadow,) = codec.load(policy.encode(), source="here").shadows
+    counted(
+        Ledger(eligible=2000, mirrored=2000, compared=2000),
+        test=id_of(codec.load(policy.encode(), source="here"), shadow),
+        pairs=Pairs(number=2000, agreed=1990, answers=2000),
+    )
+
+    (row,) = json.loads(rmv("shadow", "list", "--json").out)
+
+    assert "the control has answered 0 of 2,000" in row["why"]
