@@ -217,6 +217,9 @@ async def export(
     """Write the kept pairs, a line of JSON each, the oldest first: for `rmv replay`."""
     found = await _named(session, target, None)
     kept = [one async for one in _evidence(session, found)]
+    if not kept:
+        output.note(f"{_no_pairs(found)}: nothing is written")
+        return
     try:
         with nullcontext(sys.stdout.buffer) if to is None else to.open("xb") as out:
             out.writelines(msgspec.json.encode(one) + b"\n" for one in reversed(kept))
@@ -227,11 +230,9 @@ async def export(
             advised(unwritable, "Nothing is overwritten: give a name that is free.")
         raise unwritable from error
     disagreed = sum(pairs.number - pairs.agreed for pairs in found.tally.pairs.values())
-    of_all = f", of {disagreed:,} that disagreed" if kept and disagreed > len(kept) else ""
+    of_all = f", of {disagreed:,} that disagreed" if disagreed > len(kept) else ""
     output.note(f"{len(kept):,} pairs of {found.name} written{of_all}")
-    if not kept:
-        output.note(_no_pairs(found))
-    elif not any(one.method for one in kept):
+    if not any(one.method for one in kept):
         output.note("without requests: `compare.keep.bodies` of the policy keeps them for a replay")
 
 

@@ -210,3 +210,12 @@ def test_a_control_that_does_not_answer_is_told(rmv: Rmv, tmp_path: Path) -> Non
     (row,) = json.loads(rmv("shadow", "list", "--json").out)
 
     assert "the control has answered 0 of 2,000" in row["why"]
+
+
+def test_an_export_of_nothing_takes_no_name(rmv: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+
+    ran = rmv("shadow", "export", "risk@v2", "-o", file)
+
+    assert (ran.code, "nothing is written" in ran.err) == (0, True)
+    assert not file.exists()
