@@ -142,6 +142,29 @@ async def test_the_loop_turns_while_bodies_are_masked_to_be_kept(
     await bench.comparer.close()
 
 
+async def test_bodies_that_wait_for_the_store_are_bounded() -> None:
+    bench = Bench(share=1.0)
+    kept = Comparison(keep=Kept(bodies=True))
+    drawer = bench.accounts.of(bench.book).drawer
+
+    async def compare(number: int) -> None:
+        for _ in range(number):
+            sides = bench.captured(b"a" * 60_000), bench.captured(b"b" * 60_000)
+            trial = bench.trial(*sides, comparison=kept, request_body=b"c" * 60_000)
+            bench.comparer.take(trial)
+            await settled(bench)
+            bench.clock.advance(1.0)
+
+    await compare(15)
+    assert len(drawer.waiting) == 9  # of 240,000 bytes each, in base64
+    assert bench.counted("rmv_shadow_evidence_total", "outcome", "passed-over") == 6
+    drawer.drop(9)
+    await compare(12)
+    assert len(drawer.waiting) == 9
+    assert bench.memory.free == MEMORY
+    await bench.comparer.close()
+
+
 async def test_no_header_field_is_kept_at_any_length() -> None:
     bench = Bench()
     fields = f"X-Request-Id: {'i' * 60_000}\r\nContent-Type: text/plain; a={'t' * 60_000}\r\n"
