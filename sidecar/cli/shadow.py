@@ -173,6 +173,8 @@ async def diffs(
     for place, one in enumerate(kept):
         print("\n" if place else "", end="")
         _show(one)
+    if kept and not any(_told(one) for one in kept):
+        output.note("without what both sides said: `compare.keep.values` of the policy keeps it")
 
 
 @shadow.command("watch")
@@ -375,10 +377,15 @@ def _show(one: Evidence) -> None:
             ("differs in", ", ".join(one.fields)),
         ]
     )
-    told = [one for one in one.differences if one.primary or one.shadow]
+    told = _told(one)
     if told:
         rows = [(diff.field, diff.kind, diff.primary, diff.shadow, _delta(diff)) for diff in told]
         output.table(("FIELD", "WHAT", "CLIENT GOT", "SHADOW SAID", "BY"), rows)
+
+
+def _told(one: Evidence) -> list[Difference]:
+    """Return the differences of which it was kept what both sides said."""
+    return [diff for diff in one.differences if diff.primary or diff.shadow]
 
 
 def _sides(primary: str, shadow: str) -> str:

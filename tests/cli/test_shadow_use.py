@@ -219,3 +219,10 @@ def test_an_export_of_nothing_takes_no_name(rmv: Rmv, tmp_path: Path) -> None:
 
     assert (ran.code, "nothing is written" in ran.err) == (0, True)
     assert not file.exists()
+
+
+def test_pairs_without_values_say_what_keeps_them(rmv: Rmv) -> None:
+    counted(Ledger(), pair(1))
+
+    assert "`compare.keep.values` of the policy keeps it" in rmv("shadow", "diffs", "risk@v2").err
+    assert rmv("shadow", "diffs", "risk@v2", "--json").err == ""
