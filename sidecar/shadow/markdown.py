@@ -342,7 +342,7 @@ def _cost(expense: Expense, key: str) -> Iterator[str]:
         yield f"  what it differs by is what copying costs{others}"
     yield ""
     yield from _latencies("clients' latency", "not drawn", "copied", expense.latency)
-    days = [(row.day, text(row.tenant), f"{row.price:,.4f}") for row in expense.prices]
+    days = [(text(row.day), text(row.tenant), f"{row.price:,.4f}") for row in expense.prices]
     yield from _table(("day (UTC)", "tenant", expense.currency or "price"), days, "llr")
     yield from _left_out(expense.prices_left_out, "days and tenants")
 

@@ -68,6 +68,16 @@ def test_any_text_fits_into_a_cell(foreign: str) -> None:
     assert cell.encode()
 
 
+def test_a_day_that_is_none_is_no_markup() -> None:
+    tally = planted()
+    tally.cost.price = {"acme/<b>|\x1b[2J\x9b": 1.0, "acme/2026-11-23": 2.0}
+
+    made = render(make_report(tally, PLAIN, "USD"))
+
+    assert "| 2026-11-23 | acme | 2.0000 |" in made
+    assert "| \\<b\\>\\|\\\\u001b\\[2J\\\\u009b | acme | 1.0000 |" in made
+
+
 def test_a_page_says_what_it_is_about_and_what_was_left_out() -> None:
     told = page()
 
