@@ -82,7 +82,7 @@ def policy_text(policy: Policy) -> str:
     second = others[0] if others else "v2"
     versions = "\n".join(_version(name, one.endpoints) for name, one in policy.versions.items())
     shadows = "".join(
-        f"  - {_shadow(_scalar(one.version), one.percent, one.methods)}\n" for one in policy.shadows
+        f"\n  - {_shadow(_scalar(one.version), one.percent, one.methods)}" for one in policy.shadows
     )
     shadow = _shadow(_scalar(second), 10, METHODS)
     return (
@@ -116,8 +116,9 @@ versions:
 # Who gets no version from the rules gets this one.
 default: {_scalar(policy.default or first)}
 
-{"shadows:" if shadows else "# Copies of requests, whose answers reach nobody."}
-{shadows or f"# shadows: [{shadow}]"}""".rstrip()
+# Copies of requests, whose answers reach nobody. With `compare: {{}}` they are compared with those
+# that clients got: rmv shadow list
+{f"shadows:{shadows}" if shadows else f"# shadows: [{shadow}]"}""".rstrip()
         + "\n"
     )
 

@@ -87,7 +87,7 @@ def conclude(tally: Tally, shadow: Shadow | None) -> Conclusion:
     than may disagree: a shadow that says too much, or what nobody can read, would pass by it.
     """
     if shadow is None or shadow.compare is None:
-        why = "answers are not compared"
+        why = "answers are not compared, as the shadow has no compare"
         if shadow is None:
             why = "the test is over: the policy has another one of this shadow, or none"
         return Conclusion(Finding.INCONCLUSIVE, why, _unchecked(0.0, why), {})

@@ -226,3 +226,13 @@ def test_pairs_without_values_say_what_keeps_them(rmv: Rmv) -> None:
 
     assert "`compare.keep.values` of the policy keeps it" in rmv("shadow", "diffs", "risk@v2").err
     assert rmv("shadow", "diffs", "risk@v2", "--json").err == ""
+
+
+def test_a_shadow_that_is_begun_with_is_led_to_comparing(rmv: Rmv, tmp_path: Path) -> None:
+    versions = ("--version", "v1=http://127.0.0.1:1", "--version", "v2=http://127.0.0.1:2")
+    rmv("init", "fraud", *versions, "--shadow", "v2=10", "--folder", tmp_path)
+    file = tmp_path / "policies" / "fraud.yaml"
+    assert "`compare: {}`" in file.read_text()
+    rmv("apply", "-f", file)
+
+    assert "as the shadow has no compare" in rmv("shadow", "report", "fraud@v2").out

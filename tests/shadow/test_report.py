@@ -148,7 +148,7 @@ def test_every_table_may_be_empty() -> None:
     ("shadow", "why"),
     [
         (None, "the test is over: the policy has another one of this shadow, or none"),
-        (Shadow("v2"), "answers are not compared"),
+        (Shadow("v2"), "answers are not compared, as the shadow has no compare"),
     ],
 )
 def test_what_is_not_asked_for_is_not_judged(shadow: Shadow | None, why: str) -> None:
