@@ -223,8 +223,8 @@ class Difference(Struct, frozen=True, gc=False):
 
     `field` is a JSON pointer (RFC 6901) in which `*` stands for an array's indices, or `body` for
     the whole, `status`, `header:<name>`, `text`, `label`, `finish_reason`, `event` (the type of
-    one). `kind` is `value`, `missing`, `extra`, `type` or `length`. The sides are spelled as JSON, cut at 200 characters; of
-    two numbers `delta` is the shadow's less the primary's.
+    one). `kind` is `value`, `missing`, `extra`, `type` or `length`. The sides are spelled as JSON,
+    cut at 200 characters; of two numbers `delta` is the shadow's less the primary's.
     """
 
     field: str

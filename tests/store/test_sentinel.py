@@ -120,6 +120,8 @@ async def test_a_service_that_no_sentinel_knows_is_told() -> None:
     async with server() as primary, sentinel(primary) as watcher:
         store = RedisStore(f"redis+sentinel://127.0.0.1:{watcher.port}/another")
 
-        with pytest.raises(StoreUnavailableError, match="no Sentinel names a primary of .another.$"):
+        with pytest.raises(
+            StoreUnavailableError, match=r"no Sentinel names a primary of .another.$"
+        ):
             await store.models()
         await store.close()
