@@ -70,11 +70,11 @@ async def replay(
     limit: Annotated[int | None, typer.Option(min=1, help="No more than so many.")] = None,
     timeout_s: Timeout = None,
 ) -> None:
-    """Send recorded requests to a version, and compare its answers with the recorded ones.
+    """Send recorded requests to a version, and compare answers.
 
-    They go straight to the version's endpoints, one at a time, whatever their method: a version
-    with side effects has them again. Exits with 1 unless all agree with what the client got, and
-    with 2 where nothing was sent.
+    They are compared with the recorded ones. Requests go straight to the version's endpoints, one at
+    a time, whatever their method: a version with side effects has them again. Exits with 1 unless
+    all agree with what the client got, and with 2 where nothing was sent.
     """
     recorded = _read(file)[:limit]
     policy = await policy_of(session.store, recorded[0].model)
