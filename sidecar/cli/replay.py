@@ -72,9 +72,9 @@ async def replay(
 ) -> None:
     """Send recorded requests to a version, and compare answers.
 
-    They are compared with the recorded ones. Requests go straight to the version's endpoints, one at
-    a time, whatever their method: a version with side effects has them again. Exits with 1 unless
-    all agree with what the client got, and with 2 where nothing was sent.
+    They are compared with the recorded ones. Requests go straight to the version's endpoints, one
+    at a time, whatever their method: a version with side effects has them again. Exits with 1
+    unless all agree with what the client got, and with 2 where nothing was sent.
     """
     recorded = _read(file)[:limit]
     policy = await policy_of(session.store, recorded[0].model)
