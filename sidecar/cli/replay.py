@@ -29,7 +29,6 @@ from sidecar.upstream.tls import TlsContext
 
 TIMEOUT_S = 30.0
 RATE = 10.0
-MAX_LINE_BYTES = 64 * 1024 * 1024
 PROGRESS_S = 1.0
 MAX_SHOWN = 20  # of what differs; --json has all
 TROUBLE = 2
@@ -90,6 +89,7 @@ async def replay(
         timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
         max_body_bytes=comparison.max_body_bytes,
         tls=tls,
+        allowed=allow_list(session.config),
     )
     async with sender:
         async for line in _paced(sender, recorded, rate):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import errno
+import socket
 from itertools import cycle
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
+from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from sidecar.model.request import RequestHead
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from aiohttp.abc import ResolveResult
+
     from sidecar.model.policy import Policy
     from sidecar.model.shadow import Evidence, Outcome
+    from sidecar.policy.address import AllowList
     from sidecar.shadow.compare import Rules
 
 
@@ -44,7 +50,7 @@ class Replayed(NamedTuple):
 class Replay:
     """Sends requests to the endpoints of a version in turn. Use it as an async context manager."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is named where it is called
         self,
         policy: Policy,
         version: str,
@@ -53,9 +59,11 @@ class Replay:
         timeout_s: float,
         max_body_bytes: int,
         tls: ssl.SSLContext,
+        allowed: AllowList,
     ) -> None:
         """Take a version of `policy`; raises KeyError where there is none of that name.
 
+        Names have to resolve to what is `allowed`.
         An answer has `timeout_s` from its connection to its last byte, and `max_body_bytes`.
         """
         deployed = policy.versions[version]
@@ -68,6 +76,7 @@ class Replay:
         self._headers = dict(rewrite.headers) if rewrite is not None else {}
         self._headers["X-Model-Version"] = version
         self._tls = tls
+        self._allowed = allowed
         self._endpoints = deployed.endpoints
         self._sessions: list[tuple[str, aiohttp.ClientSession]] = []
 
@@ -110,7 +119,7 @@ class Replay:
         if url.startswith("unix:"):
             base, connector = "http://localhost", aiohttp.UnixConnector(url.removeprefix("unix:"))
         else:
-            base, connector = url.rstrip("/"), aiohttp.TCPConnector(ssl=self._tls)
+            base, connector = url.rstrip("/"), self._tcp()
         return base, aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -119,6 +128,9 @@ class Replay:
             timeout=aiohttp.ClientTimeout(total=None),  # `send` has one for everything
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept", "Content-Type"),
         )
+
+    def _tcp(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(ssl=self._tls, resolver=_Resolver(self._allowed))
 
     async def _ask(self, evidence: Evidence, body: bytes) -> Answer:
         base, session = next(self._turns)
@@ -150,6 +162,25 @@ class Replay:
             return evidence.target
         head = RequestHead(evidence.method.encode("latin-1"), target, [])
         return self._rewrite(target, self._routes.find(head).rest).decode("latin-1")
+
+
+class _Resolver(ThreadedResolver):
+    """Resolves names, and knows none of the addresses that endpoints may not have."""
+
+    def __init__(self, allowed: AllowList) -> None:
+        super().__init__()
+        self._allowed = allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name; raises OSError if one of them may not be connected to."""
+        found = await super().resolve(host, port, family)
+        for one in found:
+            if (why := self._allowed.reach_fault(one["host"], port)) is not None:
+                msg = f"{host} is at {one['host']}: {why}"
+                raise OSError(errno.EACCES, msg)  # aiohttp tells the text alone
+        return found
 
 
 def _unfit(evidence: Evidence) -> str:

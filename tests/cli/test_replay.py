@@ -256,3 +256,22 @@ def test_an_endpoint_outside_of_the_allow_list_gets_nothing(
     assert ran.code == 2
     assert "endpoints.allow" in ran.err
     assert seen.requests == []
+
+
+def test_a_name_that_leads_outside_of_the_allow_list_gets_nothing(
+    store: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda _: (200, ANSWER)) as seen:
+        applied(store, tmp_path, seen.url.replace("127.0.0.1", "localhost"))
+        settings = tmp_path / "rmv.toml"
+        settings.write_text('[endpoints]\nallow = ["localhost", "127.0.0.1/32", "10.0.0.0/8"]\n')
+        monkeypatch.setenv("RMV_CONFIG", str(settings))
+        file = written(tmp_path, recorded(1))
+        inside = store("replay", file, "--against", "v3", "--json")
+        settings.write_text('[endpoints]\nallow = ["localhost", "10.0.0.0/8"]\n')
+        outside = store("replay", file, "--against", "v3", "--json")
+
+    assert inside.code == 0, inside.out
+    assert outside.code != 0
+    assert "in none of the networks of the setting endpoints.allow" in outside.out
+    assert len(seen.requests) == 1
