@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MAX_DROPPED: Final = 1024 * 1024  # bytes of an answer that are read and not kept
 PIECE_BYTES: Final = 32  # that a piece counts besides: small ones cost more than their bytes
 _NOBODY: Final = VersionTimeouts()
-AT_ONCE: Final = 4  # copies that end in one turn: each closes a connection and may open another
+AT_ONCE: Final = 4  # steps of a lane in one turn: each closes a connection, or opens one
 
 
 class Shared:
@@ -233,7 +233,8 @@ class CopyLane:
         self.under_way: set[Delivery] = set()
         self.max_connections = 0
         self._late: deque[Delivery] = deque()
-        self._late_s = 0.0  # when they were found
+        self._late_s = 0.0  # by then they were
+        self._has_asked = False  # for a turn
         self._first_byte_s = 0.0
         self._rest_s = 0.0
         self._lines = b""
@@ -281,30 +282,40 @@ class CopyLane:
         self.shared.memory.give_back(delivery.size)
 
     def sweep(self, now_s: float) -> None:
-        """End what took too long: a few now and in each turn, for clients are served in between."""
-        if self._late:
-            return
+        """Have what took too long end in turns."""
         self._late_s = now_s
-        self._late.extend([one for one in self.under_way if one.deadline_s <= now_s])
+        if not self._late:
+            self._late.extend([one for one in self.under_way if one.deadline_s <= now_s])
         if self._late:
-            self._end_late()
+            self._ask()
 
     def on_turn(self) -> None:
-        """End some more of what took too long."""
-        self._end_late()
+        """Take a few steps. A thousand copies may hang, and clients are served between turns."""
+        self._has_asked = False
+        for _ in range(AT_ONCE):
+            if not self._step():
+                return
+        self._ask()
 
     def close(self) -> None:
         """End everything."""
         for delivery in tuple(self.under_way):
             delivery.end(FAILED_SHUTDOWN)
 
-    def _end_late(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._late))):
-            delivery = self._late.popleft()
-            if delivery.deadline_s <= self._late_s:  # its answer has not begun meanwhile
-                delivery.expire()
-        if self._late:
+    def _ask(self) -> None:
+        """Ask for a turn, unless one is to come."""
+        if not self._has_asked:
+            self._has_asked = True
             self.shared.upstreams.turns.ask(self)
+
+    def _step(self) -> bool:
+        """End a copy that took too long; return whether there was one."""
+        if not self._late:
+            return False
+        delivery = self._late.popleft()
+        if delivery.deadline_s <= self._late_s:  # its answer has not begun meanwhile
+            delivery.expire()
+        return True
 
 
 class ControlLane(CopyLane):
@@ -342,6 +353,7 @@ class ShadowLane(CopyLane):
         self._body_model: str | None = None
         self._control: ControlLane | None = None
         self._waiting: deque[Delivery] = deque()
+        self._leaving: deque[tuple[Delivery, str]] = deque()  # that waited, and why they do not
 
     def follow(self, policy: Policy, one: CompiledShadow, version: str) -> None:
         """Do as the policy says of a shadow."""
@@ -384,7 +396,7 @@ class ShadowLane(CopyLane):
         delivery = Delivery(self, copy, data)
         if self.comparison is not None:
             self._begin_trial(delivery, copy, fields, lines)
-        if len(self.under_way) < self.max_connections:
+        if len(self.under_way) < self.max_connections and not self._waiting:
             self._set_out(delivery)
         else:
             delivery.deadline_s = self.shared.now_s() + self._rest_s
@@ -398,7 +410,11 @@ class ShadowLane(CopyLane):
         statuses[min(response.head.status // 100, len(statuses) - 1)] += 1
 
     def on_end(self, delivery: Delivery, failure: str) -> None:
-        """Count what became of a copy; start what waited longest."""
+        """Count what became of a copy; have what waited longest set out.
+
+        That may have the connection of an answer. Where that is lost, others may be with it, and
+        each that sets out opens another one: they do so in turns.
+        """
         self.shared.memory.give_back(delivery.size)
         self.under_way.discard(delivery)
         if failure:
@@ -407,25 +423,31 @@ class ShadowLane(CopyLane):
             self.book.pass_over(OFF)
         if delivery.trial is not None:
             delivery.trial.note_end()
-        while self._waiting and len(self.under_way) < self.max_connections:
+        if self._waiting and failure:
+            self._ask()
+        elif self._waiting and len(self.under_way) < self.max_connections:
             self._set_out(self._waiting.popleft())
 
     def sweep(self, now_s: float) -> None:
-        """End what took too long."""
-        while self._waiting and self._waiting[0].deadline_s <= now_s:
-            self._leave_out(self._waiting.popleft(), SKIP_LATE)
+        """Have what took too long end in turns, in line or under way."""
         super().sweep(now_s)
+        if self._waiting:
+            self._ask()
         if self._control is not None:
             self._control.sweep(now_s)
 
     def leave_line(self, cause: str) -> None:
-        """Have no copy set out that waits to."""
-        while self._waiting:
-            self._leave_out(self._waiting.popleft(), cause)
+        """Have no copy set out that waits to: they are left out in turns."""
+        self._leaving.extend([(one, cause) for one in self._waiting])
+        self._waiting.clear()
+        if self._leaving:
+            self._ask()
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, at once."""
         self.leave_line(SKIP_DRAINING)
+        while self._leaving:
+            self._leave_out(*self._leaving.popleft())
         super().close()
         if self._control is not None:
             self._control.close()
@@ -433,12 +455,28 @@ class ShadowLane(CopyLane):
     @property
     def is_full(self) -> bool:
         """Whether as many copies are under way or waiting as may."""
-        return len(self.under_way) + len(self._waiting) >= self._max_queue
+        in_line = len(self._waiting) + len(self._leaving)
+        return len(self.under_way) + in_line >= self._max_queue
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
         return not self.under_way and (self._control is None or not self._control.under_way)
+
+    def _step(self) -> bool:
+        """Do what comes first: leave a copy out, end one that took too long, let one set out."""
+        waiting = self._waiting
+        if self._leaving:
+            self._leave_out(*self._leaving.popleft())
+        elif waiting and waiting[0].deadline_s <= self._late_s:
+            self._leave_out(waiting.popleft(), SKIP_LATE)
+        elif super()._step():
+            return True
+        elif waiting and len(self.under_way) < self.max_connections:
+            self._set_out(waiting.popleft())
+        else:
+            return False
+        return True
 
     def _set_out(self, delivery: Delivery) -> None:
         self.book.mirror(delivery.body_bytes, delivery.tenant, delivery.at_s)

@@ -370,7 +370,7 @@ async def test_a_copy_waits_as_long_for_an_answer_as_its_version_says(
             assert counted(running) == 0
 
             advance(running, clock, 1.0)
-            assert counted(running, "failed-timeout") == 1
+            await eventually(lambda: counted(running, "failed-timeout") == 1)
 
 
 async def test_an_answer_that_has_begun_has_its_own_time_to_end(log: Path) -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from sidecar.dataplane.delivery import AT_ONCE
+from sidecar.dataplane.delivery import AT_ONCE, Copied
+from sidecar.decide import Verdict
+from sidecar.model.decision import Decision
 from sidecar.model.limits import Limits
 from sidecar.runtime.tasks import spawn
+from tests.policy.examples import caller, make_head
 from tests.support.clock import HandClock
 from tests.support.messages import Feed
 from tests.support.proxy import policy, proxy
 from tests.support.upstream import eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from sidecar.dataplane.trial import Book
@@ -364,7 +366,7 @@ async def test_a_shadow_has_bounds_of_its_own(log: Path) -> None:
         assert (made.book.mirrored, made.book.skipped) == (1, {"queue": 2})
         made.clock.advance(1.1)
         made.proxy.listener.plane.mirror.sweep(made.clock.monotonic_s())
-        assert made.book.failed == {"timeout": 1}
+        await eventually(lambda: made.book.failed == {"timeout": 1})
         assert made.book.skipped == {"queue": 2, "queue-timeout": 2}
 
 
@@ -386,24 +388,106 @@ async def test_memory_is_bounded_and_given_back_whatever_hangs(log: Path) -> Non
         assert mirror.memory.free == 100_000
 
 
+async def steps(book: Book, *, until: Callable[[], bool]) -> list[int]:
+    """Return how many steps were taken in each turn: copies that set out, that end, that do not."""
+    taken: list[int] = []
+    async with asyncio.timeout(30):
+        before = steps_of(book)
+        while not until():
+            await asyncio.sleep(0)  # a turn
+            taken.append(steps_of(book) - before)
+            before += taken[-1]
+    return taken
+
+
+def steps_of(book: Book) -> int:
+    ledger = book.ledger()
+    assert ledger.eligible == ledger.sampled_out + ledger.mirrored + sum(ledger.skipped.values())
+    return ledger.mirrored + sum(ledger.failed.values()) + sum(ledger.skipped.values())
+
+
 async def test_copies_that_hang_end_a_few_a_turn_so_that_no_client_waits_for_all(
     log: Path,
 ) -> None:
     async with mirrored(log, never, max_connections=40, max_queue=100) as made:
-        for _ in range(60):
+        for _ in range(100):
             await made.proxy.ask(GET)
         await made.shadow.until(40)
         made.clock.advance(11.0)
         mirror = made.proxy.listener.plane.mirror
-        ended = [0]
         mirror.sweep(made.clock.monotonic_s())
         mirror.sweep(made.clock.monotonic_s())
-        while ended[-1] < 40:
-            ended.append(made.book.failed["timeout"])
-            await asyncio.sleep(0)  # a turn
+        assert made.book.pending == 60
 
-        assert max(after - before for before, after in pairwise(ended)) <= AT_ONCE
-        assert made.book.skipped == {"queue-timeout": 20}
+        assert max(await steps(made.book, until=lambda: made.book.is_quiet)) == AT_ONCE
+        assert made.book.failed == {"timeout": 40}
+        assert made.book.skipped == {"queue-timeout": 60}
+        assert mirror.memory.free == Limits().mirror_memory_bytes
+
+
+async def test_all_shadows_that_hang_have_a_turn_together(log: Path) -> None:
+    async with scripted_upstream() as first, scripted_upstream(never) as second:
+        names = [f"v{number}" for number in range(2, 8)]
+        urls: dict[str, JSON] = dict.fromkeys(["v1", *names], second.url)
+        shadows: JSON = [{"version": name, "max_connections": 5} for name in names]
+        clock = HandClock()
+        document = policy({**urls, "v1": first.url}, shadows=shadows)
+        async with proxy(document, log, clock=clock) as running:
+            for _ in range(20):
+                await running.ask(GET)
+            mirror = running.listener.plane.mirror
+            books = [*mirror.books.values()]
+            clock.advance(11.0)
+            mirror.sweep(clock.monotonic_s())
+            taken, before = [0], sum(map(steps_of, books))
+            async with asyncio.timeout(30):
+                while not all(book.is_quiet for book in books):
+                    await asyncio.sleep(0)
+                    taken.append(sum(map(steps_of, books)) - before)
+                    before += taken[-1]
+
+            assert max(taken) == AT_ONCE
+            for book in books:
+                assert (book.failed, book.skipped) == ({"timeout": 5}, {"queue-timeout": 15})
+
+
+async def test_an_endpoint_that_dies_has_the_line_set_out_a_few_a_turn(log: Path) -> None:
+    hung: list[asyncio.StreamWriter] = []
+
+    async def hang(request: Received, writer: asyncio.StreamWriter) -> None:
+        hung.append(writer)
+        await never(request, writer)
+
+    async with mirrored(log, hang, max_connections=20, max_queue=100) as made:
+        for _ in range(60):
+            await made.proxy.ask(GET)
+        await eventually(lambda: len(hung) == 20)
+        lane = next(iter(made.proxy.listener.plane.mirror._lanes.values()))  # noqa: SLF001
+        for delivery in tuple(lane.under_way):
+            delivery.on_response_lost("reset", is_unanswered=True)
+        assert (made.book.mirrored, made.book.failed) == (20, {"lost": 20})
+
+        taken = await steps(made.book, until=lambda: made.book.mirrored == 40)
+
+        assert max(taken) == AT_ONCE
+        assert len(lane.under_way) == 20
+
+
+async def test_who_comes_late_does_not_get_past_the_line(log: Path) -> None:
+    async with mirrored(log, never, methods=["POST"], max_connections=1) as made:
+        for number in range(3):
+            await made.proxy.ask(post(b"%d" % number))
+        await made.shadow.until(1)
+        lane = next(iter(made.proxy.listener.plane.mirror._lanes.values()))  # noqa: SLF001
+        for delivery in tuple(lane.under_way):
+            delivery.expire()
+            copy = Copied(
+                make_head(b"/late"), Verdict(caller("acme"), Decision("m", "v1", "default", 1))
+            )
+            made.book.pending += 1
+            assert lane.offer(copy, [], [])
+
+        assert [one.body for one in await made.shadow.until(2)] == [b"0", b"1"]
 
 
 # --- policies that change ---------------------------------------------------------------------
@@ -468,7 +552,7 @@ async def test_copies_in_line_do_not_set_out_for_a_shadow_that_gets_none(
             made.change(max_connections=1, enabled=False)
         else:
             made.change(max_connections=1, percent=10)
-        assert book.skipped == {cause: 2}
+        await eventually(lambda: book.skipped == {cause: 2})
         go.set()
         await eventually(lambda: book.is_quiet)
 
@@ -526,7 +610,7 @@ async def test_a_request_that_outlasts_its_book_has_a_copy_that_ends(log: Path) 
         made.clock.advance(11.0)
         mirror.sweep(made.clock.monotonic_s())
 
-        assert old.failed == {"timeout": 1}
+        await eventually(lambda: old.failed == {"timeout": 1})
         assert mirror.memory.free == Limits().mirror_memory_bytes
 
 
