@@ -3,20 +3,22 @@
 Pairs of small bodies are compared on the loop, one a turn, so that requests go in between. Others
 are compared one by one in a thread, as what takes long would hold the loop up. Both have a share of
 a core and no more; pairs that come when it is used up, or the queue is full, are not compared.
+Whatever fails, a pair is counted once, as the last thing that is done with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.controller.drawer import EVIDENCE
 from sidecar.controller.evidence import make_evidence
+from sidecar.controller.faults import Faults
 from sidecar.model.shadow import Outcome, Uncompared
 from sidecar.shadow.compare import compare
 from sidecar.shadow.rules import compile_rules
@@ -24,7 +26,7 @@ from sidecar.shadow.tally import add_failure, add_pair, add_statuses
 from sidecar.shadow.telling import tellable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from sidecar.controller.accounts import Account, Accounts
@@ -40,7 +42,6 @@ SWITCH_S: Final = 0.0005  # a thread holds the interpreter no longer; Python's d
 _CODED: Final = b"\ncontent-encoding:"
 PAIRS: Final = "rmv_shadow_pairs_total"
 SECONDS: Final = "rmv_shadow_compare_seconds_total"
-_log = logging.getLogger("sidecar.shadow")
 
 
 class Budget:
@@ -65,7 +66,7 @@ class Budget:
 class Compared(NamedTuple):
     """What comparing the answers of one trial came to, and the CPU seconds that it took.
 
-    `evidence` is there if they differ, and it is wanted.
+    `evidence` is there if they differ, and it is wanted; `faults` are what went wrong meanwhile.
     """
 
     primary: Answer
@@ -73,6 +74,7 @@ class Compared(NamedTuple):
     outcome: Outcome
     control: Outcome | None
     evidence: Evidence | None
+    faults: tuple[Exception, ...]
     seconds: float
 
 
@@ -97,11 +99,15 @@ class Comparer:
         self._large: deque[Trial] = deque()
         self._thread: ThreadPoolExecutor | None = None
         self._working: tuple[Trial, Future[Compared]] | None = None
+        self._faults = Faults("comparing", metrics, monotonic_s)
         self._is_closed = False
-        self._has_failed = False
 
     def take(self, trial: Trial) -> None:
-        """Take a trial whose sides have all ended."""
+        """Take a trial whose sides have all ended. It raises nothing: a client's exchange calls."""
+        with self._counted(trial):
+            self._take(trial)
+
+    def _take(self, trial: Trial) -> None:
         if not trial.shadow.is_whole:  # it is counted already
             self._note_failure(trial)
             trial.release()
@@ -113,19 +119,22 @@ class Comparer:
         queue, begin = self._small, self._next_small
         if not _is_small(trial):
             queue, begin = self._large, self._next_large
-        queue.append(trial)
-        if len(queue) == 1:
+        if not queue:
             asyncio.get_running_loop().call_soon(begin)
+        queue.append(trial)
 
     async def close(self) -> None:
         """Compare no more: wait for what is being compared, and count the others."""
         self._is_closed = True
         if self._working is not None:
-            await asyncio.wait([asyncio.wrap_future(self._working[1])])
+            future = asyncio.wrap_future(self._working[1])
+            await asyncio.gather(future, return_exceptions=True)  # of errors `_end_work` tells
             self._end_work()
         for queue in (self._small, self._large):
             while queue:
-                self._pass_over(queue.popleft(), Uncompared.SHUTDOWN.value)
+                trial = queue.popleft()
+                with self._counted(trial):
+                    self._pass_over(trial, Uncompared.SHUTDOWN.value)
         if self._thread is not None:
             self._thread.shutdown()
 
@@ -150,26 +159,35 @@ class Comparer:
         trial = self._small.popleft()
         if self._small:
             asyncio.get_running_loop().call_soon(self._next_small)
-        if self._budget.has_some(self._monotonic_s()):
-            self._settle(trial, self._compare(trial, *self._terms(trial)))
-        else:
-            self._pass_over(trial, Uncompared.BUDGET.value)
+        with self._counted(trial):
+            if self._budget.has_some(self._monotonic_s()):
+                self._settle(trial, self._compare(trial, *self._terms(trial)))
+            else:
+                self._pass_over(trial, Uncompared.BUDGET.value)
 
     def _next_large(self) -> None:
-        """Have the next pair of large bodies compared in the thread, if it is idle."""
-        if self._working is not None or self._is_closed:
+        """Have the pair of large bodies that waited longest compared in the thread, if it is idle.
+
+        For one that there is no time for, the loop turns once.
+        """
+        if not self._large or self._working is not None or self._is_closed:
             return
-        while self._large and not self._budget.has_some(self._monotonic_s()):
-            self._pass_over(self._large.popleft(), Uncompared.BUDGET.value)
-        if not self._large:
-            return
+        trial = self._large.popleft()
+        with self._counted(trial):
+            if self._budget.has_some(self._monotonic_s()):
+                self._begin_work(trial)
+            else:
+                self._pass_over(trial, Uncompared.BUDGET.value)
+        if self._large and self._working is None:
+            asyncio.get_running_loop().call_soon(self._next_large)
+
+    def _begin_work(self, trial: Trial) -> None:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="compare")
             sys.setswitchinterval(SWITCH_S)
-        trial = self._large.popleft()
+        loop = asyncio.get_running_loop()
         future = self._thread.submit(self._compare, trial, *self._terms(trial))
         self._working = trial, future
-        loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_work))
 
     def _end_work(self) -> None:
@@ -178,8 +196,20 @@ class Comparer:
             return
         trial, future = self._working
         self._working = None
-        self._settle(trial, future.result())
+        with self._counted(trial):
+            self._settle(trial, future.result())
         self._next_large()
+
+    @contextmanager
+    def _counted(self, trial: Trial) -> Iterator[None]:
+        """Have a pair counted that something within fails for, which counts it last of all."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the pair has to be counted
+            self._faults.note(error)
+            if trial.shadow.is_whole:
+                trial.book.pass_over(Uncompared.FAULT.value)
+            trial.release()
 
     def _terms(self, trial: Trial) -> tuple[Rules, bool]:
         """Return how to compare, compiled once for each policy that says so; and to keep a pair."""
@@ -193,44 +223,43 @@ class Comparer:
         """Compare, be it in the thread: nothing but the trial's answers is touched."""
         began_s = self._cpu_s()
         primary, shadow = trial.primary.answer(), trial.shadow.answer()
-        outcome = self._outcome(primary, shadow, rules)
+        faults: list[Exception] = []
+        outcome = _outcome(primary, shadow, rules, faults)
         control = None
         if trial.control is not None and outcome.uncompared is None:
-            control = self._outcome(primary, trial.control.answer(), rules)
+            control = _outcome(primary, trial.control.answer(), rules, faults)
             if control.uncompared is not None:
                 control = None
         evidence = None
         if is_wanted and outcome.uncompared is None and not outcome.agrees:
-            evidence = self._evidence(trial, rules, primary, shadow, outcome)
-        return Compared(primary, shadow, outcome, control, evidence, self._cpu_s() - began_s)
-
-    def _outcome(self, primary: Answer, shadow: Answer, rules: Rules) -> Outcome:
-        """Return what comparing finds. It raises nothing; were it wrong, a pair would be lost."""
-        try:
-            return tellable(compare(primary, shadow, rules))
-        except Exception:  # noqa: BLE001 -- whatever it is, the pair has to be counted
-            self._note_fault()
-            return Outcome(rules.kind.value, uncompared=Uncompared.MALFORMED)
-
-    def _evidence(
-        self, trial: Trial, rules: Rules, primary: Answer, shadow: Answer, outcome: Outcome
-    ) -> Evidence | None:
-        """Return what is kept of a pair. It raises nothing, either."""
-        try:
-            return make_evidence(trial, rules, primary, shadow, outcome)
-        except Exception:  # noqa: BLE001 -- the same
-            self._note_fault()
-            return None
-
-    def _note_fault(self) -> None:
-        if not self._has_failed:  # once: the next pairs may well do the same
-            _log.exception("comparison failed")
-        self._has_failed = True
+            try:
+                evidence = make_evidence(trial, rules, primary, shadow, outcome)
+            except Exception as error:  # noqa: BLE001 -- the pair is compared all the same
+                faults.append(error)
+        seconds = self._cpu_s() - began_s
+        return Compared(primary, shadow, outcome, control, evidence, tuple(faults), seconds)
 
     def _settle(self, trial: Trial, compared: Compared) -> None:
         """Count what a comparison has found, and let go of the trial."""
         began_s = self._cpu_s()
-        account, outcome = self._accounts.of(trial.book), compared.outcome
+        account, cause = self._accounts.of(trial.book), compared.outcome.uncompared
+        for error in compared.faults:
+            self._faults.note(error)
+        try:
+            self._add_up(trial, account, compared)
+        finally:
+            spent_s = compared.seconds + self._cpu_s() - began_s
+            self._budget.take(spent_s)
+            account.changing().cost.compare_s += spent_s
+            self._metrics.sums[SECONDS,] += spent_s
+        if cause is None:
+            trial.book.compare()
+        else:
+            trial.book.pass_over(cause.value)
+        trial.release()
+
+    def _add_up(self, trial: Trial, account: Account, compared: Compared) -> None:
+        outcome = compared.outcome
         add_pair(
             account.changing(),
             primary_version=trial.serving,
@@ -244,16 +273,8 @@ class Comparer:
         )
         if outcome.tokens is not None and (price := _price(trial)) is not None:
             account.charge_tokens(price, outcome.tokens, trial.identity.tenant, trial.at_s)
-        if outcome.uncompared is not None:
-            trial.book.pass_over(outcome.uncompared.value)
-        else:
-            trial.book.compare()
+        if outcome.uncompared is None:
             self._tell(trial, account, compared)
-        trial.release()
-        spent_s = compared.seconds + self._cpu_s() - began_s
-        self._budget.take(spent_s)
-        account.changing().cost.compare_s += spent_s
-        self._metrics.sums[SECONDS,] += spent_s
 
     def _tell(self, trial: Trial, account: Account, compared: Compared) -> None:
         """Count a pair in the metrics; have one that disagrees kept, if that is asked for."""
@@ -271,7 +292,6 @@ class Comparer:
 
     def _pass_over(self, trial: Trial, cause: str) -> None:
         """Count a whole answer that is not compared."""
-        trial.book.pass_over(cause)
         if _has_ended(trial):
             add_statuses(
                 self._accounts.of(trial.book).changing(),
@@ -279,6 +299,7 @@ class Comparer:
                 primary_status=trial.primary.status,
                 shadow_status=trial.shadow.status,
             )
+        trial.book.pass_over(cause)
         trial.release()
 
     def _note_failure(self, trial: Trial) -> None:
@@ -289,6 +310,15 @@ class Comparer:
                 primary_version=trial.serving,
                 primary_status=trial.primary.status,
             )
+
+
+def _outcome(primary: Answer, shadow: Answer, rules: Rules, faults: list[Exception]) -> Outcome:
+    """Return what comparing finds, be it a fault: statuses, times and sizes count all the same."""
+    try:
+        return tellable(compare(primary, shadow, rules))
+    except Exception as error:  # noqa: BLE001 -- the same
+        faults.append(error)
+        return Outcome(rules.kind.value, uncompared=Uncompared.FAULT)
 
 
 def _is_small(trial: Trial) -> bool:

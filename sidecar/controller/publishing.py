@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final, Generic
 
 from sidecar.controller.accounts import DAY_S, spell_day
 from sidecar.controller.drawer import EVIDENCE
+from sidecar.controller.faults import Faults
 from sidecar.controller.trials import CAPPED, B
 from sidecar.errors import StoreUnavailableError, WrongTypeError
+from sidecar.runtime.slices import Slice
 
 if TYPE_CHECKING:
     from sidecar.controller.accounts import Account, Accounts
@@ -57,17 +59,21 @@ class Publisher(Generic[B]):
         self._metrics = metrics
         self._spent: dict[tuple[Name, str], float] = {}  # by this worker, by day
         self._others: dict[tuple[Name, str], float] = {}  # the rest of the fleet, when last heard
+        self._faults = Faults("publishing", metrics, clock.monotonic_s)
         self._is_failing = False
 
     async def run(self) -> None:
-        """Tell, and learn, every two seconds until cancelled."""
+        """Tell, and learn, every two seconds until cancelled; no fault ends that."""
         while True:
-            await self.publish()
+            try:
+                await self.publish()
+            except Exception as error:  # noqa: BLE001 -- it may cost one time, never all others
+                self._faults.note(error)
             await asyncio.sleep(EVERY_S)
 
     async def publish(self) -> None:
         """Tell what is new, and learn which shadows have cost what they may."""
-        self._collect()
+        await self._collect()
         failure = await self._tell_all(is_last=False)
         failure = await self._cap() or failure
         if failure and not self._is_failing:  # once: the policy watch tells how long
@@ -77,7 +83,7 @@ class Publisher(Generic[B]):
 
     async def close(self) -> None:
         """Tell all of it for the last time, once nothing is under way any more."""
-        self._collect()
+        await self._collect()
         try:
             async with asyncio.timeout(END_S):
                 failure = await self._tell_all(is_last=True) or await self._cap()
@@ -88,18 +94,27 @@ class Publisher(Generic[B]):
         for account in self._accounts:
             self._count("lost", len(account.drawer.waiting))
 
-    def _collect(self) -> None:
+    async def _collect(self) -> None:
         """Add up what copies and answers have cost since the last time."""
         for book in self._copies.books.values():
             self._accounts.of(book)  # be it that nothing was compared
+        turn = Slice()
         for account in self._accounts:
-            account.charge_copies(self._price(account.name))
-            for (day, currency), amount in account.take_spent():
-                key = account.name, day
-                self._spent[key] = self._spent.get(key, 0.0) + amount
-                model, version = account.name
-                labels = "model", model, "version", version, "currency", currency
-                self._metrics.sums[COST, *labels] += amount
+            try:
+                self._charge(account)
+            except Exception as error:  # noqa: BLE001 -- the others are charged all the same
+                self._faults.note(error)
+            if turn.is_over():
+                await turn.rest()
+
+    def _charge(self, account: Account) -> None:
+        model, version = account.name
+        account.charge_copies(self._price(account.name))
+        for (day, currency), amount in account.take_spent():
+            key = account.name, day
+            self._spent[key] = self._spent.get(key, 0.0) + amount
+            labels = "model", model, "version", version, "currency", currency
+            self._metrics.sums[COST, *labels] += amount
 
     def _price(self, name: Name) -> Price | None:
         snapshot = self._live.snapshots.get(name[0])
@@ -111,7 +126,10 @@ class Publisher(Generic[B]):
     async def _tell_all(self, *, is_last: bool) -> str:
         """Store what is new of all tests; return why that failed, or nothing."""
         failure = ""
+        turn = Slice()
         for book in tuple(self._copies.books.values()):
+            if turn.is_over():  # where there is nothing to tell, nothing is waited for
+                await turn.rest()
             account = self._accounts.of(book)
             try:
                 await self._tell(book, account, is_last=is_last)
@@ -120,6 +138,8 @@ class Publisher(Generic[B]):
                 failure = str(error)
             except StoreUnavailableError as error:
                 return str(error)
+            except Exception as error:  # noqa: BLE001 -- the others are told all the same
+                failure = self._faults.note(error)
         return failure
 
     async def _tell(self, book: B, account: Account, *, is_last: bool) -> None:
@@ -130,7 +150,7 @@ class Publisher(Generic[B]):
             tally = account.told(self._clock.now_s())
             try:
                 reset = await self._store.put_tally(tally, self._worker, account.reset)
-            except StoreUnavailableError:
+            except BaseException:
                 account.untell()
                 raise
             if account.reset not in {None, reset}:
@@ -192,6 +212,8 @@ class Publisher(Generic[B]):
                 failure = str(error)
             except StoreUnavailableError as error:
                 failure, is_away = str(error), True
+            except Exception as error:  # noqa: BLE001 -- what is known counts all the same
+                failure = self._faults.note(error)
             spent = own + self._others.get((name, today), 0.0)
             if spent >= limit:
                 capped.add(name)

@@ -52,6 +52,7 @@ class Uncompared(Enum):
     PRIMARY = "primary"  # the client's answer was not whole: it left, or the upstream failed
     ENCODING = "encoding"  # of a body, which cannot be undone here
     MALFORMED = "malformed"  # a body is not what its type, or the policy, says
+    FAULT = "fault"  # of the sidecar, while it compared or counted
     SHUTDOWN = "shutdown"
 
 

@@ -48,6 +48,7 @@ _UNCOMPARED: Final = {
     Uncompared.PRIMARY.value: "the client's answer was not whole",
     Uncompared.ENCODING.value: "a body's encoding cannot be undone",
     Uncompared.MALFORMED.value: "a body is not what its type, or the policy, says",
+    Uncompared.FAULT.value: "a fault of the sidecar, which its log tells of",
     Uncompared.SHUTDOWN.value: "the sidecar ended",
 }
 

@@ -31,7 +31,8 @@ SAMPLE_RATIO_ALPHA: Final = 0.001
 
 # What may be the shadow's doing; memory, time and clients that leave are not.
 _UNREAD: Final = tuple(
-    cause.value for cause in (Uncompared.SIZE, Uncompared.ENCODING, Uncompared.MALFORMED)
+    cause.value
+    for cause in (Uncompared.SIZE, Uncompared.ENCODING, Uncompared.MALFORMED, Uncompared.FAULT)
 )
 
 ERROR_INCREASE: Final = "error increase"
@@ -117,8 +118,8 @@ def _unread(ledger: Ledger, agreement: float | None) -> str:
     if agreement is None or unread <= (1 - agreement) * number:
         return ""
     return (
-        f"{unread:,} of {number:,} answers are too large to be compared, or cannot be read: more "
-        f"than may disagree where {percent(agreement)} have to agree"
+        f"{unread:,} of {number:,} answers are too large to be compared, cannot be read, or met a "
+        f"fault of the sidecar: more than may disagree where {percent(agreement)} have to agree"
     )
 
 

@@ -24,7 +24,9 @@ from tests.policy.examples import make_head, make_policy
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
-    from sidecar.controller.trials import Trial
+    from collections.abc import Callable
+
+    from sidecar.dataplane.trial import Trial
     from sidecar.model.identity import JSON
     from sidecar.model.shadow import Answer, Evidence, Outcome
     from sidecar.shadow.rules import Rules
@@ -192,7 +194,8 @@ async def test_a_pair_of_which_nothing_can_be_kept_is_counted(
 
     assert bench.pairs.number == bench.book.compared == 2
     assert bench.counted("rmv_shadow_evidence_total", "outcome", "passed-over") == 2
-    assert [one.message for one in caplog.records] == ["comparison failed"]
+    assert bench.counted("rmv_shadow_faults_total", "part", "comparing") == 2
+    assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
     assert bench.memory.free == MEMORY
 
 
@@ -312,7 +315,7 @@ async def test_what_cannot_be_read_is_counted_by_its_cause() -> None:
     assert bench.memory.free == MEMORY
 
 
-async def test_a_fault_of_comparing_is_told_once_and_loses_no_pair(
+async def test_a_fault_of_comparing_is_told_once_a_minute_and_loses_no_pair(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> Outcome:
@@ -323,9 +326,113 @@ async def test_a_fault_of_comparing_is_told_once_and_loses_no_pair(
     bench.comparer.take(bench.trial([1], [1]))
     bench.comparer.take(bench.trial(LARGE, LARGE))
     await settled(bench)
+    bench.clock.advance(60.0)
+    bench.comparer.take(bench.trial([1], [1]))
+    await settled(bench)
 
-    assert bench.book.uncompared == {"malformed": 2}
-    assert [one.message for one in caplog.records] == ["comparison failed"]
+    assert bench.book.uncompared == {"fault": 3}
+    assert bench.pairs.answers == 3  # whether they are errors is known
+    told = [(one.message, one.__dict__["faults"], one.exc_info) for one in caplog.records]
+    assert [(message, faults) for message, faults, _ in told] == [
+        ("shadow tests have a fault", 1),
+        ("shadow tests have a fault", 2),
+    ]
+    assert all(trace is not None and trace[2] is not None for _, _, trace in told)
+    assert bench.memory.free == MEMORY
+    await bench.comparer.close()
+
+
+UNHEARD_OF = Comparison(ignore=(1,))  # type: ignore[arg-type]  # cannot be compiled
+SCORED: dict[str, JSON] = {
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 500, "completion_tokens": 100},
+}
+
+
+def unpriced(bench: Bench, size: int) -> Trial:
+    """A pair whose tokens cannot be charged: its policy knows nothing of the version."""
+    snapshot = compile_snapshot(make_policy(versions={"v1": VERSION}), {}, {})
+    said = {**SCORED, "padding": "x" * size}
+    return bench.trial(said, said, snapshot=snapshot)
+
+
+def untold(bench: Bench, size: int) -> Trial:
+    """A pair of which nobody knows how to compare it."""
+    said: JSON = ["x" * size]
+    return bench.trial(said, said, comparison=UNHEARD_OF)
+
+
+@pytest.mark.parametrize("size", [0, SMALL_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("faulty", [unpriced, untold])
+async def test_a_pair_that_cannot_be_added_up_is_counted_and_those_behind_it_compared(
+    caplog: pytest.LogCaptureFixture, faulty: Callable[[Bench, int], Trial], size: int
+) -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.comparer.take(faulty(bench, size))
+    said: JSON = ["x" * size]
+    bench.comparer.take(bench.trial(said, said))
+    await settled(bench)
+
+    ledger = bench.book.ledger()
+    assert (ledger.mirrored, ledger.compared, ledger.uncompared) == (3, 1, {"fault": 2})
+    assert bench.counted("rmv_shadow_faults_total", "part", "comparing") == 2
+    assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
+    assert bench.memory.free == MEMORY
+    await bench.comparer.close()
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_fault_of_counting_never_reaches_who_hands_a_pair_over(
+    *, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(comparing, "add_statuses", broken)
+    monkeypatch.setattr(comparing, "add_failure", broken)
+    bench = Bench(share=0)
+    shadow = bench.captured([1])
+    if not is_whole:
+        shadow.is_whole = False
+        bench.book.fail("lost")
+    bench.comparer.take(bench.trial([1], shadow))
+
+    assert bench.book.under_way == 0
+    assert bench.book.uncompared == ({"fault": 1} if is_whole else {})
+    assert bench.memory.free == MEMORY
+
+
+async def test_what_fails_at_the_end_is_counted_and_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    for trial in (unpriced(bench, SMALL_BYTES), bench.trial(LARGE, LARGE), untold(bench, 0)):
+        bench.comparer.take(trial)
+    await asyncio.sleep(0)  # the first one is in the thread
+    monkeypatch.setattr(comparing, "add_statuses", None)
+
+    await bench.comparer.close()
+
+    assert bench.book.under_way == 0
+    assert bench.book.uncompared == {"fault": 3}
+    assert bench.memory.free == MEMORY
+
+
+async def test_pairs_that_there_is_no_time_for_leave_the_queue_one_a_turn() -> None:
+    used = count()
+    bench = Bench(share=0.1, cpu_s=lambda: next(used) * 0.1)
+    for _ in range(8):
+        bench.comparer.take(bench.trial(LARGE, LARGE))
+    seen = []
+    async with asyncio.timeout(30):
+        while bench.book.under_way:
+            await asyncio.sleep(0)
+            seen.append(bench.book.uncompared.get("budget", 0))
+
+    assert seen[-1] == 7
+    assert all(later - earlier <= 1 for earlier, later in pairwise(seen))
     assert bench.memory.free == MEMORY
     await bench.comparer.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
 from base64 import b64decode, b64encode
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from sidecar.controller import publishing
 from sidecar.controller.evidence import MAX_BODY_BYTES
 from sidecar.controller.publishing import Publisher
 from sidecar.dataplane.trial import Book
 from sidecar.model.comparison import Comparison, Kept
 from sidecar.model.policy import Price, Shadow, Version
 from sidecar.policy.snapshot import compile_snapshot
+from sidecar.runtime.tasks import spawn, stop
 from sidecar.store.live import LivePolicies
 from sidecar.store.memory import MemoryStore
 from sidecar.store.redis import RedisStore
@@ -26,6 +29,7 @@ from tests.support.valkey import valkey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sidecar.model.shadow import Tally
     from sidecar.store.base import Store
     from tests.support.valkey import Valkey
 
@@ -194,6 +198,113 @@ async def test_a_worker_that_ends_while_the_store_is_away_says_what_is_lost(
 
     assert "shadow counts are lost" in [one.message for one in caplog.records]
     assert desk.counted("rmv_shadow_evidence_total", "outcome", "lost") == 1
+
+
+class FaultyStore(MemoryStore):
+    """A store in which one shadow meets a fault that no adapter knows of."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self.version = version
+        self.faults = 0
+
+    async def put_tally(self, tally: Tally, worker: str, reset: str | None = None) -> str:
+        if tally.version == self.version:
+            self.faults += 1
+            raise ZeroDivisionError
+        return await super().put_tally(tally, worker, reset)
+
+    async def spend(self, model: str, version: str, day: str, worker: str, amount: float) -> float:
+        if version == self.version:
+            self.faults += 1
+            raise ZeroDivisionError
+        return await super().spend(model, version, day, worker, amount)
+
+
+async def test_a_fault_of_one_test_costs_no_other_and_is_made_up_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = FaultyStore("v2")
+    desk = Desk(store, cap=2.0)
+    other = Book("tumor", "v3", "0123456789ab", desk.clock.now_s())
+    desk.copies.books["tumor", "v3", "0123456789ab"] = other
+    other.pending += 1
+    other.spare(10, "acme")
+    desk.send(4)
+    for _ in range(2):
+        await desk.publisher.publish()
+
+    assert [one.version for one in (await store.tallies()).tallies] == ["v3"]
+    assert desk.copies.capped == {("tumor", "v2")}  # by what this worker knows itself
+    assert desk.counted("rmv_shadow_faults_total", "part", "publishing") == store.faults == 4
+    fault = next(one for one in caplog.records if one.name == "sidecar.shadow")
+    assert (fault.message, fault.exc_info is not None) == ("shadow tests have a fault", True)
+    store.version = ""
+    await desk.publisher.publish()
+    assert await eligible(store) == 5
+
+
+class FaultyCopies(Copies):
+    """Copies whose books cannot be had once."""
+
+    faults = 1
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "books" and FaultyCopies.faults:
+            FaultyCopies.faults -= 1
+            raise ZeroDivisionError
+        return super().__getattribute__(name)
+
+
+async def test_no_fault_ends_publishing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(publishing, "EVERY_S", 0.01)
+    store = MemoryStore()
+    desk = Desk(store)
+    desk.send(3)
+    desk.copies.__class__ = FaultyCopies
+    running = spawn(desk.publisher.run(), name="publishing")
+
+    await eventually(lambda: not desk.book.is_changed)
+    await stop(running)
+
+    assert await eligible(store) == 3
+    assert desk.counted("rmv_shadow_faults_total", "part", "publishing") == 1
+    [fault] = [one for one in caplog.records if one.name == "sidecar.shadow"]
+    assert fault.__dict__["part"] == "publishing"
+
+
+async def test_a_shadow_that_cannot_be_charged_for_is_told_of_with_all_others() -> None:
+    store = MemoryStore()
+    desk = Desk(store)
+    desk.send(3)
+    desk.book.copies[10**9] = {"acme": 1}  # a day that no calendar has
+    await desk.publisher.publish()
+
+    assert desk.counted("rmv_shadow_faults_total", "part", "publishing") == 1
+    assert await eligible(store) == 3
+
+
+async def test_the_loop_turns_while_the_costs_of_many_shadows_are_added_up() -> None:
+    desk = Desk(MemoryStore())
+    for number in range(50):
+        book = Book("tumor", "v2", f"{number:012}", desk.clock.now_s())
+        book.copies = {day: {f"t{one}": 1 for one in range(200)} for day in range(20_800, 20_820)}
+        desk.copies.books["tumor", "v2", book.test] = book
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = spawn(turn(), name="turning")
+    await desk.publisher._collect()  # noqa: SLF001 -- the part of a round that waits for nothing
+    await stop(turning)
+
+    assert turns > 10  # of 200,000 prices, each a microsecond or so
 
 
 async def test_an_old_test_is_told_to_its_end_and_let_go() -> None:

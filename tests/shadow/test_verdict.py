@@ -322,7 +322,7 @@ def test_units_that_are_not_counted_are_not_checked(key: str) -> None:
     assert "drawn, not requests" in check.why
 
 
-@pytest.mark.parametrize("cause", ["size", "encoding", "malformed"])
+@pytest.mark.parametrize("cause", ["size", "encoding", "malformed", "fault"])
 def test_a_shadow_does_not_pass_by_answers_that_cannot_be_read(cause: str) -> None:
     shadow = Shadow("v2", compare=Comparison(thresholds=AGREEMENT))
     tally = Tally("m", "v2", "0123456789ab", 0.0, pairs={"v1": pairs(9_500, 9_500)})
