@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.controller.accounts import Accounts
 from sidecar.controller.publishing import Publisher
 from sidecar.model.shadow import Uncompared
+from sidecar.telemetry.faults import Faults
 
 if TYPE_CHECKING:
     from sidecar.controller.comparing import Comparer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.store.pulse import Member
     from sidecar.telemetry.metrics import Metrics
 
-MAX_WAITING: Final = 1000  # pairs, while who compares them is loaded
+MAX_WAITING: Final = 256  # pairs, while who compares them is loaded: as many as he has wait
 
 
 class Shadowing:
@@ -36,18 +37,20 @@ class Shadowing:
         self._comparer: Comparer | None = None
         self._loading: asyncio.Future[type[Comparer]] | None = None
         self._waiting: list[Trial] = []
+        self._faults = Faults("comparing", metrics, clock.monotonic_s)
+        self._has_failed = False
 
     def take(self, trial: Trial) -> None:
         """Have a trial judged; this is the `Judge` of the data plane."""
         if self._comparer is not None:
             self._comparer.take(trial)
             return
-        if len(self._waiting) < MAX_WAITING:
+        if self._has_failed:
+            _pass_over(trial, Uncompared.FAULT)
+        elif len(self._waiting) < MAX_WAITING:
             self._waiting.append(trial)
         else:
-            if trial.shadow.is_whole:
-                trial.book.pass_over(Uncompared.BUDGET.value)
-            trial.release()
+            _pass_over(trial, Uncompared.BUDGET)
         if self._loading is None:
             self._loading = asyncio.get_running_loop().run_in_executor(None, _load)
             self._loading.add_done_callback(self._begin)
@@ -75,14 +78,30 @@ class Shadowing:
         )
 
     def _begin(self, loading: asyncio.Future[type[Comparer]]) -> None:
-        """Judge what waits, once who compares is loaded; later calls do nothing."""
-        if self._comparer is not None:
+        """Judge what waits, once who compares is loaded; later calls do nothing.
+
+        Where he cannot be, as with a module that is gone, nothing is compared in this worker.
+        """
+        if self._comparer is not None or self._has_failed:
             return
-        make = loading.result()
-        self._comparer = make(self._accounts, self._metrics, self._share, self._clock.monotonic_s)
         waiting, self._waiting = self._waiting, []
+        try:
+            make = loading.result()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the pairs have to be counted
+            self._faults.note(error)
+            self._has_failed = True
+            for trial in waiting:
+                _pass_over(trial, Uncompared.FAULT)
+            return
+        self._comparer = make(self._accounts, self._metrics, self._share, self._clock.monotonic_s)
         for trial in waiting:
             self._comparer.take(trial)
+
+
+def _pass_over(trial: Trial, cause: Uncompared) -> None:
+    if trial.shadow.is_whole:  # else it is counted already
+        trial.book.pass_over(cause.value)
+    trial.release()
 
 
 def _load() -> type[Comparer]:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.controller.drawer import EVIDENCE
 from sidecar.controller.evidence import make_evidence
-from sidecar.controller.faults import Faults
 from sidecar.model.shadow import Outcome, Uncompared
 from sidecar.shadow.compare import compare
 from sidecar.shadow.rules import compile_rules
 from sidecar.shadow.tally import add_failure, add_pair, add_statuses
 from sidecar.shadow.telling import tellable
+from sidecar.telemetry.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, Generic
 
 from sidecar.controller.accounts import DAY_S, spell_day
 from sidecar.controller.drawer import EVIDENCE
-from sidecar.controller.faults import Faults
 from sidecar.controller.trials import CAPPED, B
 from sidecar.errors import StoreUnavailableError, WrongTypeError
 from sidecar.runtime.slices import Slice
+from sidecar.telemetry.faults import Faults
 
 if TYPE_CHECKING:
     from sidecar.controller.accounts import Account, Accounts

@@ -14,6 +14,7 @@ from sidecar.dataplane.trial import (
     PRIMARY,
     SKIP_ABORTED,
     SKIP_DISABLED,
+    SKIP_FAULT,
     SKIP_MEMORY,
     SKIP_POLICY,
     SKIP_QUEUE,
@@ -22,6 +23,7 @@ from sidecar.dataplane.trial import (
     Captured,
 )
 from sidecar.shadow.naming import test_of
+from sidecar.telemetry.faults import Faults
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
 
@@ -216,6 +218,7 @@ class Mirror(Shared):
         self.books: dict[tuple[str, str, str], Book] = {}
         self._live = live
         self._metrics = metrics
+        self._faults = Faults("copying", metrics, monotonic_s)
         self._tenant_lines = TenantLines()
         self._lanes: dict[CompiledShadow, ShadowLane] = {}
         self._old: list[ShadowLane] = []
@@ -248,7 +251,7 @@ class Mirror(Shared):
         return lane
 
     def send(self, copy: Copy, lanes: list[ShadowLane]) -> list[ShadowLane]:
-        """Offer a whole request to shadows; return those that take it."""
+        """Offer a whole request to shadows; return those that take it. It raises nothing."""
         lines: list[bytes] = []
         fields: list[bytes] = []
         taken = []
@@ -257,11 +260,17 @@ class Mirror(Shared):
                 cause = SKIP_POLICY if lane.is_old else SKIP_QUEUE
                 lane.book.skip(cause, copy.size, copy.tenant)
                 continue
-            if not lines:
-                lines, fields = self._lines(copy), _fields(copy.head, _SECRET)
-            passed = _fields(copy.head, _UNFIT) if lane.has_credentials else fields
-            if lane.offer(copy, passed, lines):
-                taken.append(lane)
+            pending = lane.book.pending
+            try:
+                if not lines:
+                    lines, fields = self._lines(copy), _fields(copy.head, _SECRET)
+                passed = _fields(copy.head, _UNFIT) if lane.has_credentials else fields
+                if lane.offer(copy, passed, lines):
+                    taken.append(lane)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is nothing to the client
+                self._faults.note(error)
+                if lane.book.pending == pending:  # it is not counted yet
+                    lane.book.skip(SKIP_FAULT, copy.size, copy.tenant)
         return taken
 
     def _lines(self, copy: Copy) -> list[bytes]:
@@ -344,7 +353,14 @@ class Mirror(Shared):
         self.upstreams.close()
 
     def _measure(self, book: Book) -> None:
-        """Add what is new in a book to the metrics, which outlive it."""
+        """Add what is new in a book to the metrics, which outlive it.
+
+        There may be thousands, and this is asked for each second: most have nothing new.
+        """
+        total = book.total()
+        if total == book.told_total:
+            return
+        book.told_total = total
         events = self._metrics.events
         labels = "model", book.model, "version", book.version
         outcomes = book.outcomes()
@@ -370,10 +386,11 @@ class Mirror(Shared):
         return book
 
     def _forget_old(self) -> None:
-        """Make room, should nobody publish."""
-        for book in tuple(self.books.values()):
+        """Make room for one, should nobody publish."""
+        for book in self.books.values():
             if book.is_old and book.is_quiet:
                 self.forget(book)
+                return
 
 
 def _fields(head: RequestHead, left_out: frozenset[int]) -> list[bytes]:

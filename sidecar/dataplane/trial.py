@@ -50,6 +50,7 @@ SKIP_COST: Final = Skip.COST.value
 SKIP_DRAINING: Final = Skip.DRAINING.value
 SKIP_ABORTED: Final = Skip.ABORTED.value
 SKIP_POLICY: Final = Skip.POLICY.value
+SKIP_FAULT: Final = Skip.FAULT.value
 FAILED_CONNECT: Final = Failure.CONNECT.value
 FAILED_LOST: Final = Failure.LOST.value
 FAILED_TIMEOUT: Final = Failure.TIMEOUT.value
@@ -140,6 +141,7 @@ class Book:
         self.copied_latency = Times()
         self.spared_latency = Times()
         self.told: dict[str, int] = {}  # by outcome, what the metrics have been told
+        self.told_total = 0  # that `total` was then
         self._sizes: list[Count | None] = [None] * 64  # by bits of the body's bytes
         self._tenants: dict[str, Count] = {}
         self._published = 0
@@ -158,13 +160,13 @@ class Book:
     @property
     def is_changed(self) -> bool:
         """Whether anything was counted since `note_published`."""
-        return self._total() != self._published
+        return self.total() != self._published
 
     def note_published(self) -> None:
         """Remember that what is counted so far has been told."""
-        self._published = self._total()
+        self._published = self.total()
 
-    def _total(self) -> int:
+    def total(self) -> int:
         """Return a number that grows with everything that is counted."""
         times = self.copied_latency.number + self.spared_latency.number
         return times + self.eligible + self.mirrored + self.mirrored - self.under_way

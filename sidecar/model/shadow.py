@@ -31,6 +31,7 @@ class Skip(Enum):
     DRAINING = "draining"  # the sidecar is about to end
     ABORTED = "aborted"  # the client's request never became whole
     POLICY = "policy"  # the policy has changed since the decision
+    FAULT = "fault"  # of the sidecar, while it made the copy
 
 
 class Failure(Enum):

@@ -33,6 +33,7 @@ _CAUSES: Final = {
     Skip.DRAINING.value: "as the sidecar was about to end",
     Skip.ABORTED.value: "as the client left before its request was whole",
     Skip.POLICY.value: "as the policy had changed",
+    Skip.FAULT.value: "for a fault of the sidecar, which its log tells of",
 }
 _FAILURES: Final = {
     Failure.CONNECT.value: "no connection",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from sidecar.app.shadowing import MAX_WAITING, Shadowing
 from sidecar.model.limits import Limits
 from tests.controller.pairs import MEMORY, Bench
 from tests.support.upstream import eventually
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def shadowing(bench: Bench) -> Shadowing:
@@ -43,6 +47,23 @@ async def test_a_worker_that_ends_meanwhile_counts_them_all() -> None:
 
     assert bench.book.uncompared.keys() == {"shutdown", "budget"}
     assert bench.book.under_way == 0
+    assert bench.memory.free == MEMORY
+
+
+async def test_pairs_are_counted_where_who_compares_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "sidecar.controller.comparing", None)  # as if it were gone
+    bench = Bench()
+    judge = shadowing(bench)
+    for _ in range(2):
+        judge.take(bench.trial([1], [1]))
+    await eventually(lambda: bench.book.under_way == 0)
+    judge.take(bench.trial([1], [1]))
+    await judge.close()
+
+    assert bench.book.uncompared == {"fault": 3}
+    assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
     assert bench.memory.free == MEMORY
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from sidecar.dataplane import delivery
+from sidecar.dataplane import mirror as mirroring
 from sidecar.dataplane.delivery import AT_ONCE, Copied
 from sidecar.decide import Verdict
 from sidecar.model.decision import Decision
@@ -463,8 +465,8 @@ async def test_an_endpoint_that_dies_has_the_line_set_out_a_few_a_turn(log: Path
             await made.proxy.ask(GET)
         await eventually(lambda: len(hung) == 20)
         lane = next(iter(made.proxy.listener.plane.mirror._lanes.values()))  # noqa: SLF001
-        for delivery in tuple(lane.under_way):
-            delivery.on_response_lost("reset", is_unanswered=True)
+        for one in tuple(lane.under_way):
+            one.on_response_lost("reset", is_unanswered=True)
         assert (made.book.mirrored, made.book.failed) == (20, {"lost": 20})
 
         taken = await steps(made.book, until=lambda: made.book.mirrored == 40)
@@ -479,8 +481,8 @@ async def test_who_comes_late_does_not_get_past_the_line(log: Path) -> None:
             await made.proxy.ask(post(b"%d" % number))
         await made.shadow.until(1)
         lane = next(iter(made.proxy.listener.plane.mirror._lanes.values()))  # noqa: SLF001
-        for delivery in tuple(lane.under_way):
-            delivery.expire()
+        for one in tuple(lane.under_way):
+            one.expire()
             copy = Copied(
                 make_head(b"/late"), Verdict(caller("acme"), Decision("m", "v1", "default", 1))
             )
@@ -488,6 +490,60 @@ async def test_who_comes_late_does_not_get_past_the_line(log: Path) -> None:
             assert lane.offer(copy, [], [])
 
         assert [one.body for one in await made.shadow.until(2)] == [b"0", b"1"]
+
+
+async def test_a_copy_that_cannot_be_made_is_counted_and_nothing_to_client_or_other_shadows(
+    log: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(delivery, "with_model", broken)
+    async with scripted_upstream() as first, scripted_upstream() as second:
+        urls: dict[str, JSON] = {"v1": first.url, "v2": second.url, "v3": second.url}
+        shadows: JSON = [{"version": "v2", "body_model": "other"}, {"version": "v3"}]
+        async with proxy(policy(urls, shadows=shadows), log) as running, running.client() as client:
+            for _ in range(3):
+                assert (await client.ask(GET)).status == 200
+            mirror = running.listener.plane.mirror
+            faulty, good = mirror.books.values()
+            await eventually(lambda: good.is_quiet)
+
+            assert (faulty.eligible, faulty.skipped, good.mirrored) == (3, {"fault": 3}, 3)
+            assert faulty.is_quiet
+            assert running.counted("rmv_shadow_faults_total", part="copying") == 3
+            assert mirror.memory.free == Limits().mirror_memory_bytes
+    told = [one for one in caplog.records if one.name == "sidecar.shadow"]
+    assert [(one.message, one.exc_info is not None) for one in told] == [
+        ("shadow tests have a fault", True)
+    ]
+
+
+async def test_what_is_new_in_a_book_is_told_to_the_metrics_once(log: Path) -> None:
+    async with mirrored(log) as made:
+        for number in range(1, 4):
+            await made.copy(GET)
+            await eventually(lambda: made.book.is_quiet)
+            mirror = made.proxy.listener.plane.mirror
+            for _ in range(2):
+                mirror.measure()
+
+            for outcome in ("eligible", "mirrored", "uncompared-off"):
+                assert made.proxy.counted("rmv_mirrors_total", outcome=outcome) == number
+            assert made.proxy.counted("rmv_mirror_responses_total") == number
+
+
+async def test_old_books_make_room_one_by_one(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirroring, "MAX_BOOKS", 3)
+    async with mirrored(log) as made:
+        mirror = made.proxy.listener.plane.mirror
+        for size in range(10, 16):
+            made.change(max_body_bytes=size)
+            await made.copy(GET)
+            await eventually(lambda: made.book.is_quiet)
+
+            assert len(mirror.books) == min(size - 9, 3)
+        assert made.proxy.counted("rmv_mirrors_total", outcome="mirrored") == 6
 
 
 # --- policies that change ---------------------------------------------------------------------

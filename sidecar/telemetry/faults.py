@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw, in what runs beside requests: counted, told of, and outlived."""
+"""Errors that nobody foresaw, in what is done for shadow tests: counted, told of, outlived."""
 
 from __future__ import annotations
 
