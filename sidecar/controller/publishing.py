@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EVERY_S: Final = 2.0
 END_S: Final = 5.0  # at the end of a worker
+AT_ONCE: Final = 4  # pairs of one call: a megabyte, if their bodies are kept
 COST: Final = "rmv_shadow_cost_total"
 _log = logging.getLogger("sidecar.shadow")
 
@@ -179,12 +180,14 @@ class Publisher(Generic[B]):
             self._copies.forget(book)
 
     async def _put_evidence(self, account: Account) -> None:
-        """Store pairs that disagree. Where that fails they wait, and may come twice."""
-        waiting = account.drawer.waiting
-        if waiting:
-            await self._store.add_evidence(*account.name, waiting, account.drawer.keep)
-            account.drawer.drop(len(waiting))
-            self._count("kept", len(waiting))
+        """Store pairs that disagree, a few at a time. Those that fail wait, and may come twice."""
+        drawer = account.drawer
+        waiting = drawer.waiting
+        for start in range(0, len(waiting), AT_ONCE):
+            few = waiting[start : start + AT_ONCE]
+            await self._store.add_evidence(*account.name, few, drawer.keep)
+            drawer.drop(len(few))
+            self._count("kept", len(few))
 
     def _count(self, outcome: str, number: int) -> None:
         if number:

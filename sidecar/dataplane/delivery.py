@@ -17,6 +17,7 @@ from sidecar.dataplane.trial import (
     OFF,
     SKIP_COST,
     SKIP_DRAINING,
+    SKIP_FAULT,
     SKIP_LATE,
     SKIP_MEMORY,
     SKIP_METHOD,
@@ -395,7 +396,11 @@ class ShadowLane(CopyLane):
             return False
         delivery = Delivery(self, copy, data)
         if self.comparison is not None:
-            self._begin_trial(delivery, copy, fields, lines)
+            try:
+                self._begin_trial(delivery, copy, fields, lines)
+            except Exception:
+                self._leave_out(delivery, SKIP_FAULT)
+                raise
         if len(self.under_way) < self.max_connections and not self._waiting:
             self._set_out(delivery)
         else:

@@ -14,6 +14,7 @@ from sidecar.controller import publishing
 from sidecar.controller.evidence import MAX_BODY_BYTES
 from sidecar.controller.publishing import Publisher
 from sidecar.dataplane.trial import Book
+from sidecar.errors import StoreUnavailableError
 from sidecar.model.comparison import Comparison, Kept
 from sidecar.model.policy import Price, Shadow, Version
 from sidecar.policy.snapshot import compile_snapshot
@@ -27,9 +28,9 @@ from tests.support.upstream import eventually
 from tests.support.valkey import valkey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
-    from sidecar.model.shadow import Tally
+    from sidecar.model.shadow import Evidence, Tally
     from sidecar.store.base import Store
     from tests.support.valkey import Valkey
 
@@ -373,6 +374,34 @@ async def test_of_pairs_that_differ_few_are_kept_however_many_there_are() -> Non
     desk.clock.advance(1)
     await desk.compare(100, keeping)
     await desk.publisher.publish()
+    assert len([one async for one in store.evidence("tumor", "v2")]) == 10
+
+
+async def test_pairs_are_stored_a_few_at_a_time_and_those_that_fail_wait() -> None:
+    class Noting(MemoryStore):
+        sizes: Final[list[int]] = []
+
+        async def add_evidence(
+            self, model: str, version: str, evidence: Sequence[Evidence], keep: int
+        ) -> None:
+            self.sizes.append(len(evidence))
+            if len(self.sizes) == 2:
+                raise StoreUnavailableError("it is away")
+            await super().add_evidence(model, version, evidence, keep)
+
+    store = Noting()
+    desk = Desk(store)
+    keeping = Comparison(keep=Kept(pairs=20))
+    for _ in range(2):
+        await desk.compare(5, keeping)
+        desk.clock.advance(1)
+    await desk.publisher.publish()
+    assert desk.counted("rmv_shadow_evidence_total", "outcome", "kept") == 4
+
+    await desk.publisher.publish()
+
+    assert store.sizes == [4, 4, 4, 2]
+    assert desk.counted("rmv_shadow_evidence_total", "outcome", "kept") == 10
     assert len([one async for one in store.evidence("tumor", "v2")]) == 10
 
 

@@ -10,14 +10,16 @@ import msgspec
 import pytest
 
 from sidecar.dataplane import delivery
-from sidecar.dataplane import mirror as mirroring
 from sidecar.dataplane.delivery import AT_ONCE, Copied
+from sidecar.dataplane.mirror import MAX_BOOKS
+from sidecar.dataplane.trial import Book
 from sidecar.decide import Verdict
 from sidecar.model.decision import Decision
 from sidecar.model.limits import Limits
 from sidecar.runtime.tasks import spawn
 from tests.policy.examples import caller, make_head
 from tests.support.clock import HandClock
+from tests.support.judge import NotingJudge
 from tests.support.messages import Feed
 from tests.support.proxy import policy, proxy
 from tests.support.upstream import eventually, never, scripted_upstream
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-    from sidecar.dataplane.trial import Book
     from sidecar.model.identity import JSON
     from tests.support.proxy import Proxy
     from tests.support.upstream import Received, Script, ScriptedUpstream
@@ -533,17 +534,43 @@ async def test_what_is_new_in_a_book_is_told_to_the_metrics_once(log: Path) -> N
             assert made.proxy.counted("rmv_mirror_responses_total") == number
 
 
-async def test_old_books_make_room_one_by_one(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirroring, "MAX_BOOKS", 3)
+async def test_old_books_make_room_one_by_one(log: Path) -> None:
     async with mirrored(log) as made:
         mirror = made.proxy.listener.plane.mirror
-        for size in range(10, 16):
+        for number in range(MAX_BOOKS):
+            book = mirror.books["gone", "v2", str(number)] = Book("gone", "v2", str(number), 0.0)
+            book.is_old = True
+        for size in range(10, 13):
             made.change(max_body_bytes=size)
             await made.copy(GET)
             await eventually(lambda: made.book.is_quiet)
 
-            assert len(mirror.books) == min(size - 9, 3)
-        assert made.proxy.counted("rmv_mirrors_total", outcome="mirrored") == 6
+            assert len(mirror.books) == MAX_BOOKS
+        assert made.proxy.counted("rmv_mirrors_total", outcome="mirrored") == 3
+
+
+async def test_a_copy_whose_control_cannot_be_asked_gives_all_its_memory_back(log: Path) -> None:
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    async with scripted_upstream() as first, scripted_upstream() as second:
+        urls: dict[str, JSON] = dict.fromkeys(("v1", "v2", "twin"), second.url)
+        compared: JSON = {"control": "twin", "keep": {"pairs": 1, "bodies": True}}
+        shadows: JSON = [{"version": "v2", "methods": ["POST"], "compare": compared}]
+        document = policy({**urls, "v1": first.url}, shadows=shadows)
+        async with proxy(document, log, judge=NotingJudge()) as running, running.client() as client:
+            await client.ask(post(b"x"))
+            mirror = running.listener.plane.mirror
+            [book] = mirror.books.values()
+            [lane] = mirror._lanes.values()  # noqa: SLF001
+            assert lane._control is not None  # noqa: SLF001
+            lane._control.spelling.rewrite = broken  # noqa: SLF001
+            for _ in range(2):
+                assert (await client.ask(post(b"x"))).status == 200
+            await eventually(lambda: book.is_quiet)
+
+            assert (book.eligible, book.mirrored, book.skipped) == (3, 1, {"fault": 2})
+            assert mirror.memory.free == Limits().mirror_memory_bytes
 
 
 # --- policies that change ---------------------------------------------------------------------
