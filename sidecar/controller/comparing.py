@@ -259,7 +259,10 @@ class Comparer:
         trial.release()
 
     def _add_up(self, trial: Trial, account: Account, compared: Compared) -> None:
+        """Add a pair to its account: first what may sooner fail, so that it is not half there."""
         outcome = compared.outcome
+        if outcome.tokens is not None and (price := _price(trial)) is not None:
+            account.charge_tokens(price, outcome.tokens, trial.identity.tenant, trial.at_s)
         add_pair(
             account.changing(),
             primary_version=trial.serving,
@@ -271,8 +274,6 @@ class Comparer:
             outcome=outcome,
             control=compared.control,
         )
-        if outcome.tokens is not None and (price := _price(trial)) is not None:
-            account.charge_tokens(price, outcome.tokens, trial.identity.tenant, trial.at_s)
         if outcome.uncompared is None:
             self._tell(trial, account, compared)
 

@@ -377,6 +377,7 @@ async def test_a_pair_that_cannot_be_added_up_is_counted_and_those_behind_it_com
 
     ledger = bench.book.ledger()
     assert (ledger.mirrored, ledger.compared, ledger.uncompared) == (3, 1, {"fault": 2})
+    assert bench.pairs.number == 1
     assert bench.counted("rmv_shadow_faults_total", "part", "comparing") == 2
     assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
     assert bench.memory.free == MEMORY
