@@ -32,9 +32,10 @@ class IdentityCache:
 
     At most `max_entries` (1 or more) are remembered, fewer where tokens are over `LARGE_BYTES`, and
     none is used from its identity's `expires_at_s` on. No number of tokens drives out those of a
-    tenant that has fewer: see `_Remembered`. Bad tokens are remembered apart, so they drive out no
-    good one. A token of which `is_revoked` says so is a bad one. Every lookup adds one to `hits`
-    (remembered), `misses` (verified now) or `refused`.
+    tenant that has fewer, nor do tokens that come once drive out what is used: see `_Remembered`.
+    Bad tokens are remembered apart, so they drive out no good one. A token of which `is_revoked`
+    says so is a bad one. Every lookup adds one to `hits` (remembered), `misses` (verified now) or
+    `refused`.
     """
 
     def __init__(
@@ -139,83 +140,131 @@ class IdentityCache:
         return token
 
 
+class _Tenant:
+    """The keys of a tenant's tokens, oldest first, and what it showed that found no room.
+
+    The latter is the doorkeeper of TinyLFU (Einziger, Friedman and Manes, ACM Transactions on
+    Storage 13(4), 2017), here in two generations, each of as many fingerprints as there are keys.
+    Every tenant has its own, so none is flooded by another.
+    """
+
+    def __init__(self) -> None:
+        self.keys: deque[bytes | None] = deque()
+        self._seen: set[int] = set()
+        self._seen_before: set[int] = set()
+
+    def comes_again(self, key: bytes | None) -> bool:
+        """Return whether this was asked of the same key lately."""
+        # What the dict has computed already, with a secret of the process. Where two keys share
+        # it, one is remembered too early: it has been verified like any other.
+        fingerprint = hash(key)
+        if fingerprint in self._seen or fingerprint in self._seen_before:
+            return True
+        if len(self._seen) >= len(self.keys):
+            self._seen_before, self._seen = self._seen, set()
+        self._seen.add(fingerprint)
+        return False
+
+
 class _Remembered:
     """Identities that take up `size` at most. A new one gets its room from a tenant with many.
 
     Of the tenant that had most lately, the new one's own, and some in turn, the one that has most
     gives its oldest up; so a tenant never loses any to one that has more. An identity that has
     expired goes first where one is met.
+
+    Where all is taken and nobody has more than the new one's tenant, its token has to come twice:
+    most that come once never come again, and to remember them all costs more than their keys.
     """
 
     def __init__(self, size: int) -> None:
         self.entries: dict[bytes | None, Identity] = {}
         self._size = size
         self._taken = 0  # of it
-        # Keys by tenant, oldest first, apart from the dict: finding a dict's first entry slows
-        # down as entries go. One that is empty is let go of at its turn.
-        self._keys: dict[str, deque[bytes | None]] = {}
-        self._turns: deque[str] = deque()  # the tenants of `_keys`
-        self._largest: deque[bytes | None] = deque()
+        # Keys by tenant, apart from the dict: finding a dict's first entry slows down as entries
+        # go. A tenant that has none is let go of at its turn.
+        self._tenants: dict[str, _Tenant] = {}
+        self._turns: deque[str] = deque()  # the tenants of `_tenants`
+        self._largest = _Tenant()
 
     def put(self, key: bytes | None, identity: Identity, now_s: float) -> None:
-        """Remember an identity."""
+        """Remember an identity, be it at the second time."""
         if key in self.entries:
             self.entries[key] = identity  # the same token, so it is of the same tenant
             return
+        tenant = self._tenants.get(identity.tenant)
         room = _room(key)
-        while self.entries and self._taken + room > self._size:
-            self._drop(self._richest(self._keys.get(identity.tenant), now_s).popleft())
-        keys = self._keys.get(identity.tenant)
-        if keys is None:
-            keys = self._keys[identity.tenant] = deque()
+        if self._taken + room > self._size:
+            if tenant is not None and not self._is_due(tenant, key, now_s):
+                return
+            self._make(room, tenant, now_s)
+            tenant = self._tenants.get(identity.tenant)  # whose last one may have gone
+        if tenant is None:
+            tenant = self._tenants[identity.tenant] = _Tenant()
             self._turns.append(identity.tenant)
-        keys.append(key)
+        tenant.keys.append(key)
         self.entries[key] = identity
         self._taken += room
-        if len(keys) > len(self._largest):
-            self._largest = keys
+        if len(tenant.keys) > len(self._largest.keys):
+            self._largest = tenant
 
     def forget(self, jtis: Set[str], tenants: Set[str]) -> None:
         """Forget the tokens of these ids, and all of these tenants."""
         for tenant in tenants:
-            keys = self._keys.get(tenant)
-            while keys:
-                self._drop(keys.popleft())
+            known = self._tenants.get(tenant)
+            while known is not None and known.keys:
+                self._drop(known.keys.popleft())
         if not jtis:
             return
         gone = [(key, one.tenant) for key, one in self.entries.items() if one.jti in jtis]
         for key, tenant in gone:
             self._drop(key)
-            self._keys[tenant].remove(key)
+            self._tenants[tenant].keys.remove(key)
 
     def clear(self) -> None:
         """Forget all."""
         self.entries.clear()
         self._taken = 0
-        self._keys.clear()
+        self._tenants.clear()
         self._turns.clear()
-        self._largest = deque()
+        self._largest = _Tenant()
+
+    def _is_due(self, tenant: _Tenant, key: bytes | None, now_s: float) -> bool:
+        """Return whether a tenant's new key gets room where there is none left."""
+        number = len(tenant.keys)
+        if number > len(self._largest.keys):
+            self._largest = tenant
+        # By two, lest one too many goes to and fro between tenants that have alike.
+        if not number or number + 1 < len(self._largest.keys):
+            return True
+        has_expired = self.entries[tenant.keys[0]].expires_at_s <= now_s
+        return has_expired or tenant.comes_again(key)
+
+    def _make(self, room: int, tenant: _Tenant | None, now_s: float) -> None:
+        """Make room for a new one of a tenant, as far as there is any."""
+        while self.entries and self._taken + room > self._size:
+            self._drop(self._richest(tenant, now_s).keys.popleft())
 
     def _drop(self, key: bytes | None) -> None:
         del self.entries[key]
         self._taken -= _room(key)
 
-    def _richest(self, own: deque[bytes | None] | None, now_s: float) -> deque[bytes | None]:
-        """Return the keys of who gives one up; there is an entry."""
+    def _richest(self, own: _Tenant | None, now_s: float) -> _Tenant:
+        """Return who gives a key up; there is an entry."""
         turns = self._turns
-        while not self._keys[turns[0]]:
-            del self._keys[turns.popleft()]
+        while not self._tenants[turns[0]].keys:
+            del self._tenants[turns.popleft()]
         turns.rotate(-1)
         # At a tie the one whose turn it is: where all have one token, the oldest goes.
-        richest = self._keys[turns[-1]]
-        for tenant in islice(turns, LOOKED_AT):
-            keys = self._keys[tenant]
-            if keys and self.entries[keys[0]].expires_at_s <= now_s:
-                return keys
-            if len(keys) > len(richest):
-                richest = keys
+        richest = self._tenants[turns[-1]]
+        for name in islice(turns, LOOKED_AT):
+            tenant = self._tenants[name]
+            if tenant.keys and self.entries[tenant.keys[0]].expires_at_s <= now_s:
+                return tenant
+            if len(tenant.keys) > len(richest.keys):
+                richest = tenant
         for other in (own, self._largest):
-            if other is not None and len(other) > len(richest):
+            if other is not None and len(other.keys) > len(richest.keys):
                 richest = other
         return richest
 

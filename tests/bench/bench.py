@@ -15,7 +15,7 @@ from pathlib import Path
 from sidecar.model.shadow import Uncompared
 from tests.bench import fixtures, report, wrk
 from tests.bench.addresses import ADMIN_PORT, HOST, ORIGINS, PROXY_PORT
-from tests.bench.fixtures import FRESH, WORK
+from tests.bench.fixtures import WORK
 from tests.bench.items import Item
 from tests.bench.origins import Origins
 from tests.bench.peers import PEERS
@@ -210,8 +210,7 @@ class Bench:
         try:
             with self.started(name, item) as (proxy, record.boot_s):
                 self.origins.mark()
-                # It ends long before the tokens that are timed first come round again.
-                wrk.run(item, script, cpu=self.load_cpu, seconds=plan.warmup, first=FRESH // 2)
+                wrk.warm_up(item, script, cpu=self.load_cpu, seconds=plan.warmup)
                 known = Lookups.read() if record.is_subject and item.job == "fresh" else None
                 self.measure(record, item, script, proxy, plan.seconds)
                 if name in self.subject.others:

@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 WORK = Path(os.environ.get("BENCH_WORK") or Path(tempfile.gettempdir(), "rmv-bench")).absolute()
 ISSUER, AUDIENCE, KEY_ID = "bench", "models", "k1"
 TOKEN_LIFE_S = 24 * 3600  # longer than any campaign
-FRESH = 40_000  # tokens of item g in turn: four times as many as the subject remembers
+FRESH = 40_000  # tokens of item g
+TIMED = range(30_000)  # of them, in turn: three times as many as the subject remembers
+WARMING = range(len(TIMED), FRESH)  # it remembers these: of those that are timed none finds room
 FRESH_FOR_S = TOKEN_LIFE_S / 2  # after which they are made anew
 
 CPUS = os.sched_getaffinity(0)  # before the bench keeps to one of them

@@ -53,7 +53,7 @@ def profile(bench: Bench, item: Item, plan: Plan, profiler: str, lines: int) -> 
     RAW.unlink(missing_ok=True)
     with bench.started(bench.subject.name, item) as (subject, _):
         idle_s = {pid: subject.cpu_s_of(pid) for pid in subject.family()}
-        wrk.run(item, script, cpu=bench.load_cpu, seconds=plan.warmup)
+        wrk.warm_up(item, script, cpu=bench.load_cpu, seconds=plan.warmup)
         # By what the load cost: the control process may have spent more on starting.
         busiest = max(idle_s, key=lambda pid: subject.cpu_s_of(pid) - idle_s[pid])
         cost_us = _cost_us(bench, item, subject, busiest, script) if profiler == "phases" else 0.0

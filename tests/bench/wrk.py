@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.addresses import HOST, PROXY_PORT
-from tests.bench.fixtures import TENANTS, WORK, Tokens, fresh_tokens
+from tests.bench.fixtures import TENANTS, TIMED, WARMING, WORK, Tokens, fresh_tokens
 from tests.bench.items import Item, Job, headers
 from tests.bench.processes import Pinned
 from tests.bench.programs import find
@@ -34,8 +34,9 @@ end
 # Put together at each request: so many whole requests would fill memory, and wrk.format takes long.
 FRESH_REQUESTS = """\
 local body, before, after, tokens, turn = {body}, {{}}, {{}}, {{}}, 0
+local first, number
 function init(args)
-  turn = tonumber(args[1])
+  first, number = tonumber(args[1]), tonumber(args[2])
   for i, headers in ipairs({{
     {headers}
   }}) do
@@ -46,12 +47,13 @@ function init(args)
   for token in io.lines("{tokens}") do tokens[#tokens + 1] = token end
 end
 function request()
-  local tenant, token = turn % #before + 1, turn % #tokens + 1
+  local tenant, token = turn % #before + 1, first + turn % number + 1
   turn = turn + 1
   return before[tenant] .. tokens[token] .. after[tenant]
 end
 """
 MARK = "@token@"
+FILLING_S = 2  # in which the fresh tokens of a warm-up fill the memory of any proxy that has one
 
 
 def write_script(item: Item, tokens: Tokens, *, is_peer: bool) -> Path:
@@ -80,11 +82,18 @@ def write_script(item: Item, tokens: Tokens, *, is_peer: bool) -> Path:
 TEMPLATES: dict[Job, str] = {"plain": ONE_REQUEST, "fresh": FRESH_REQUESTS}
 
 
-def run(item: Item, script: Path, *, cpu: int, seconds: int, first: int = 0) -> str:
-    """Load the proxy for so long, fresh tokens from the `first` on; returns what wrk prints."""
+def warm_up(item: Item, script: Path, *, cpu: int, seconds: int) -> None:
+    """Load the proxy before it is timed, with other fresh tokens and for as long as they take."""
+    least_s = FILLING_S if item.job == "fresh" else 0
+    run(item, script, cpu=cpu, seconds=max(seconds, least_s), fresh=WARMING)
+
+
+def run(item: Item, script: Path, *, cpu: int, seconds: int, fresh: range = TIMED) -> str:
+    """Load the proxy for so long, with these fresh tokens in turn; returns what wrk prints."""
     options = ["-t1", f"-c{item.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     url = f"http://{HOST}:{PROXY_PORT}{item.path}"
-    command = [find("wrk"), *options, "-s", str(script), url, str(first)]
+    command = [find("wrk"), *options, "-s", str(script), url]
+    command += [str(fresh.start), str(len(fresh))]
     wrk = Pinned(command, cpu, WORK / "logs" / "wrk.log")
     try:
         wrk.process.wait(seconds + GRACE_S)
