@@ -52,7 +52,7 @@ def compiling_entitlement(
     test: Test | None = None
     if allow is not None or denied:
         allows = None if allow is None else any_of(allowed)
-        test = _kept(_entitlement(allows, any_of(denied)), needed)
+        test = remembering(_entitlement(allows, any_of(denied)), needed)
     is_closed = allow is None and default is DefaultAccess.DENY
     return Entitlement(test, needed, (*allowed, *denied), is_closed=is_closed)
 
@@ -90,7 +90,7 @@ def compiling_access(
     accept, of_accept = yield from compiling_matchers(version.accepts or (), segments)
     accepts: Test | None = None
     if version.accepts is not None:
-        accepts = _kept(any_of(accept), of_accept)
+        accepts = remembering(any_of(accept), of_accept)
     entitled, needed = _both(of_model.test, own.test), max(of_model.needs, own.needs)
     if of_model.is_closed and version.allow is None:
         entitled, needed = nobody, Needs.NOTHING
@@ -173,8 +173,3 @@ def _entitlement(allows: Test | None, denies: Test) -> Test:
         return allows is None or allows(identity, head)
 
     return entitled
-
-
-def _kept(test: Test, needed: Needs) -> Test:
-    """Remember a test's answers by identity, unless the request has a say in them."""
-    return test if needed is Needs.REQUEST else remembering(test)

@@ -194,7 +194,30 @@ def gathering(tenants: tuple[str, ...]) -> Steps[set[str]]:
     return texts
 
 
-def remembering(test: Test) -> Test:
+def remembering(test: Test, needed: Needs) -> Test:
+    """Remember the answers of a test by what it needs, unless the request has a say in them."""
+    if needed is Needs.REQUEST:
+        return test
+    return _by_identity(test) if needed is Needs.IDENTITY else _by_tenant(test)
+
+
+def _by_tenant(test: Test) -> Test:
+    answers: dict[str, bool] = {}
+
+    def remembered(identity: Identity, head: RequestHead) -> bool:
+        known = answers.get(identity.tenant)
+        if known is not None:
+            return known
+        answer = test(identity, head)
+        if len(answers) >= MAX_REMEMBERED:
+            answers.clear()
+        answers[identity.tenant] = answer
+        return answer
+
+    return remembered
+
+
+def _by_identity(test: Test) -> Test:
     """Remember the answers for identities, which are kept per token and so come again.
 
     The entry holds the identity: while it is there, no other object can have its id.

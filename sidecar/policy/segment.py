@@ -82,7 +82,7 @@ def _compiling(name: str, segment: Segment, known: Memberships) -> Steps[Members
         needed = max(needed, Needs.TENANT)
     test = _member(include, exclude, whens)
     if needed is Needs.IDENTITY:
-        test = remembering(test)
+        test = remembering(test, needed)
     elif whens:
         test = asking_once(test)
     return Membership(test, needed, None if whens else include, whens)

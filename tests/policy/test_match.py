@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from sidecar.model.policy import Condition, Matcher, Operators, Segment
-from sidecar.policy.match import Needs, compile_matcher, needs
+from sidecar.policy.match import MAX_REMEMBERED, Needs, compile_matcher, needs, remembering
 from sidecar.policy.segment import compile_segments
 from tests.policy.examples import caller, make_head
 from tests.policy.plain import matches
@@ -30,6 +30,48 @@ def test_a_matcher_is_a_plain_reading(
     matcher: Matcher, identity: Identity, head: RequestHead
 ) -> None:
     assert compile_matcher(matcher)(identity, head) == matches(matcher, identity, head)
+
+
+class Asked:
+    """A test that is met by tenants of an even number, and counts."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def test(self, identity: Identity, _head: RequestHead) -> bool:
+        self.times += 1
+        return int(identity.tenant) % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("needed", "times"),
+    [(Needs.NOTHING, 2), (Needs.TENANT, 2), (Needs.IDENTITY, 4), (Needs.REQUEST, 8)],
+)
+def test_a_test_is_asked_once_for_all_that_it_needs(needed: Needs, times: int) -> None:
+    asked = Asked()
+    test = remembering(asked.test, needed)
+    identities = [caller("0"), caller("0"), caller("1"), caller("1")]
+
+    for _ in range(2):
+        assert [test(identity, make_head()) for identity in identities] == [
+            True, True, False, False,
+        ]  # fmt: skip
+
+    assert asked.times == times
+
+
+@pytest.mark.parametrize("needed", [Needs.TENANT, Needs.IDENTITY])
+def test_what_is_remembered_of_callers_is_bounded(needed: Needs) -> None:
+    asked = Asked()
+    test = remembering(asked.test, needed)
+    first = caller("0")
+    test(first, HEAD)
+
+    for n in range(MAX_REMEMBERED):
+        assert test(caller(str(n + 1)), HEAD) is (n % 2 == 1)
+    assert test(first, HEAD)
+
+    assert asked.times == MAX_REMEMBERED + 2
 
 
 def test_no_conditions_match_everyone() -> None:
