@@ -67,9 +67,11 @@ class Revocations:
 
         A token that does not say when it was made was made before any cut-off.
         """
-        jti, cutoff = identity.jti, self._cutoffs.get(identity.tenant)
-        if cutoff is not None and identity.issued_s < cutoff:
-            return True
+        if self._cutoffs:
+            cutoff_s = self._cutoffs.get(identity.tenant)
+            if cutoff_s is not None and identity.issued_s < cutoff_s:
+                return True
+        jti = identity.jti if self._number else ""
         return bool(jti) and self._jtis.get(jti) is not None
 
     def put(self, key: Revocation, value: str | None) -> str:
