@@ -63,6 +63,8 @@ def find(claims: dict[str, JSON], name: str) -> JSON:
     # Namespaced claims are URLs, full of dots: https://example.com/tenant.
     if name in claims:
         return claims[name]
+    if "." not in name:
+        return None
     value: JSON = claims
     for member in name.split("."):
         if not isinstance(value, dict):

@@ -111,6 +111,24 @@ def test_any_other_spelling_is_refused(text: bytes) -> None:
         decode_base64url(text)
 
 
+@pytest.mark.parametrize("at", [0, 2, 7, 9])
+def test_no_byte_but_the_letters_is_read_anywhere(at: int) -> None:
+    strangers = {bytes([one]) for one in range(256)} - set(LETTERS)
+    assert len(strangers) == 192
+
+    for stranger in strangers:
+        with pytest.raises(ValueError, match=r"."):
+            decode_base64url(b"TWFuTWFuTQ"[:at] + stranger + b"TWFuTWFuTQ"[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    "text", [rb"\u0054WFu", rb"TWF\u0075", rb"\/\/TW", b'TWFu"', b'"TWFu"', b'T"WF']
+)
+def test_what_only_a_json_string_spells_is_no_base64(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_base64url(text)
+
+
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(-(2**63), 2**63)))
 def test_an_object_is_read_as_the_standard_library_reads_it(value: dict[str, int]) -> None:
     assert decode_object(json.dumps(value).encode()) == value
