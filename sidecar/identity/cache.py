@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REFUSALS = 256  # with tokens of 8 KiB that is 2 MiB; clients repeat few bad tokens at a time
 LARGE_BYTES: Final = 2048  # of a token: it takes up the room of one more, and so on from there
+MAX_FINGERPRINTS: Final = 4  # for each key; two where a tenant keeps what it has
 LOOKED_AT: Final = 16  # tenants, to find one that has many tokens: Redis finds old keys like this
 
 
@@ -165,6 +166,11 @@ class _Tenant:
         self._seen.add(fingerprint)
         return False
 
+    def shed(self) -> None:
+        """Let fingerprints go that were taken when there were far more keys."""
+        if len(self._seen) + len(self._seen_before) > MAX_FINGERPRINTS * len(self.keys):
+            self._seen, self._seen_before = set(), set()
+
 
 class _Remembered:
     """Identities that take up `size` at most. A new one gets its room from a tenant with many.
@@ -213,13 +219,13 @@ class _Remembered:
         for tenant in tenants:
             known = self._tenants.get(tenant)
             while known is not None and known.keys:
-                self._drop(known.keys.popleft())
+                self._drop(known, known.keys.popleft())
         if not jtis:
             return
         gone = [(key, one.tenant) for key, one in self.entries.items() if one.jti in jtis]
         for key, tenant in gone:
-            self._drop(key)
             self._tenants[tenant].keys.remove(key)
+            self._drop(self._tenants[tenant], key)
 
     def clear(self) -> None:
         """Forget all."""
@@ -243,9 +249,12 @@ class _Remembered:
     def _make(self, room: int, tenant: _Tenant | None, now_s: float) -> None:
         """Make room for a new one of a tenant, as far as there is any."""
         while self.entries and self._taken + room > self._size:
-            self._drop(self._richest(tenant, now_s).keys.popleft())
+            giver = self._richest(tenant, now_s)
+            self._drop(giver, giver.keys.popleft())
 
-    def _drop(self, key: bytes | None) -> None:
+    def _drop(self, tenant: _Tenant, key: bytes | None) -> None:
+        """Forget what a key of a tenant, which has let go of it, stands for."""
+        tenant.shed()
         del self.entries[key]
         self._taken -= _room(key)
 

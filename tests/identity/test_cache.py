@@ -284,6 +284,16 @@ def test_what_came_once_is_not_kept_for_ever() -> None:
     assert known(cache, naming, "acme.again") == []
 
 
+def test_a_tenant_that_lost_its_room_keeps_no_record_of_what_came_once() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 10, MAX_TOKEN_BYTES)
+    meet(cache, *[f"acme.{n}" for n in range(30)])
+
+    meet(cache, *[f"tenant-{n}.1" for n in range(6)], "acme.29")
+
+    assert known(cache, naming, "acme.29") == []
+
+
 def test_a_tenant_with_fewer_than_another_has_its_tokens_remembered_at_once() -> None:
     naming = Naming()
     cache = IdentityCache(naming, 100, MAX_TOKEN_BYTES)
