@@ -72,16 +72,16 @@ def decode_any_object(raw: bytes) -> dict[str, JSON]:
 def _strings(whole: dict[str, JSON]) -> int:
     """Return how many strings a value was written with: names of members, and values."""
     found = 0
-    pending: list[JSON] = [whole]
+    pending: list[dict[str, JSON] | list[JSON]] = [whole]
     while pending:
         value = pending.pop()
-        if isinstance(value, str):
-            found += 1
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             found += len(value)
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
+        for one in value.values() if isinstance(value, dict) else value:
+            if isinstance(one, str):
+                found += 1
+            elif isinstance(one, (dict, list)):
+                pending.append(one)
     return found
 
 
