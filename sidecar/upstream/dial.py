@@ -117,7 +117,7 @@ class Dial:
         self._dialer = dialer
         self._endpoint = endpoint
         self._monotonic_s = monotonic_s
-        self._name = dialer.name(endpoint, monotonic_s)
+        self.name = dialer.name(endpoint, monotonic_s)
         self._held_until_s = 0.0
         self._told = ""
         self._told_s = 0.0
@@ -147,12 +147,12 @@ class Dial:
 
     def refresh(self) -> None:
         """Resolve the name again, if it is time; called now and then while it is in use."""
-        if self._name is not None:
-            self._name.refresh()
+        if self.name is not None:
+            self.name.refresh()
 
     def has_left(self, transport: Transport) -> bool:
         """Return whether a connection leads to an address that the name has no more."""
-        name = self._name
+        name = self.name
         if name is None or not name.has_moved:
             return False
         peer = transport.get_extra_info("peername")
@@ -169,7 +169,7 @@ class Dial:
         context = None
         if self._endpoint.is_tls:
             context = self._dialer.context(self._monotonic_s())
-        known = (self._endpoint.host,) if self._name is None else await self._name.take()
+        known = (self._endpoint.host,) if self.name is None else await self.name.take()
         *others, last = known[:MAX_TRIES]
         for address in others:
             left_s = ends_s - self._monotonic_s()
@@ -210,8 +210,8 @@ class Dial:
         return made
 
     def _doubt(self) -> None:
-        if self._name is not None:
-            self._name.expire()
+        if self.name is not None:
+            self.name.expire()
 
     def _tell(self, reason: str) -> None:
         now_s = self._monotonic_s()

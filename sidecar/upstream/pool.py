@@ -73,9 +73,11 @@ class Pool(Keeper):
         self._ejection = Ejection()
         self._on_outlier = on_outlier
         self._settings = settings
+        self._max_idle = settings.max_idle
         self._monotonic_s = monotonic_s
         self._idle: list[UpstreamConnection] = []
         self._dial = settings.dialer.open(endpoint, monotonic_s)
+        self._name = self._dial.name
         self._is_used = False  # since the last sweep
 
     @property
@@ -147,8 +149,8 @@ class Pool(Keeper):
         connection.idle_since_s = IDLE
         self.outstanding -= 1
         self._is_used = True
-        is_wanted = not self.is_closed and len(self._idle) < self._settings.max_idle
-        if not is_wanted or self._dial.has_left(connection.transport):
+        is_wanted = not self.is_closed and len(self._idle) < self._max_idle
+        if not is_wanted or self._has_left(connection):
             connection.transport.close()
         else:
             self._idle.append(connection)
@@ -204,7 +206,7 @@ class Pool(Keeper):
             if connection.idle_since_s == IDLE:
                 connection.idle_since_s = now_s
             is_old = now_s - connection.idle_since_s >= self._settings.idle_timeout_s
-            if is_old or self._dial.has_left(connection.transport):
+            if is_old or self._has_left(connection):
                 connection.transport.close()
 
     def close(self) -> None:
@@ -213,6 +215,11 @@ class Pool(Keeper):
         for connection in self._idle:
             connection.transport.close()
         self._idle.clear()
+
+    def _has_left(self, connection: UpstreamConnection) -> bool:
+        """Return whether a connection leads to where the endpoint is no more; most never move."""
+        name = self._name
+        return name is not None and name.has_moved and self._dial.has_left(connection.transport)
 
 
 class Upstreams:
