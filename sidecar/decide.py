@@ -132,7 +132,8 @@ class Decider:
         head.at_s = now_s
         snapshots = self._live.snapshots
         route = self._routes.find(head)
-        snapshot = snapshots.get(route.model) if route.model else None
+        model = route.model
+        snapshot = snapshots.get(model) if model else None
         if snapshot is None:
             return Verdict(identity, self._no_snapshot(route))
         if route.version is not None or route.label is not None:

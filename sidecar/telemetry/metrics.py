@@ -21,13 +21,22 @@ SERVER_ERROR: Final = 500
 MAX_SERIES: Final = 10_000  # decisions counted apart; past that under one label, never unbounded
 
 
+class Number:
+    """How many there were."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
 class Series:
     """What is counted for one model, version and reason."""
 
     __slots__ = ("first_byte", "first_byte_s", "latency", "latency_s", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes: dict[tuple[int, str], int] = {}  # by status and error code
+        self.outcomes: dict[tuple[int, str], Number] = {}  # by status and error code
         self.latency = [0] * BUCKETS
         self.latency_s = 0.0
         self.first_byte = [0] * BUCKETS
@@ -52,8 +61,11 @@ class Metrics:
         """Count finished exchanges."""
         for record in records:
             series = self._by_decision.get(record.decision) or self._find(record.decision)
-            outcomes, outcome = series.outcomes, (record.status, record.code)
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            outcome = record.status, record.code
+            number = series.outcomes.get(outcome)
+            if number is None:
+                number = series.outcomes[outcome] = Number()
+            number.value += 1
             duration_s, first_byte_s = record.duration_s, record.first_byte_s
             series.latency[_bucket(duration_s)] += 1
             series.latency_s += duration_s
@@ -70,8 +82,8 @@ class Metrics:
         requests = errors = 0
         for series in self._series.values():
             for (status, _), number in series.outcomes.items():
-                requests += number
-                errors += number if status >= SERVER_ERROR else 0
+                requests += number.value
+                errors += number.value if status >= SERVER_ERROR else 0
         return {"requests": requests, "errors": errors}
 
     def exposition(self) -> str:
@@ -97,7 +109,7 @@ class Metrics:
                     "model", model, "version", version, "reason", reason,
                     "status", str(status), "code", code,
                 )  # fmt: skip
-                yield f"rmv_requests_total{labels} {number}"
+                yield f"rmv_requests_total{labels} {number.value}"
 
     def _histograms(self) -> Iterator[str]:
         yield "# HELP rmv_request_duration_seconds Last byte of the head in to last byte out."

@@ -33,8 +33,8 @@ def hide_token(target: str) -> str:
 
 def without_token(record: ExchangeRecord) -> ExchangeRecord:
     """Return a record whose target says no token."""
-    hidden = hide_token(record.target)
-    return record if hidden == record.target else replace(record, target=hidden)
+    target = record.target
+    return replace(record, target=hide_token(target)) if PARAMETER in target else record
 
 
 class Recorder:
