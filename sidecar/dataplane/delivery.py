@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 MAX_DROPPED: Final = 1024 * 1024  # bytes of an answer that are read and not kept
 PIECE_BYTES: Final = 32  # that a piece counts besides: small ones cost more than their bytes
 _NOBODY: Final = VersionTimeouts()
+_LENGTH: Final = frozenset((b"content-length",))
 AT_ONCE: Final = 4  # steps of a lane in one turn: each closes a connection, or opens one
 
 
@@ -91,11 +92,11 @@ class Copied:
         self.verdict = verdict
         self.tenant = verdict.identity.tenant
         # An object a piece would cost many times its bytes where pieces are small, and a view would
-        # hold the whole of what was read with it. It grows by an eighth ahead.
-        self.body = bytearray()
+        # hold the whole of what was read with it. More than one piece grow by an eighth ahead.
+        self.body: bytes | bytearray = b""
         self.size = 0
         self.captured: Captured | None = None
-        self.trials: list[Trial] = []
+        self.trials: tuple[Trial, ...] = ()
 
 
 class Delivery(ResponseSink):
@@ -259,12 +260,12 @@ class CopyLane:
         head, rewrite = copy.head, self.spelling.rewrite
         target = head.target if rewrite is None else rewrite(head.target, copy.verdict.rest)
         out: list[bytes | bytearray] = [head.method, b" ", target, b" HTTP/1.1\r\n"]
+        if len(body) != head.framing:  # it came in chunks, or has been changed
+            fields = without(fields, _LENGTH)
+            out.append(b"Content-Length: %d\r\n" % len(body))
         out += without(fields, self._replaced) if self._replaced else fields
         out += lines
-        out.append(self._lines)
-        if head.has_body:
-            out.append(b"Content-Length: %d\r\n" % len(body))  # it is whole, whatever its framing
-        out += (b"\r\n", body)
+        out += (self._lines, b"\r\n", body)
         return b"".join(out)
 
     def start(self, delivery: Delivery) -> None:
@@ -516,7 +517,7 @@ class ShadowLane(CopyLane):
             self.book, comparison, primary, delivery.captured, self.shared.trials,
             copy.head, verdict.identity, verdict.snapshot,
         )  # fmt: skip
-        copy.trials.append(trial)
+        copy.trials += (trial,)
         if comparison.keep.bodies:
             trial.keep_body(bytes(copy.body), memory)
         lane = self._control

@@ -24,8 +24,8 @@ from sidecar.dataplane.trial import (
 )
 from sidecar.shadow.naming import test_of
 from sidecar.telemetry.faults import Faults
-from sidecar.wire import fields as wire
-from sidecar.wire.fields import REQUEST_FIELDS, FieldKinds
+from sidecar.wire.fields import EXPECT, name_of
+from sidecar.wire.request import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from sidecar.telemetry.metrics import Metrics
     from sidecar.upstream.pool import Upstreams
 
-_KINDS: Final = FieldKinds(REQUEST_FIELDS)
-_SECRET: Final = frozenset((wire.AUTHORIZATION, wire.SECRET, wire.EXPECT, wire.CONTENT_LENGTH))
-_UNFIT: Final = frozenset((wire.EXPECT, wire.CONTENT_LENGTH))
 MAX_BYTES: Final = 1 << 60  # of a copy that nobody gets: no limit
 MAX_BOOKS: Final = 4_096  # past that old ones go, if they are quiet
 TIMED: Final = 63  # of 64 copies one is timed: to read the CPU's clock is a system call
@@ -63,8 +60,8 @@ class Copy(Copied):
         self._mirror = mirror
         self._is_over = False
         self._lanes: list[ShadowLane] = []
-        self._skipped: list[tuple[ShadowLane, str]] = []
-        self._spared: list[ShadowLane] = []
+        self._skipped: tuple[tuple[ShadowLane, str], ...] = ()
+        self._spared: tuple[ShadowLane, ...] = ()
         self._max_bytes = MAX_BYTES
         self.spent_s = -1.0  # CPU time, where it is measured
         self._join(mirror, verdict)
@@ -78,7 +75,7 @@ class Copy(Copied):
             lane.book.pending += 1
             cause = lane.objection(self.head)
             if cause:
-                self._skipped.append((lane, cause))
+                self._skipped += ((lane, cause),)
                 continue
             self._lanes.append(lane)
             self._max_bytes = min(self._max_bytes, lane.max_body_bytes)
@@ -87,11 +84,11 @@ class Copy(Copied):
         for one in drawn.spared:
             lane = mirror.lane(one, verdict, self.head.at_s)
             lane.book.pending += 1
-            self._spared.append(lane)
+            self._spared += (lane,)
         for one in drawn.idle:
             lane = mirror.lane(one, verdict, self.head.at_s)
             lane.book.pending += 1
-            self._skipped.append((lane, SKIP_DISABLED))
+            self._skipped += ((lane, SKIP_DISABLED),)
         if kept_bytes:
             self.captured = Captured(mirror.memory, kept_bytes)
 
@@ -105,11 +102,19 @@ class Copy(Copied):
             self._outgrow()
         if self._lanes:
             if self._mirror.memory.reserve(len(data)):
-                self.body += data
+                self._keep(data)
             else:
                 self._skip_all(SKIP_MEMORY)
         if self.spent_s >= 0:
             self.spent_s += self._mirror.cpu_s() - began_s
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        if not self.body and isinstance(data, bytes):
+            self.body = data  # most come in one piece
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += data
 
     def send(self, whole_s: float) -> None:
         """Send the copy; the request became whole at `whole_s`. Later calls do nothing."""
@@ -123,7 +128,7 @@ class Copy(Copied):
                 self.captured.asked_s = whole_s
             self._lanes = self._mirror.send(self, self._lanes)
         self._count(self.size)
-        self.body = bytearray()
+        self.body = b""
         if self.spent_s >= 0:
             self._charge(self.spent_s + self._mirror.cpu_s() - began_s)
 
@@ -166,15 +171,15 @@ class Copy(Copied):
         if not stay:
             self._skip_all(SKIP_SIZE)
             return
-        self._skipped += [(lane, SKIP_SIZE) for lane in self._lanes if lane not in stay]
+        self._skipped += tuple([(lane, SKIP_SIZE) for lane in self._lanes if lane not in stay])
         self._lanes = stay
         self._max_bytes = min([lane.max_body_bytes for lane in stay])
 
     def _skip_all(self, cause: str) -> None:
-        self._skipped += [(lane, cause) for lane in self._lanes]
+        self._skipped += tuple([(lane, cause) for lane in self._lanes])
         self._lanes = []
         self._mirror.memory.give_back(len(self.body))
-        self.body = bytearray()
+        self.body = b""
 
     def _count(self, size: int) -> None:
         """Count who got no copy, by the bytes of the body."""
@@ -263,8 +268,8 @@ class Mirror(Shared):
             pending = lane.book.pending
             try:
                 if not lines:
-                    lines, fields = self._lines(copy), _fields(copy.head, _SECRET)
-                passed = _fields(copy.head, _UNFIT) if lane.has_credentials else fields
+                    lines, fields = self._lines(copy), _shared(copy.head)
+                passed = _with_credentials(copy.head) if lane.has_credentials else fields
                 if lane.offer(copy, passed, lines):
                     taken.append(lane)
             except Exception as error:  # noqa: BLE001 -- whatever it is, it is nothing to the client
@@ -393,9 +398,15 @@ class Mirror(Shared):
                 return
 
 
-def _fields(head: RequestHead, left_out: frozenset[int]) -> list[bytes]:
-    """Return the client's fields but for those of some kinds."""
-    return [line for line in head.fields if _KINDS.of(line[: line.find(b":")]) not in left_out]
+def _shared(head: RequestHead) -> list[bytes]:
+    """Return the client's fields but for those that are for no copy."""
+    withheld = head.withheld
+    return [line for line in head.fields if line not in withheld] if withheld else head.fields
+
+
+def _with_credentials(head: RequestHead) -> list[bytes]:
+    """Return the client's fields but for `Expect`: a copy is sent whole."""
+    return [line for line in head.fields if KINDS.of(name_of(line)) != EXPECT]
 
 
 def _same_test(snapshot: Snapshot, before: CompiledShadow, book: Book) -> CompiledShadow | None:

@@ -109,6 +109,11 @@ class Count:
         self.number = 0
         self.part = 0
 
+    def add_part(self) -> None:
+        """Count one that was mirrored."""
+        self.number += 1
+        self.part += 1
+
 
 class Book:
     """What this worker counts of one shadow test: `ledger` is the sum of it.
@@ -225,9 +230,8 @@ class Book:
 
     def mirror(self, size: int, tenant: str, at_s: float) -> None:
         """Count a copy that sets out; its request came at `at_s`, epoch seconds."""
-        for count in (self._of_size(size), self._of_tenant(tenant)):
-            count.number += 1
-            count.part += 1
+        self._of_size(size).add_part()
+        self._of_tenant(tenant).add_part()
         self.mirrored += 1
         self.eligible += 1
         self.pending -= 1

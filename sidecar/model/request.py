@@ -21,7 +21,6 @@ class RequestHead:
         "claimed_tenant",
         "fields",
         "framing",
-        "has_body",
         "host",
         "is_http10",
         "keeps_alive",
@@ -33,6 +32,7 @@ class RequestHead:
         "target",
         "trailer",
         "upgrade",
+        "withheld",
     )
 
     method: bytes
@@ -46,7 +46,6 @@ class RequestHead:
     at_s: float  # when it arrived, epoch seconds: the one time that all rules see
     claimed_tenant: bytes | None  # X-Tenant: believed only when auth is off
     framing: int  # of its body: bytes, or wire.framing.CHUNKED
-    has_body: bool  # announced, if of no bytes
     is_http10: bool
     memberships: dict[object, tuple[object, bool]] | None  # by segment: of whom, and whether
     path_text: str  # the path as rules see it, once one has asked; empty before
@@ -54,6 +53,7 @@ class RequestHead:
     takes_trailers: bool  # TE: trailers
     trailer: bytes  # what Trailer announces
     upgrade: bytes  # the protocols that the client would rather speak
+    withheld: tuple[bytes, ...]  # of `fields`: credentials and Expect, which are for no copy
 
     def __init__(  # noqa: PLR0913, PLR0917 -- a record; a parser fills it field by field
         self,
@@ -81,12 +81,12 @@ class RequestHead:
         self.path_text = ""
         self._headers: dict[bytes, bytes | None] | None = None
         self.framing = 0
-        self.has_body = False
         self.is_http10 = False
         self.keeps_alive = True
         self.takes_trailers = False
         self.trailer = b""
         self.upgrade = b""
+        self.withheld = ()
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a field by its lower-case name, repeats joined (RFC 9110 5.3)."""

@@ -48,7 +48,7 @@ def read_request(block: bytes, max_fields: int) -> RequestHead:
     reader = _Fields(head)
     kept, kinds = head.fields, KINDS
     for line in lines:
-        at = line.find(b":")
+        at = wire.colon_of(line)
         if at < 1:
             raise bad_name(line)
         kind = kinds.of(line[:at])
@@ -104,6 +104,8 @@ class _Fields:
         head = self._head
         if kind == wire.CONTENT_LENGTH:
             return self._take_length(line, at)
+        if wire.AUTHORIZATION <= kind <= wire.LAST_WITHHELD:
+            head.withheld += (line,)
         value = wire.value_at(line, at)
         if kind == wire.HOST:
             if self._has_host:
@@ -125,7 +127,7 @@ class _Fields:
         if self._has_length:
             raise HeadError("Content-Length is repeated")
         head = self._head
-        self._has_length = head.has_body = True
+        self._has_length = True
         known = _lengths.get(line)
         if known is not None:
             head.framing = known
@@ -154,7 +156,7 @@ class _Fields:
         elif kind == wire.TRANSFER_ENCODING:
             if self._is_chunked or not is_chunked_alone(value):
                 raise HeadError("Transfer-Encoding is not exactly chunked")
-            self._is_chunked = head.has_body = True
+            self._is_chunked = True
         elif kind == wire.UPGRADE:
             head.upgrade += b", " + value if head.upgrade else value
         elif kind == wire.TRAILER:

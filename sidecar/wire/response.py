@@ -71,7 +71,7 @@ def _read(block: bytes, *, hides_decisions: bool) -> ResponseHead:
     kept: list[bytes] = []
     kinds = KINDS
     for line in lines:
-        at = line.find(b":")
+        at = wire.colon_of(line)
         if at < 1:
             raise bad_name(line)
         kind = kinds.of(line[:at])
