@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidecar.dataplane.spelling import Spelling, TenantLines, deprecation_lines
-from sidecar.dataplane.upload import Inbox
 from sidecar.dataplane.waits import KeyWaits
 from sidecar.model.policy import Audited, VersionTimeouts
 
@@ -101,7 +100,6 @@ class Plane:
         self.audit: Decisions | None = None  # told of what is denied, and of all where asked for
         self.is_unaudited = False  # no request may be served, as audit cannot be written
         self.key_waits = KeyWaits(metrics)
-        self.inbox = Inbox()
         self.callers = callers
         self.is_draining = False
         self.tenant_lines = TenantLines()

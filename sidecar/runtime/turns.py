@@ -6,7 +6,9 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from sidecar.runtime.inbox import Inbox
 from sidecar.runtime.outbox import Outbox
+from sidecar.runtime.splice import Splicer
 
 
 class Worker(Protocol):
@@ -21,10 +23,13 @@ class Turns:
     """A line in which each waits for its turn: one a cycle of the loop, sockets in between.
 
     A read may hold tens of thousands of chunks or requests. Whoever sends them waits for himself,
-    and nobody else for him, however many of his kind there are. `outbox` is for small writes.
+    and nobody else for him, however many of his kind there are. What connections share besides:
+    `outbox` for small writes, `inbox` for large reads, `splicer` for what is not read at all.
     """
 
     def __init__(self) -> None:
+        self.inbox = Inbox()
+        self.splicer = Splicer()
         self.outbox = Outbox()
         self._waiting: deque[Worker] = deque()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from sidecar.runtime.inbox import BufferedReads
 from sidecar.runtime.tcp import Socket, bytes_acked
 from sidecar.upstream.contract import Response
 from sidecar.wire.chunks import ChunkedBody
@@ -21,7 +22,7 @@ from sidecar.wire.framing import (
     is_bodiless,
 )
 from sidecar.wire.head import HEAD_END, HeadError, is_lost
-from sidecar.wire.pieces import Pieces, cut
+from sidecar.wire.pieces import MIN_APART_BYTES, Pieces, cut
 from sidecar.wire.response import KINDS, ResponseHead, read_response
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 SWITCHING_PROTOCOLS: Final = 101
 MAX_HEAD_BYTES: Final = 64 * 1024  # of heads and trailers; Envoy's default is 60 KiB
+LARGE_BYTES: Final = 32 * 1024  # of a body that is not worth copying out of the loop's buffer
+FEW_HEAD_BYTES: Final = 2 * 1024  # of a large read that are looked through for a head
+MAX_SMALL: Final = 8  # responses in a row, and the next may as well be copied
 MAX_LATE_BYTES: Final = 16 * 1024  # that wait for others' reads; of more, memory would be the price
 
 
@@ -71,6 +75,8 @@ class UpstreamConnection(Response):
         self._sent_bytes = 0  # ever, what is unsent included
         self._began_at = 0  # of them, those before the request in hand
         self._is_tunnel = False
+        self._is_buffered = False  # reads come by `take_read`
+        self._small = 0  # responses since one that was large
         self._has_closed = False  # the upstream: by a FIN, or where there is TLS by close_notify
 
     # --- what the sink does -------------------------------------------------------------------
@@ -111,6 +117,19 @@ class UpstreamConnection(Response):
         if data is not None and not self.transport.is_closing():
             self._unsent = None
             self.transport.write(data)
+
+    def bare_socket(self) -> Socket | None:
+        """Return the socket, to be written to past the transport, if that has nothing to write."""
+        transport = self.transport
+        if self._unsent is not None or transport.is_closing():
+            return None
+        if transport.get_extra_info("ssl_object") is not None or transport.get_write_buffer_size():
+            return None
+        return cast("Socket", transport.get_extra_info("socket"))
+
+    def note_sent(self, size: int) -> None:
+        """Count bytes of a request that were written past the transport."""
+        self._sent_bytes += size
 
     def pause(self) -> None:
         """Stop reading the response: whoever takes it is full."""
@@ -169,9 +188,26 @@ class UpstreamConnection(Response):
         self._is_begun = True
         self._read(sink, data)
 
-    def _read(self, sink: ResponseSink, data: bytes) -> None:
+    def take_read(self, read: memoryview) -> None:
+        """Take bytes that are worth leaving where they lie, if they are of a body."""
+        sink = self.sink
+        if len(read) < MIN_APART_BYTES or self._held or sink is None or self._is_tunnel:
+            self.data_received(bytes(read))
+            return
+        if self._has_head and self._left <= 0:
+            self.data_received(bytes(read))
+            return
+        self.read_s = self._monotonic_s()
+        self._is_begun = True
+        self._read(sink, b"", read)
+
+    def _read(self, sink: ResponseSink, data: bytes, read: memoryview | None = None) -> None:
+        """Read `data`, or else a large `read`."""
         try:
-            self._parse(sink, self._held + data if self._held else data)
+            if read is None:
+                self._parse(sink, self._held + data if self._held else data)
+            else:
+                self._parse_large(sink, read)
         except HeadError as error:
             self._out = []
             self._lose(f"malformed response: {error}")
@@ -251,6 +287,27 @@ class UpstreamConnection(Response):
                 raise HeadError("bytes follow its end")
             self._is_keepable = False  # a body where none may be: nobody needs to hear of it
 
+    def _parse_large(self, sink: ResponseSink, read: memoryview) -> None:
+        """Read a body with a length, and the head before it, without a copy of the body."""
+        pos = 0
+        if not self._has_head:
+            beginning = bytes(read[:FEW_HEAD_BYTES])
+            pos = self._read_heads(sink, beginning)
+            if self._is_tunnel:
+                self._out.append(read[len(beginning) :])
+                self._body_bytes += len(read) - len(beginning)
+                return
+            if self._left <= 0:
+                self._parse(sink, self._held + beginning[pos:] + bytes(read[len(beginning) :]))
+                return
+        end = min(len(read), pos + self._left)
+        self._out.append(read[pos:end])
+        self._body_bytes += end - pos
+        self._left -= end - pos
+        self._is_done = not self._left
+        if end < len(read):
+            raise HeadError("bytes follow its end")
+
     def _tire(self, rest: bytes) -> None:
         """Leave the rest for a turn of its own."""
         self._held = rest
@@ -280,7 +337,21 @@ class UpstreamConnection(Response):
                     self._body_bytes += size - pos
                     self._out.append(data[pos:])
                 return size
+        self._choose_reads()
         return pos
+
+    def _choose_reads(self) -> None:
+        """Be read into the inbox from a large response on, and no more after many small ones."""
+        if self._left >= LARGE_BYTES:
+            self._small = 0
+            if not self._is_buffered and self.transport.get_extra_info("ssl_object") is None:
+                self._is_buffered = True
+                self.transport.set_protocol(BufferedReads(self, self._keeper.turns.inbox))
+        elif self._is_buffered:
+            self._small += 1
+            if self._small > MAX_SMALL:
+                self._is_buffered = False
+                self.transport.set_protocol(self)
 
     def _hold(self, part: bytes) -> None:
         """Keep the beginning of a head."""

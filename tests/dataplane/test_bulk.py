@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.model.limits import Timeouts
+from sidecar.model.limits import Limits, Timeouts
+from tests.support.messages import PATIENCE_S
 from tests.support.proxy import chain, policy, proxy
 from tests.support.upstream import eventually, scripted_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from tests.support.upstream import Received
+    from tests.support.proxy import Client, Proxy
+    from tests.support.upstream import Conversation, Received, ScriptedUpstream
+
+    Passing = tuple[Proxy, Client, ScriptedUpstream]
 
 CLIENTS = 12
 SIZES = (16 * 1024 - 1, 64 * 1024, 131_072, 600_000)  # around what is handed on uncopied
@@ -146,3 +151,137 @@ async def test_an_answer_longer_than_it_says_is_none(log: Path) -> None:
 
     async with chain(log, more) as (proxy, _):
         assert (await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")).status == 502
+
+
+LONG = 9_000_000
+HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % LONG
+
+
+@asynccontextmanager
+async def passing(
+    log: Path, serve: Conversation, timeouts: Timeouts | None = None
+) -> AsyncIterator[Passing]:
+    """Begin a long body to an upstream that has read its head; yield once it passes by splice."""
+    async with scripted_upstream(conversation=serve) as upstream:
+        document = policy({"v1": upstream.url})
+        async with proxy(document, log, timeouts=timeouts) as running, running.client() as client:
+            splicer = running.listener.plane.turns.splicer
+            await client.send(HEAD + bytes(LONG // 2))
+            await eventually(lambda: splicer.under_way == 1)
+            yield running, client, upstream
+            await eventually(lambda: splicer.under_way == 0)
+
+
+async def take_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer requests with the size of their bodies."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = left = int(head.lower().partition(b"content-length:")[2].split()[0])
+        while left:
+            left -= len(await reader.readexactly(min(left, 50_000)))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % size)
+
+
+async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(PATIENCE_S)
+
+
+async def test_a_long_body_passes_without_being_read(log: Path) -> None:
+    async with passing(log, take_all) as (running, client, upstream):
+        await client.send(bytes(LONG - LONG // 2) + whole(b"next") + HEAD + bytes(LONG))
+        answers = [(await client.answer()).body for _ in range(3)]
+        assert answers == [b"%08d" % size for size in (LONG, 4, LONG)]
+        assert upstream.connections == 1  # what was spliced is part of what it was sent
+        sizes = [one["request_bytes"] for one in await running.recorded(3)]
+        assert sizes == [LONG, 4, LONG]
+
+
+async def test_a_client_that_leaves_while_its_body_passes_takes_its_request_along(
+    log: Path,
+) -> None:
+    async with passing(log, take_all) as (running, client, upstream):
+        client.writer.transport.abort()
+        assert (await running.recorded())[0]["code"] == "client-gone"
+        await eventually(lambda: upstream.lost == 1)
+
+
+async def test_an_upstream_that_leaves_while_a_body_passes_has_failed(log: Path) -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(LONG // 4)
+        writer.transport.abort()
+
+    async with scripted_upstream(conversation=leave) as upstream:
+        document = policy({"v1": upstream.url})
+        async with proxy(document, log) as running, running.client() as client:
+            client.writer.write(HEAD + bytes(LONG))
+            assert (await client.answer()).status == 502
+            await eventually(lambda: not running.listener.plane.turns.splicer.under_way)
+
+
+async def test_an_answer_that_comes_while_a_body_passes_reaches_the_client(log: Path) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(LONG // 3)
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch")
+        await reader.read()
+
+    async with passing(log, refuse) as (_, client, _):
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (413, b"much")
+
+
+async def test_a_body_that_stops_while_it_passes_is_given_up_in_time(log: Path) -> None:
+    async with passing(log, take_all, timeouts=Timeouts(body_idle_s=0.3)) as (_, client, _):
+        assert (await client.answer()).status == 408
+
+
+async def test_an_upstream_that_takes_no_more_of_a_body_is_late(log: Path) -> None:
+    timeouts = Timeouts(body_idle_s=0.5)
+    async with scripted_upstream(conversation=hang) as upstream:
+        document = policy({"v1": upstream.url})
+        async with proxy(document, log, timeouts=timeouts) as running, running.client() as client:
+            client.writer.write(HEAD + bytes(LONG))
+            assert (await client.answer()).status == 504
+            assert not running.listener.plane.turns.splicer.under_way
+
+
+async def test_a_drain_ends_a_body_that_passes(log: Path) -> None:
+    timeouts = Timeouts(drain_s=0.2)
+    async with passing(log, take_all, timeouts=timeouts) as (running, client, _):
+        await running.listener.drain()
+        assert (await client.answer()).status == 503
+
+
+async def test_a_long_body_that_is_mirrored_reaches_both(log: Path) -> None:
+    async with scripted_upstream() as first, scripted_upstream() as second:
+        document = policy(
+            {"v1": first.url, "v2": second.url}, shadows=[{"version": "v2", "methods": ["POST"]}]
+        )
+        body = RANDOM.randbytes(3_000_000)
+        async with proxy(document, log, limits=Limits(mirror_body_bytes=4_000_000)) as running:
+            assert (await running.ask(whole(body))).status == 200
+            assert (await first.until(1))[0].body == body
+            assert (await second.until(1))[0].body == body
+
+
+@pytest.mark.parametrize("framing", ["until close", "chunked"])
+async def test_an_answer_without_a_length_after_a_large_one_is_whole(
+    log: Path, framing: str
+) -> None:
+    body = RANDOM.randbytes(300_000)
+
+    async def serve(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target == b"/first":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        elif framing == "chunked":
+            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+            writer.close()
+
+    async with chain(log, serve) as (proxy, upstream):
+        for target in (b"/first", b"/second"):
+            request = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target
+            assert (await proxy.ask(request)).body == body
+        assert upstream.connections == 1

@@ -1,4 +1,4 @@
-"""Long bodies from clients: read into one buffer, and written from there."""
+"""Long bodies: read into one buffer, and written from there."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ _MAX_KEPT: Final = 4  # buffers
 _SPARE_BYTES: Final = 256 * 1024  # of one that is not kept; the loop reads as much for others
 
 
-class Uploader(Protocol):
-    """The part of a client's connection in use."""
+class Reader(Protocol):
+    """The part of a connection in use."""
 
-    left: int  # bytes of the body in hand
-
-    def take_part(self, part: memoryview) -> None:
-        """Take a part of the body, of at most `left` bytes."""
+    def take_read(self, read: memoryview) -> None:
+        """Take bytes where they lie: whoever keeps a part of `read` keeps its buffer."""
         ...
 
     def data_received(self, data: bytes) -> None:
@@ -32,7 +30,7 @@ class Uploader(Protocol):
         ...
 
     def pause_writing(self) -> None:
-        """Learn that the client does not keep up."""
+        """Learn that the other side does not keep up."""
         ...
 
     def resume_writing(self) -> None:
@@ -71,46 +69,49 @@ def _is_free(buffer: bytearray) -> bool:
     return True
 
 
-class Upload:
-    """Takes a client's place at its transport for the rest of a long body with a length.
+class BufferedReads:
+    """Takes a connection's place at its transport once long messages come.
 
     The loop reads for others into a buffer of its own and copies from there, 250 KiB at a time;
-    for a `BufferedProtocol`, which this is by shape, it does neither. It never reads beyond the
-    body. Not for all reads: those of requests that are small would take longer.
+    for a `BufferedProtocol`, which this is by shape, it does neither. Not for all connections:
+    messages that are small would take longer.
     """
 
-    def __init__(self, client: Uploader, inbox: Inbox) -> None:
-        self._client = client
+    def __init__(self, reader: Reader, inbox: Inbox) -> None:
+        self._reader = reader
         self._inbox = inbox
         self._buffer = bytearray()
 
     def get_buffer(self, _size_hint: int) -> memoryview:
         """Return where to read into."""
         self._buffer = self._inbox.buffer()
-        return memoryview(self._buffer)[: self._client.left]
+        return memoryview(self._buffer)
 
     def buffer_updated(self, size: int) -> None:
         """Hand on what was read where it lies."""
-        part = memoryview(self._buffer)[:size]
-        self._buffer = bytearray()
-        self._client.take_part(part)
+        buffer, self._buffer = self._buffer, bytearray()
+        read = memoryview(buffer)[:size]
+        if len(buffer) == _SPARE_BYTES and 2 * size < _SPARE_BYTES:
+            self._reader.data_received(bytes(read))  # those who keep it are to keep no more
+        else:
+            self._reader.take_read(read)
 
     def data_received(self, data: bytes) -> None:
         """Be read for as others are: by a loop that goes by classes and not by shapes."""
-        self._client.data_received(data)
+        self._reader.data_received(data)
 
     def eof_received(self) -> bool:
-        """Tell the client."""
-        return self._client.eof_received()
+        """Tell the connection."""
+        return self._reader.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the client."""
-        self._client.connection_lost(exc)
+        """Tell the connection."""
+        self._reader.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Tell the client."""
-        self._client.pause_writing()
+        """Tell the connection."""
+        self._reader.pause_writing()
 
     def resume_writing(self) -> None:
-        """Tell the client."""
-        self._client.resume_writing()
+        """Tell the connection."""
+        self._reader.resume_writing()
