@@ -84,7 +84,6 @@ class ClientConnection(Client):
         if exchange is None:
             return
         self._is_body_due = False
-        self.left = 0
         self.reading.release(UNCONNECTED | UPSTREAM_FULL | SPLICED)
         timeouts = self._plane.timeouts
         if not exchange.keeps_client:
@@ -375,7 +374,7 @@ class ClientConnection(Client):
 
     def _hasten(self, exchange: Exchange) -> None:
         """Have the rest of a long body pass without a copy, or else with one copy less."""
-        if self.left < LONG_BYTES:
+        if self.left < LONG_BYTES or self._splice is not None:
             return
         transport = self.transport
         if exchange.is_ended or transport.get_extra_info("ssl_object") is not None:
@@ -426,6 +425,8 @@ class ClientConnection(Client):
         """Read no more: the upstream's transport sees how that has left, maybe with an answer."""
         self._splice = None
         self.reading.hold(UPSTREAM_FULL)
+        if self._current is not None:
+            self._current.on_sink_lost()
 
     def _stop_splice(self) -> None:
         if self._splice is not None:

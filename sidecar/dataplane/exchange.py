@@ -376,6 +376,11 @@ class Exchange(ResponseSink):
         if self.upstream is not None:
             self.upstream.note_sent(size)
 
+    def on_sink_lost(self) -> None:
+        """Learn that the upstream takes no more of the body; it may have answered all the same."""
+        if self.upstream is not None:
+            self.upstream.note_broken()
+
     def on_spliced_end(self) -> None:
         """Learn that the upstream has all of the body, and with it the request."""
         self.on_request_end([])

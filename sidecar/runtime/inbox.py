@@ -7,7 +7,7 @@ from typing import Final, Protocol
 LONG_BYTES: Final = 512 * 1024  # that are still to come of a body
 _BUFFER_BYTES: Final = 1024 * 1024
 _MAX_KEPT: Final = 4  # buffers
-_SPARE_BYTES: Final = 256 * 1024  # of one that is not kept; the loop reads as much for others
+_SCRATCH_BYTES: Final = 256 * 1024  # the loop reads as much for others
 
 
 class Reader(Protocol):
@@ -42,18 +42,22 @@ class Inbox:
     """Where a worker's long bodies are read into, one read at a time."""
 
     def __init__(self) -> None:
+        self.scratch = bytearray()  # of what is read into it nobody may have a part
         self._buffers: list[bytearray] = []  # those used first stay in the caches
 
     def buffer(self) -> bytearray:
         """Return a buffer of which nobody has a part any more.
 
-        Slow upstreams keep parts; where they have some of all buffers, this is one for one read.
+        Whoever is slow to take what was read keeps parts; where some of all buffers are kept, this
+        is `scratch`.
         """
         for buffer in self._buffers:
             if _is_free(buffer):
                 return buffer
         if len(self._buffers) >= _MAX_KEPT:
-            return bytearray(_SPARE_BYTES)
+            if not self.scratch:
+                self.scratch = bytearray(_SCRATCH_BYTES)
+            return self.scratch
         buffer = bytearray(_BUFFER_BYTES)
         self._buffers.append(buffer)
         return buffer
@@ -91,8 +95,8 @@ class BufferedReads:
         """Hand on what was read where it lies."""
         buffer, self._buffer = self._buffer, bytearray()
         read = memoryview(buffer)[:size]
-        if len(buffer) == _SPARE_BYTES and 2 * size < _SPARE_BYTES:
-            self._reader.data_received(bytes(read))  # those who keep it are to keep no more
+        if buffer is self._inbox.scratch:
+            self._reader.data_received(bytes(read))
         else:
             self._reader.take_read(read)
 

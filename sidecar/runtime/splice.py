@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 MAX_SPLICES: Final = 64  # of a worker, at once; each takes four descriptors
 PIPE_BYTES: Final = 1024 * 1024  # what /proc/sys/fs/pipe-max-size allows everybody by default
 _IS_POSSIBLE: Final = hasattr(os, "splice") and hasattr(fcntl, "F_SETPIPE_SZ")
+_REFUSED: Final = frozenset((errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP))
 
 
 class Splicing(Protocol):
@@ -36,7 +38,10 @@ class Splicing(Protocol):
         ...
 
     def on_source_lost(self) -> None:
-        """Learn that the source has ended before: whoever reads it next sees how."""
+        """Learn that nothing more can be taken: whoever reads the source next sees whether it is.
+
+        It has ended, or it cannot be spliced from, and then nothing of it is lost.
+        """
         ...
 
     def on_sink_lost(self) -> None:
@@ -49,13 +54,14 @@ class Splicer:
 
     def __init__(self) -> None:
         self.under_way = 0  # splices
+        self._is_possible = _IS_POSSIBLE
 
     def start(self, source: Socket, sink: Socket, size: int, splicing: Splicing) -> Splice | None:
         """Move `size` bytes, of 1 or more; or return None, and nothing has changed.
 
         Nobody else may read the source or write to the sink before the last of the calls.
         """
-        if not _IS_POSSIBLE or self.under_way >= MAX_SPLICES:
+        if not self._is_possible or self.under_way >= MAX_SPLICES:
             return None
         files: list[int] = []
         try:
@@ -75,6 +81,10 @@ class Splicer:
     def leave(self) -> None:
         """Have room for one more."""
         self.under_way -= 1
+
+    def give_up(self) -> None:
+        """Start no more: the kernel, or who filters its calls, refuses them."""
+        self._is_possible = False
 
 
 class Splice:
@@ -107,7 +117,9 @@ class Splice:
             taken = os.splice(self._source, self._entry, min(self._left, PIPE_BYTES), flags=_FLAGS)
         except BlockingIOError:
             return
-        except OSError:  # a reset
+        except OSError as error:  # a reset, if nothing else
+            if error.errno in _REFUSED:
+                self._splicer.give_up()
             taken = 0
         if not taken:
             self.stop()

@@ -77,6 +77,7 @@ class UpstreamConnection(Response):
         self._is_tunnel = False
         self._is_buffered = False  # reads come by `take_read`
         self._small = 0  # responses since one that was large
+        self._is_broken = False  # a write has failed, of which the transport does not know
         self._has_closed = False  # the upstream: by a FIN, or where there is TLS by close_notify
 
     # --- what the sink does -------------------------------------------------------------------
@@ -131,6 +132,13 @@ class UpstreamConnection(Response):
         """Count bytes of a request that were written past the transport."""
         self._sent_bytes += size
 
+    def note_broken(self) -> None:
+        """Learn that a write past the transport failed: an error that the transport won't see.
+
+        What it reads until then counts, but the end of it is no end of a response.
+        """
+        self._is_broken = True
+
     def pause(self) -> None:
         """Stop reading the response: whoever takes it is full."""
         if self.is_reading:
@@ -176,10 +184,8 @@ class UpstreamConnection(Response):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on in one piece what this read amounts to."""
-        sink = self.sink
-        if sink is None or (self._unsent is not None and self._is_unwritten()):
-            # Bytes that nobody asked for: no response may ever be taken for another's.
-            self.transport.abort()
+        sink = self._asker()
+        if sink is None:
             return
         self.read_s = self._monotonic_s()
         if self._is_tunnel:
@@ -190,16 +196,28 @@ class UpstreamConnection(Response):
 
     def take_read(self, read: memoryview) -> None:
         """Take bytes that are worth leaving where they lie, if they are of a body."""
-        sink = self.sink
-        if len(read) < MIN_APART_BYTES or self._held or sink is None or self._is_tunnel:
+        is_counted = not self._has_head or self._left > 0  # or may be, for all that is known
+        if len(read) < MIN_APART_BYTES or self._held or self._is_tunnel or not is_counted:
             self.data_received(bytes(read))
             return
-        if self._has_head and self._left <= 0:
-            self.data_received(bytes(read))
+        sink = self._asker()
+        if sink is None:
             return
         self.read_s = self._monotonic_s()
         self._is_begun = True
         self._read(sink, b"", read)
+
+    def _asker(self) -> ResponseSink | None:
+        """Return who waits for what is here; where nobody does, end the connection.
+
+        No response may ever be taken for another's.
+        """
+        if self._unsent is not None and self._is_unwritten():
+            self.transport.abort()
+            return None
+        if self.sink is None:
+            self.transport.abort()
+        return self.sink
 
     def _read(self, sink: ResponseSink, data: bytes, read: memoryview | None = None) -> None:
         """Read `data`, or else a large `read`."""
@@ -248,7 +266,7 @@ class UpstreamConnection(Response):
         if sink is None:
             return
         # A FIN without close_notify is told as no error, and anybody can send one (RFC 9112 9.8).
-        has_ended = self._has_closed and exc is None
+        has_ended = self._has_closed and exc is None and not self._is_broken
         if self._is_tunnel or (self._has_head and self.framing == UNTIL_CLOSE and has_ended):
             self.sink = None
             sink.on_response_end()

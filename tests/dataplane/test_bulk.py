@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -285,3 +285,36 @@ async def test_an_answer_without_a_length_after_a_large_one_is_whole(
             request = b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target
             assert (await proxy.ask(request)).body == body
         assert upstream.connections == 1
+
+
+async def test_large_answers_of_many_do_not_mix_while_others_do_not_read(log: Path) -> None:
+    async def large(request: Received, writer: asyncio.StreamWriter) -> None:
+        size = int(request.target[1:])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(request.target[:2] * (size // 2))
+
+    async with chain(log, large) as (proxy, upstream), AsyncExitStack() as stack:
+        for _ in range(8):  # more than there are buffers that may be kept
+            client = await stack.enter_async_context(proxy.client())
+            await client.send(b"GET /90000000 HTTP/1.1\r\nHost: h\r\n\r\n")
+        await eventually(lambda: upstream.connections == 8)
+        for size in (b"200000", b"340000", b"510000"):
+            answer = await proxy.ask(b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % size)
+            assert answer.body == (b"/" + size[:1]) * (int(size) // 2)
+
+
+async def test_an_answer_that_is_cut_with_the_body_is_no_whole_one(log: Path) -> None:
+    """Without a length its end is that of the connection, which here is a reset."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(LONG // 3)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nbegun")
+        await asyncio.sleep(0.1)
+        writer.transport.abort()  # with unread bytes: a reset
+
+    async with scripted_upstream(conversation=cut) as upstream:
+        document = policy({"v1": upstream.url})
+        async with proxy(document, log) as running, running.client() as client:
+            client.writer.write(HEAD + bytes(LONG))
+            assert (await client.head()).startswith(b"HTTP/1.1 200")
+            assert await client.reset()

@@ -90,6 +90,19 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+class _File:
+    """A descriptor that says that it is a socket's."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def getsockopt(self, _level: int, _option: int, _size: int, /) -> bytes:
+        raise OSError
+
+
 def _highest_file() -> int:
     return max(int(file.name) for file in Path("/proc/self/fd").iterdir())
 
@@ -202,3 +215,14 @@ async def test_without_descriptors_none_begins_and_none_is_kept(way: Way, spare:
     finally:
         for file in held:
             os.close(file)
+
+
+async def test_where_the_kernel_refuses_nothing_is_lost_and_none_begins_again(way: Way) -> None:
+    counter = os.eventfd(7, os.EFD_NONBLOCK)  # readable, and no source for splice(2)
+    try:
+        assert way.splicer.start(_File(counter), way.sink, 100, way) is not None
+        await eventually(lambda: way.told == ["source lost"])
+        assert os.eventfd_read(counter) == 7
+        assert way.start(1) is None
+    finally:
+        os.close(counter)

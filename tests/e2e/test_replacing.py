@@ -81,9 +81,15 @@ async def test_who_waits_for_a_worker_that_is_killed_is_served_by_the_next() -> 
 async def test_a_worker_whose_successor_cannot_begin_stays() -> None:
     async with sidecar("--workers", "1", *flags(v1=NOWHERE)) as running:
         [worker] = running.workers()
+        begun: set[int] = set()
+
+        def has_successor() -> bool:
+            begun.update(set(running.workers()) - {worker})  # it has no name while it is loaded
+            return bool(begun)
+
         running.signal(signal.SIGHUP)
-        await eventually(lambda: len(running.workers()) == 2)
-        [successor] = set(running.workers()) - {worker}
+        await eventually(has_successor)
+        [successor] = begun
 
         os.kill(successor, signal.SIGKILL)
 

@@ -18,7 +18,7 @@ from tests.support.proxy import policy, proxy
 from tests.support.upstream import UNASKED, eventually, scripted_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from sidecar.upstream.connection import UpstreamConnection
@@ -108,8 +108,19 @@ async def test_more_than_a_little_does_not_wait() -> None:
         assert getattr(transport, "get_write_buffer_size")() > 0  # noqa: B009 -- not of ours
 
 
+def _read(kept: UpstreamConnection) -> None:
+    kept.data_received(UNASKED)
+
+
+def _read_where_it_lies(kept: UpstreamConnection) -> None:
+    head, _, body = UNASKED.partition(b"\r\n\r\n")
+    large = head.replace(b" 7", b" 70000") + b"\r\n\r\n" + body * 10_000
+    kept.take_read(memoryview(large))
+
+
+@pytest.mark.parametrize("read", [_read, _read_where_it_lies])
 async def test_bytes_that_came_before_the_request_was_written_answer_nothing(
-    tmp_path: Path,
+    tmp_path: Path, read: Callable[[UpstreamConnection], None]
 ) -> None:
     async with (
         scripted_upstream() as server,
@@ -125,7 +136,7 @@ async def test_bytes_that_came_before_the_request_was_written_answer_nothing(
         client, drain = ClientConnection(plane, Clients(1)), Drain()
         client.connection_made(drain)
         client.data_received(REQUEST)
-        kept.data_received(UNASKED)  # read in the turn in which the request came
+        read(kept)  # in the turn in which the request came
 
         await eventually(lambda: drain.written.endswith(b"ok"))
         assert b"unasked" not in drain.written
