@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.dataplane.client import Client
 from sidecar.dataplane.exchange import Exchange
-from sidecar.dataplane.flow import PIPELINED, SPLICED, UNCONNECTED, UPSTREAM_FULL, Reading
+from sidecar.dataplane.flow import PIPELINED, UNCONNECTED, UPSTREAM_FULL, Reading
 from sidecar.errors import Code
 from sidecar.model.request import RequestHead
 from sidecar.runtime.inbox import LONG_BYTES, BufferedReads
@@ -23,7 +23,6 @@ from sidecar.wire.request import judge_beginning, read_request
 if TYPE_CHECKING:
     from sidecar.dataplane.client import Clients, Taker
     from sidecar.dataplane.plane import Plane
-    from sidecar.runtime.splice import Splice
     from sidecar.runtime.transport import Transport
 
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
@@ -58,7 +57,6 @@ class ClientConnection(Client):
         self._is_body_due = False  # of the exchange in hand
         self.left = 0  # bytes of a body with a length
         self._is_buffered = False  # reads come by `take_read`
-        self._splice: Splice | None = None  # by which the body in hand passes
         self._paced = 0  # bytes of a body since its deadline was put off
         self._chunks: ChunkedBody | None = None
         self._tunnel: Taker | None = None
@@ -79,12 +77,11 @@ class ClientConnection(Client):
 
     def on_exchange_end(self, now_s: float) -> None:
         """Go on with the next request, or close; the one in hand ended at `now_s`."""
-        self._stop_splice()
         exchange, self._current = self._current, None
         if exchange is None:
             return
         self._is_body_due = False
-        self.reading.release(UNCONNECTED | UPSTREAM_FULL | SPLICED)
+        self.reading.release(UNCONNECTED | UPSTREAM_FULL)
         timeouts = self._plane.timeouts
         if not exchange.keeps_client:
             self._close(lingers=not exchange.is_request_done)
@@ -192,7 +189,6 @@ class ClientConnection(Client):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything: nobody is left to answer."""
         self._is_deaf = True
-        self._stop_splice()
         self._clients.leave(self)
         current, self._current = self._current, None
         self._pending = b""
@@ -238,7 +234,6 @@ class ClientConnection(Client):
                 pos = self._take_body(current, data, pos)
             current.flush()
             if self._current is not None:
-                self._hasten(current)
                 break
         self._is_parsing = False
         if self._is_deaf or pos >= size:
@@ -346,6 +341,7 @@ class ClientConnection(Client):
             exchange.on_request_end([] if chunks is None else chunks.trailers)
         elif not exchange.is_ended:
             self._keep_pace(exchange, end - pos)
+            self._hasten()
         return end
 
     def take_read(self, read: memoryview) -> None:
@@ -366,72 +362,16 @@ class ClientConnection(Client):
         elif not exchange.is_ended:
             self._keep_pace(exchange, len(part))
         exchange.flush()
-        self._hasten(exchange)
         if len(part) < len(read):
             self.data_received(bytes(read[len(part) :]))
 
-    # --- long bodies --------------------------------------------------------------------------
-
-    def _hasten(self, exchange: Exchange) -> None:
-        """Have the rest of a long body pass without a copy, or else with one copy less."""
-        if self.left < LONG_BYTES or self._splice is not None:
+    def _hasten(self) -> None:
+        """Have the rest of a long body read where it is written from."""
+        if self.left < LONG_BYTES or self._is_buffered:
             return
-        transport = self.transport
-        if exchange.is_ended or transport.get_extra_info("ssl_object") is not None:
-            return
-        turns, sink = self._plane.turns, exchange.bare_sink()
-        if sink is not None:
-            source = cast("Socket", transport.get_extra_info("socket"))
-            self._splice = turns.splicer.start(source, sink, self.left, self)
-        if self._splice is not None:
-            self.reading.hold(SPLICED)
-        elif not self._is_buffered:
+        if self.transport.get_extra_info("ssl_object") is None:
             self._is_buffered = True
-            transport.set_protocol(BufferedReads(self, turns.inbox))
-
-    def on_spliced(self, size: int) -> None:
-        """Count what passes."""
-        exchange = self._current
-        if exchange is None:
-            return
-        self.read_s = self._plane.monotonic_s()
-        self.left -= size
-        exchange.on_body_spliced(size)
-        self._keep_pace(exchange, size)
-
-    def on_splice_full(self) -> None:
-        """Know whom there is to wait for."""
-        self.reading.hold(UPSTREAM_FULL)
-
-    def on_splice_drained(self) -> None:
-        """Wait for the client again."""
-        self.reading.release(UPSTREAM_FULL)
-
-    def on_splice_end(self) -> None:
-        """Go on as after any other body."""
-        self._splice = None
-        exchange = self._current
-        if exchange is not None:
-            self._is_body_due = False
-            exchange.on_spliced_end()
-        self.reading.release(SPLICED)
-
-    def on_source_lost(self) -> None:
-        """Let the transport see how the client has left."""
-        self._splice = None
-        self.reading.release(SPLICED)
-
-    def on_sink_lost(self) -> None:
-        """Read no more: the upstream's transport sees how that has left, maybe with an answer."""
-        self._splice = None
-        self.reading.hold(UPSTREAM_FULL)
-        if self._current is not None:
-            self._current.on_sink_lost()
-
-    def _stop_splice(self) -> None:
-        if self._splice is not None:
-            self._splice.stop()
-            self._splice = None
+            self.transport.set_protocol(BufferedReads(self, self._plane.turns.inbox))
 
     def _keep_pace(self, exchange: Exchange, got: int) -> None:
         """Put the deadline off once enough has come: a trickle is no sign of life."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sidecar.dataplane.plane import Lane, Plane
     from sidecar.dataplane.trial import Captured
     from sidecar.model.request import RequestHead
-    from sidecar.runtime.tcp import Socket
     from sidecar.telemetry.sampler import Tally
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
@@ -363,29 +362,6 @@ class Exchange(ResponseSink):
             self.out.append(data)
         if self.copy is not None:
             self.copy.add(data)
-
-    def bare_sink(self) -> Socket | None:
-        """Return the upstream's socket if what is left of the body may go straight into it."""
-        if self.upstream is None or self.copy is not None or self.out:
-            return None
-        return self.upstream.bare_socket()
-
-    def on_body_spliced(self, size: int) -> None:
-        """Learn that a piece of the body passes by."""
-        self.request_bytes += size
-        if self.upstream is not None:
-            self.upstream.note_sent(size)
-
-    def on_sink_lost(self) -> None:
-        """Learn that the upstream takes no more of the body; it may have answered all the same."""
-        if self.upstream is not None:
-            self.upstream.note_broken()
-
-    def on_spliced_end(self) -> None:
-        """Learn that the upstream has all of the body, and with it the request."""
-        self.on_request_end([])
-        if self.upstream is not None:
-            self.upstream.is_sent = True
 
     def on_request_end(self, trailers: list[bytes]) -> None:
         """Learn that the request is whole; `trailers` are lines that decide nothing any more."""

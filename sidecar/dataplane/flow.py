@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
 UPSTREAM_FULL: Final = 1  # the upstream takes no more of the body now
 UNCONNECTED: Final = 2  # a body has begun to arrive before there is an upstream
-SPLICED: Final = 8  # the body in hand passes without being read
 PIPELINED: Final = 4  # a later request waits for the one in hand
 
 

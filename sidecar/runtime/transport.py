@@ -40,10 +40,6 @@ class Transport(Protocol):
         """Deliver data to `protocol` from now on."""
         ...
 
-    def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait for the socket to take them."""
-        ...
-
     def is_closing(self) -> bool:
         """Return whether the transport is closed or about to be."""
         ...

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from sidecar.runtime.inbox import Inbox
 from sidecar.runtime.outbox import Outbox
-from sidecar.runtime.splice import Splicer
 
 
 class Worker(Protocol):
@@ -24,12 +23,11 @@ class Turns:
 
     A read may hold tens of thousands of chunks or requests. Whoever sends them waits for himself,
     and nobody else for him, however many of his kind there are. What connections share besides:
-    `outbox` for small writes, `inbox` for large reads, `splicer` for what is not read at all.
+    `outbox` for small writes, `inbox` for large reads.
     """
 
     def __init__(self) -> None:
         self.inbox = Inbox()
-        self.splicer = Splicer()
         self.outbox = Outbox()
         self._waiting: deque[Worker] = deque()
 

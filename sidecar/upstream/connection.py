@@ -77,7 +77,6 @@ class UpstreamConnection(Response):
         self._is_tunnel = False
         self._is_buffered = False  # reads come by `take_read`
         self._small = 0  # responses since one that was large
-        self._is_broken = False  # a write has failed, of which the transport does not know
         self._has_closed = False  # the upstream: by a FIN, or where there is TLS by close_notify
 
     # --- what the sink does -------------------------------------------------------------------
@@ -118,26 +117,6 @@ class UpstreamConnection(Response):
         if data is not None and not self.transport.is_closing():
             self._unsent = None
             self.transport.write(data)
-
-    def bare_socket(self) -> Socket | None:
-        """Return the socket, to be written to past the transport, if that has nothing to write."""
-        transport = self.transport
-        if self._unsent is not None or transport.is_closing():
-            return None
-        if transport.get_extra_info("ssl_object") is not None or transport.get_write_buffer_size():
-            return None
-        return cast("Socket", transport.get_extra_info("socket"))
-
-    def note_sent(self, size: int) -> None:
-        """Count bytes of a request that were written past the transport."""
-        self._sent_bytes += size
-
-    def note_broken(self) -> None:
-        """Learn that a write past the transport failed: an error that the transport won't see.
-
-        What it reads until then counts, but the end of it is no end of a response.
-        """
-        self._is_broken = True
 
     def pause(self) -> None:
         """Stop reading the response: whoever takes it is full."""
@@ -266,7 +245,7 @@ class UpstreamConnection(Response):
         if sink is None:
             return
         # A FIN without close_notify is told as no error, and anybody can send one (RFC 9112 9.8).
-        has_ended = self._has_closed and exc is None and not self._is_broken
+        has_ended = self._has_closed and exc is None
         if self._is_tunnel or (self._has_head and self.framing == UNTIL_CLOSE and has_ended):
             self.sink = None
             sink.on_response_end()
