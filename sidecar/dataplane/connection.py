@@ -347,7 +347,8 @@ class ClientConnection(Client):
     def take_read(self, read: memoryview) -> None:
         """Hand on a part of the long body in hand, and what comes after it like all else."""
         exchange = self._current
-        if exchange is None or self._is_deaf or not self._is_body_due or not self.left:
+        # Of a request that came with the end of the body before it, this may be chunks.
+        if exchange is None or self._is_deaf or not self._is_body_due or self.left <= 0:
             self._is_buffered = False
             self.transport.set_protocol(self)
             self.data_received(bytes(read))

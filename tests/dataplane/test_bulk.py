@@ -75,6 +75,19 @@ async def test_what_follows_a_long_body_is_the_next_request(log: Path, size: int
         assert (await client.answer()).body == body
 
 
+async def test_chunks_that_begin_in_a_read_with_the_end_of_a_long_body_are_decoded(
+    log: Path,
+) -> None:
+    async with chain(log, echo) as (proxy, _), proxy.client() as client:
+        body, then = RANDOM.randbytes(3_000_000), RANDOM.randbytes(400_000)
+        begun, rest = chunked(then)[:100], chunked(then)[100:]
+        await client.send(whole(body) + begun)
+        assert (await client.answer()).body == body
+        await client.send(rest + whole(b"next"))
+        assert (await client.answer()).body == then
+        assert (await client.answer()).body == b"next"
+
+
 async def test_long_bodies_to_upstreams_that_take_them_at_times_do_not_mix(log: Path) -> None:
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
