@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
 
 from sidecar.cli import matchers, output
-from sidecar.cli.callers import Told, verified
-from sidecar.cli.failure import advised
+from sidecar.cli.bearer import TokenFile, caller_of
+from sidecar.cli.callers import Told
 from sidecar.cli.heads import request_head
 from sidecar.cli.lookup import maybe_stored, policy_of
 from sidecar.cli.names import complete_model
@@ -31,8 +29,7 @@ from sidecar.cli.options import (
     commands,
 )
 from sidecar.cli.session import Session, with_store
-from sidecar.errors import Code, ConfigError
-from sidecar.identity.refusal import TokenRefused
+from sidecar.errors import ConfigError
 from sidecar.model.context import Context
 from sidecar.model.identity import Identity
 from sidecar.model.policy import DefaultAccess, Matcher, Policy, Scalar, State, Version
@@ -102,10 +99,7 @@ async def access(
     segment: Segments = None,
     grant: Grants = None,
     claim: Claims = None,
-    token: Annotated[
-        str,
-        typer.Option(help="A file with the caller's token; - reads it from stdin.", metavar="FILE"),
-    ] = "",
+    token: TokenFile = "",
     header: Headers = None,
     method: Method = POST,
     path: Target = ROOT,
@@ -132,8 +126,7 @@ async def access(
         _tell_doors(await policy_of(session.store, _named(model)), as_json=session.as_json)
         return
     if token:
-        identity = await verified(session.config, _read(token), now_s)
-        await _expect_believed(session.store, identity)
+        identity = await caller_of(session, token, now_s)
     else:
         identity = told.identity()
     head = request_head(method, path, header or (), "")
@@ -159,28 +152,6 @@ def _named(model: str | None) -> str:
         msg = "name the model: rmv access MODEL; or a caller: rmv access --token FILE"
         raise typer.BadParameter(msg)
     return model
-
-
-def _read(file: str) -> str:
-    """Return the token of a file; `-` is standard input."""
-    if file == "-":
-        return sys.stdin.readline().strip()
-    try:
-        return Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        msg = f"--token: {file}: {reason}"
-        raise advised(ConfigError(msg), "--token names a file; - reads from stdin.") from error
-
-
-async def _expect_believed(store: Store, identity: Identity) -> None:
-    """Raise TokenRefused for a token that has been taken back: it may use nothing."""
-    for one in await store.cutoffs():
-        if one.tenant == identity.tenant and identity.issued_s < (one.before_s or 0.0):
-            raise TokenRefused(Code.TOKEN_INVALID, "the token has been revoked, with its tenant's")
-    async for revoked in store.revoked():
-        if identity.jti and revoked.jti == identity.jti and not revoked.fault:
-            raise TokenRefused(Code.TOKEN_INVALID, "the token has been revoked")
 
 
 async def _policies(store: Store, model: str | None) -> list[Policy]:

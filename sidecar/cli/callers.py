@@ -7,13 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from sidecar.config import Config
 from sidecar.errors import ConfigError
-from sidecar.identity.issuers import issuer_of, verifier_of
-from sidecar.identity.keys import KeySet, KeySetError
-from sidecar.identity.sources import source_of
 from sidecar.model.identity import JSON, Identity
-from sidecar.model.issuer import IdentitySettings
 from sidecar.policy import grant
 
 
@@ -81,25 +76,6 @@ def granted(texts: Iterable[str] | None) -> dict[str, tuple[str, ...]] | None:
     except ValueError as error:
         raise ConfigError(f"--grant: {error}") from error
     return {grant.ANY: words}
-
-
-async def verified(config: Config, token: str, now_s: float) -> Identity:
-    """Return the caller of a token by the identity settings; raises TokenRefused or ConfigError."""
-    if not config.believed:
-        msg = "--token needs the settings of [identity]: name the sidecar's file with --config"
-        raise ConfigError(msg)
-    issuer = issuer_of(token.encode())
-    named = next((one for one in config.believed if one.issuer == issuer), config.believed[0])
-    keys = await _keys(named)
-    return verifier_of(named, keys).verify(token.encode(), now_s)
-
-
-async def _keys(settings: IdentitySettings) -> KeySet:
-    try:
-        keys = await source_of(settings).read()
-    except KeySetError as error:
-        raise ConfigError(f"the keys of {settings.issuer}: {error}") from error
-    return keys or KeySet(())
 
 
 def _value(text: str) -> JSON:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,7 +9,8 @@ import typer
 
 from sidecar.cli import output
 from sidecar.cli.answer import tell
-from sidecar.cli.callers import Told, verified
+from sidecar.cli.bearer import TokenFile, caller_of
+from sidecar.cli.callers import Told
 from sidecar.cli.failure import advised
 from sidecar.cli.heads import ask_by_path, request_head
 from sidecar.cli.lookup import NotFoundError, policy_of, version_named
@@ -46,9 +46,6 @@ ModelOption = Annotated[
     typer.Option(
         "--model", help="The same, as an option.", metavar="MODEL", autocompletion=complete_model
     ),
-]
-Token = Annotated[
-    str, typer.Option(help="A token that says all this; - reads it from stdin.", metavar="JWT")
 ]
 AskedVersion = Annotated[
     str,
@@ -87,7 +84,7 @@ async def explain(
     segment: Segments = None,
     grant: Grants = None,
     claim: Claims = None,
-    token: Token = "",
+    token: TokenFile = "",
     header: Headers = None,
     method: Method = POST,
     path: Target = ROOT,
@@ -119,7 +116,7 @@ async def explain(
     now_s = SystemClock().now_s()
     if token:
         _refuse_both(told)
-        identity = await verified(session.config, _token(token), now_s)
+        identity = await caller_of(session, token, now_s)
     else:
         identity = told.identity()
     head = request_head(method, path, header or (), asked_version)
@@ -148,8 +145,8 @@ async def _explain(
         return
     tell(found, is_brief=is_brief)
     await _note_health(session.store, policy, unready)
-    if _is_drawn(policy):
-        output.note("note: something here is drawn anew for each request; another one may differ")
+    if drawn := _drawn(policy):
+        output.note(f"note: drawn anew for each request, so another may differ: {', '.join(drawn)}")
 
 
 async def _policy(store: Store, model: str) -> Policy:
@@ -171,11 +168,6 @@ def _one_model(argument: str | None, option: str | None) -> str:
         msg = "name the model: rmv explain MODEL"
         raise typer.BadParameter(msg)
     return model
-
-
-def _token(token: str) -> str:
-    """Return a token; `-` is standard input, which no list of processes shows."""
-    return sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 -- no secret
 
 
 def _refuse_both(told: Told) -> None:
@@ -202,7 +194,12 @@ async def _note_health(store: Store, policy: Policy, supposed: frozenset[str]) -
             )
 
 
-def _is_drawn(policy: Policy) -> bool:
-    keys = [rule.split.key for rule in policy.rules if rule.split is not None]
-    keys += [shadow.key for shadow in policy.shadows if 0 < shadow.percent < 100]  # noqa: PLR2004
-    return "request" in keys
+def _drawn(policy: Policy) -> list[str]:
+    """Return what in a policy goes by chance from one request of a caller to the next."""
+    rules = [rule.id for rule in policy.rules if rule.split and rule.split.key == "request"]
+    shadows = [
+        shadow.version
+        for shadow in policy.shadows
+        if shadow.key == "request" and 0 < shadow.percent < 100  # noqa: PLR2004
+    ]
+    return [*(f"rule {name}" for name in rules), *(f"shadow {name}" for name in shadows)]

@@ -182,7 +182,8 @@ def test_a_token_of_the_development_issuer_is_believed(
         monkeypatch.setenv(f"RMV_IDENTITY__{name.strip().upper()}", json.loads(value))
 
     again = tumor("token", "--tenant", "acme")
-    ran = tumor("explain", "--model", "tumor", "--token", made.out.strip(), "--json")
+    (tmp_path / "token").write_text(made.out)
+    ran = tumor("explain", "--model", "tumor", "--token", tmp_path / "token", "--json")
 
     as_json = json.loads(tumor("--json", "token", "--tenant", "acme").out)
     assert as_json["token"].count(".") == 2
@@ -200,7 +201,8 @@ def test_claims_are_put_where_the_settings_look_for_them(tumor: Rmv, tmp_path: P
         'tenant_claim = "org.tenant"\n'
     )
 
-    token = tumor("token", "--tenant", "acme", "--config", file).out.strip()
+    token = tmp_path / "token"
+    token.write_text(tumor("token", "--tenant", "acme", "--config", file).out)
     ran = tumor("explain", "--model", "tumor", "--token", token, "--config", file, "--json")
 
     assert json.loads(ran.out)["tenant"] == "acme"
@@ -214,7 +216,8 @@ def test_a_token_that_is_not_believed_is_refused(
     monkeypatch.setenv("RMV_IDENTITY__ISSUER", "somebody else")
     monkeypatch.setenv("RMV_IDENTITY__AUDIENCE", "rmv")
 
-    ran = tumor("explain", "--model", "tumor", "--token", token)
+    (tmp_path / "token").write_text(token)
+    ran = tumor("explain", "--model", "tumor", "--token", tmp_path / "token")
 
     assert ran.code == 1
     assert "issuer" in ran.err
@@ -224,7 +227,8 @@ def test_a_token_that_is_not_believed_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--token", "x"), "--token needs the settings of [identity]"),
+        (("--token", __file__), "--token needs the settings of [identity]"),
+        (("--token", "nosuch"), "--token: nosuch: No such file"),
         (("--token", "x", "--tenant", "acme"), "--token says who calls"),
         (("--header", "nonsense"), "--header nonsense: write 'NAME: VALUE'"),
         (("--claim", "nonsense"), "--claim nonsense: write NAME=VALUE"),
@@ -260,18 +264,70 @@ def test_the_model_is_named_as_of_other_commands_or_by_the_option(tumor: Rmv) ->
     assert tumor("explain").code == both.code == 2
 
 
-def test_a_token_is_read_from_standard_input(
-    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    token = tumor("token", "--tenant", "acme", "--keys", tmp_path / "keys").out
+def believed(rmv: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
+    """Return a token of acme with these flags, and have the settings believe it."""
+    token = rmv("token", "--tenant", "acme", "--keys", tmp_path / "keys", *more).out
     monkeypatch.setenv("RMV_IDENTITY__JWKS_FILE", str(tmp_path / "keys" / "jwks.json"))
     monkeypatch.setenv("RMV_IDENTITY__ISSUER", "rmv-development")
     monkeypatch.setenv("RMV_IDENTITY__AUDIENCE", "rmv")
+    return token
+
+
+def test_a_token_is_read_from_standard_input(
+    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = believed(tumor, tmp_path, monkeypatch)
     monkeypatch.setattr(sys, "stdin", io.StringIO(token))
 
     ran = tumor("explain", "tumor", "--token", "-", "--json")
 
     assert json.loads(ran.out)["tenant"] == "acme"
+
+
+def test_a_token_that_was_taken_back_is_told_so_and_gets_no_version(
+    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(believed(tumor, tmp_path, monkeypatch, "--claim", "jti=t"))
+    tumor("revoke", "jti", "t")
+
+    ran = tumor("explain", "tumor", "--token", file)
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "error: the token has been revoked\n"
+    tumor("unrevoke", "jti", "t")
+    assert tumor("explain", "tumor", "--token", file).code == 0
+
+
+@pytest.mark.parametrize("command", ["explain", "access"])
+def test_a_token_in_the_place_of_its_file_is_not_repeated(
+    tumor: Rmv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    token = believed(tumor, tmp_path, monkeypatch).strip()
+
+    ran = tumor(command, "tumor", "--token", token)
+
+    assert ran.code == 2
+    assert "--token names a file; - reads from stdin." in ran.err
+    assert token[:80] not in ran.err
+
+
+def test_what_is_drawn_for_each_request_is_named(store: Rmv, tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(
+        "model: m\n"
+        "versions:\n  v1: {endpoints: ['http://127.0.0.1:9001']}\n"
+        "  v2: {endpoints: ['http://127.0.0.1:9002']}\n"
+        "rules:\n  - {id: kept, when: {app: web}, split: {key: tenant, arms: {v1: 1, v2: 1}}}\n"
+        "  - {id: ab, split: {key: request, arms: {v1: 1, v2: 1}}}\n"
+        "default: v1\nshadows: [{version: v2, percent: 10}]\n"
+    )
+    assert store("apply", "-f", file).code == 0
+
+    ran = store("explain", "m")
+
+    drawn = "note: drawn anew for each request, so another may differ: rule ab, shadow v2\n"
+    assert ran.err == drawn
 
 
 def test_a_version_that_a_header_asks_for_is_asked_for(tumor: Rmv) -> None:

@@ -329,13 +329,14 @@ async def test_a_set_with_a_key_to_encrypt_with_is_taken_without_it_where_that_i
 async def explain(running: Sidecar, bearer: str) -> tuple[int, str]:
     """Run `rmv explain` for a token, by the settings of a sidecar."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "sidecar", "explain", "m", "--token", bearer[7:]),
+        *(sys.executable, "-P", "-m", "sidecar", "explain", "m", "--token", "-"),
         *("--config", f"{running.folder}/rmv.toml", "--state-dir", str(running.state_dir)),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     async with asyncio.timeout(PATIENCE_S):
-        said, _ = await process.communicate()
+        said, _ = await process.communicate(bearer[7:].encode())
     assert process.returncode is not None
     return process.returncode, said.decode()
 
