@@ -74,12 +74,17 @@ def find(claims: dict[str, JSON], name: str) -> JSON:
 
 
 def _tenant(value: JSON, name: str) -> str:
-    if not isinstance(value, str) or not value:
+    if value is None or value == "":
         raise TokenRefused(Code.TENANT_DENIED, f"the token has no tenant in claim '{name}'")
+    if not isinstance(value, str):
+        raise TokenRefused(Code.TENANT_DENIED, f"claim '{name}' is not a string")
     # It goes into an HTTP header: outer spaces would be lost there, and with them the difference
     # between two tenants (RFC 9110 section 5.5).
     if not is_tenant(value):
-        detail = f"claim '{name}' is not printable ASCII of at most {MAX_TENANT_CHARS} characters"
+        detail = (
+            f"claim '{name}' can be no tenant: one is printable ASCII without outer blanks, "
+            f"at most {MAX_TENANT_CHARS} characters"
+        )
         raise TokenRefused(Code.TENANT_DENIED, detail)
     return value
 

@@ -157,6 +157,8 @@ def _seconds(claims: dict[str, JSON], name: str) -> float:
             return float(value)
     elif isinstance(value, float) and abs(value) <= MAX_SECONDS:
         return value
+    if name not in claims:
+        raise _invalid(f"the token has no {name}")
     raise _invalid(f"the token's {name} is not a time in seconds")
 
 

@@ -74,6 +74,20 @@ def test_a_missing_tenant_is_denied() -> None:
     assert refused.value.code is Code.TENANT_DENIED
 
 
+@pytest.mark.parametrize(
+    ("tenant", "why"),
+    [
+        (None, "the token has no tenant in claim 'tenant'"),
+        ("", "the token has no tenant in claim 'tenant'"),
+        (7, "claim 'tenant' is not a string"),
+        (" acme", "without outer blanks"),
+    ],
+)
+def test_why_a_tenant_is_denied_is_told(tenant: JSON, why: str) -> None:
+    with pytest.raises(TokenRefused, match=why):
+        read({"tenant": tenant})
+
+
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128))
 def test_any_visible_ascii_is_a_tenant(tenant: str) -> None:
     assert read({"tenant": tenant}).tenant == tenant
