@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sidecar.policy.compiled import CompiledShadow
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
+    from sidecar.upstream.dial import DialError
     from sidecar.upstream.pool import Group, Pool, Upstreams
     from sidecar.wire.pieces import Pieces
 
@@ -147,7 +148,7 @@ class Delivery(ResponseSink):
         upstream.send(self._data)
         self._data = b""
 
-    def on_connect_failed(self, _reason: str) -> None:
+    def on_connect_failed(self, _error: DialError) -> None:
         """Be done: the shadow is out of reach."""
         self.end(FAILED_CONNECT)
 

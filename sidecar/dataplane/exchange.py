@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sidecar.telemetry.sampler import Tally
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
+    from sidecar.upstream.dial import DialError
     from sidecar.upstream.pool import Pool
     from sidecar.wire.pieces import Pieces
 
@@ -47,10 +48,11 @@ _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 """Methods that may be sent again when a connection dies unanswered (RFC 9110 section 9.2.2)."""
 
 _CAUSES: Final = {
+    Code.OVERLOADED: Cause.OVERLOADED,
     Code.UPSTREAM_FAILED: Cause.UPSTREAM_FAILED,
     Code.UPSTREAM_TIMEOUT: Cause.UPSTREAM_TIMEOUT,
 }
-_OF_UPSTREAM: Final = frozenset([code.slug for code in _CAUSES])
+_OF_UPSTREAM: Final = frozenset((Code.UPSTREAM_FAILED.slug, Code.UPSTREAM_TIMEOUT.slug))
 _UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "", 0))
 _UNFIT: Final = {
     code: Verdict(ANONYMOUS, Decision("", "", f"DENIED:{code.slug}", 0, refusal=code))
@@ -274,9 +276,14 @@ class Exchange(ResponseSink):
         self.flush()
         self.client.reading.release(UNCONNECTED)
 
-    def _on_connect_failed(self, reason: str) -> None:
+    def _on_connect_failed(self, error: DialError) -> None:
         """Try one other endpoint, if there is one: no byte of the request has been sent."""
         if self.is_ended:
+            return
+        reason = str(error)
+        if error.is_own:
+            self._count("rmv_limits_hit_total", "limit", "files")
+            self._fail_over(Code.OVERLOADED, reason)
             return
         is_lone = len(self.lane.group.pools) == 1
         if is_lone or self.is_retried or not self._retry("connect"):

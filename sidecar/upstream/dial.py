@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import os
@@ -34,8 +35,22 @@ REPEAT_S: Final = 10.0  # between log lines that say the same of an endpoint
 _log = logging.getLogger("sidecar.upstream")
 
 
+_OUT_OF_FILES: Final = frozenset((errno.EMFILE, errno.ENFILE))
+
+
 class DialError(Exception):
     """No connection. Its text is for the client; what it must not learn is in the log."""
+
+    is_own = False  # the endpoint is not to blame
+
+
+class OutOfFilesError(DialError):
+    """No connection, as there is no file descriptor for one."""
+
+    is_own = True
+
+    def __init__(self) -> None:
+        super().__init__("no file descriptor left")
 
 
 class Unbelieved(Exception):  # noqa: N818 -- a finding, told to the log
@@ -141,6 +156,8 @@ class Dial:
             self._tell(str(error))
             raise DialError("cannot connect") from error
         except OSError as error:
+            if error.errno in _OUT_OF_FILES:
+                raise OutOfFilesError from error
             self._doubt()
             raise DialError(f"cannot connect: {error.strerror or error}") from error
         return cast("P", made)

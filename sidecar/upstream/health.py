@@ -144,7 +144,7 @@ class HealthChecks:
         await asyncio.sleep(self._draw() * _JITTER * health.interval_s)
         while True:
             outcome = await probe(pool, health.path, health.timeout_s)
-            if standing.take(is_good=is_good(health, outcome)):
+            if outcome is not None and standing.take(is_good=is_good(health, outcome)):
                 self._changed(url, health, standing, outcome)
             await asyncio.sleep(health.interval_s * (1 + _JITTER * (2 * self._draw() - 1)))
 

@@ -98,7 +98,7 @@ class Pool(Keeper):
     def connect(
         self,
         on_connected: Callable[[UpstreamConnection], None],
-        on_failed: Callable[[str], None],
+        on_failed: Callable[[DialError], None],
     ) -> None:
         """Open a connection in a task of its own, then call one of the two."""
         self.outstanding += 1
@@ -107,18 +107,19 @@ class Pool(Keeper):
     async def _open(
         self,
         on_connected: Callable[[UpstreamConnection], None],
-        on_failed: Callable[[str], None],
+        on_failed: Callable[[DialError], None],
     ) -> None:
         """Count the attempt out however it ends, and the connection that came of it in."""
         made: list[UpstreamConnection] = []
-        failed: list[str] = []
+        failed: list[DialError] = []
         try:
             await self._connect(made.append, failed.append)
         finally:
             self.outstanding -= 1
-        for reason in failed:
-            self.note_failure()
-            on_failed(reason)
+        for error in failed:
+            if not error.is_own:
+                self.note_failure()
+            on_failed(error)
         for connection in made:
             if not connection.transport.is_closing():
                 connection.idle_since_s = 0.0
@@ -128,7 +129,7 @@ class Pool(Keeper):
     async def _connect(
         self,
         on_connected: Callable[[UpstreamConnection], None],
-        on_failed: Callable[[str], None],
+        on_failed: Callable[[DialError], None],
     ) -> None:
         self._is_used = True
         try:
@@ -137,7 +138,7 @@ class Pool(Keeper):
                 self._settings.connect_timeout_s,
             )
         except DialError as error:
-            on_failed(str(error))
+            on_failed(error)
         else:
             on_connected(connection)
 

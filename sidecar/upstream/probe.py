@@ -10,13 +10,15 @@ from sidecar.upstream.contract import ResponseSink
 if TYPE_CHECKING:
     from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.contract import Response
+    from sidecar.upstream.dial import DialError
     from sidecar.upstream.pool import Pool
     from sidecar.wire.pieces import Pieces
 
 
-async def probe(pool: Pool, path: str, timeout_s: float) -> int | str:
+async def probe(pool: Pool, path: str, timeout_s: float) -> int | str | None:
     """Return the status of the answer to `GET path`, or why there is none.
 
+    None if it could not be asked, and not for any fault of the endpoint.
     The answer has to be whole within `timeout_s`. The pool should keep nothing idle.
     """
     asking = _Probe(pool, path)
@@ -33,12 +35,12 @@ class _Probe(ResponseSink):
     """Asks when it is made."""
 
     def __init__(self, pool: Pool, path: str) -> None:
-        self.outcome: asyncio.Future[int | str] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[int | str | None] = asyncio.get_running_loop().create_future()
         self._authority = pool.authority
         self._path = path
         self._status = 0
         self._connection: UpstreamConnection | None = None
-        pool.connect(self._on_connected, self._settle)
+        pool.connect(self._on_connected, self._on_connect_failed)
 
     def end(self) -> None:
         """Let go of the connection if an answer is still under way on it."""
@@ -57,7 +59,10 @@ class _Probe(ResponseSink):
         head = f"GET {self._path} HTTP/1.1\r\nHost: {self._authority.decode()}\r\n"
         connection.send(f"{head}User-Agent: rmv\r\nConnection: close\r\n\r\n".encode())
 
-    def _settle(self, outcome: int | str) -> None:
+    def _on_connect_failed(self, error: DialError) -> None:
+        self._settle(None if error.is_own else str(error))
+
+    def _settle(self, outcome: int | str | None) -> None:
         self._connection = None
         if not self.outcome.done():
             self.outcome.set_result(outcome)

@@ -14,6 +14,8 @@ from sidecar.model.policy import Health, Policy, Version
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.health import HealthChecks, Standing, is_good
 from sidecar.upstream.pool import PoolSettings, Upstreams
+from sidecar.upstream.probe import probe
+from tests.support.files import no_files_left
 from tests.support.proxy import policy, proxy
 from tests.support.upstream import ANSWER, eventually, never, scripted_upstream
 
@@ -208,6 +210,32 @@ async def test_an_endpoint_that_nobody_listens_on_is_bad(checking: Checking) -> 
     checking.checks.update("m", one_version(url))
 
     await eventually(lambda: checking.unready["m"] == {"v1"})
+
+
+async def test_an_endpoint_that_cannot_be_asked_for_want_of_files_is_not_bad() -> None:
+    async with scripted_upstream() as upstream:
+        (pool,) = upstreams(max_idle=0).group([upstream.url]).pools
+        with no_files_left():
+            assert await probe(pool, READY.path, timeout_s=20.0) is None
+
+        assert await probe(pool, READY.path, timeout_s=20.0) == 200
+
+
+async def test_what_could_not_be_asked_changes_nothing(
+    checking: Checking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def cannot(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    monkeypatch.setattr("sidecar.upstream.health.probe", cannot)
+    url = "http://127.0.0.1:9"
+    checking.checks.update("m", one_version(url))
+    await eventually(lambda: asked > READY.unhealthy_after)
+
+    assert checking.is_healthy(url)
 
 
 async def test_each_check_is_a_get_on_a_fresh_connection(checking: Checking) -> None:

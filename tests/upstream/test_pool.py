@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.model.policy import Version
+from sidecar.upstream.ejection import MAX_FAILURES
 from sidecar.upstream.pool import PoolSettings, Upstreams
+from tests.support.files import no_files_left
 from tests.support.upstream import eventually, scripted_upstream
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ A, B, C = (f"http://127.0.0.1:{port}" for port in (9001, 9002, 9003))
 async def connect(pool: Pool) -> UpstreamConnection:
     """Open a connection; raises ConnectionError."""
     made: asyncio.Future[UpstreamConnection] = asyncio.get_running_loop().create_future()
-    pool.connect(made.set_result, lambda reason: made.set_exception(ConnectionError(reason)))
+    pool.connect(made.set_result, lambda error: made.set_exception(ConnectionError(str(error))))
     return await made
 
 
@@ -121,6 +124,19 @@ async def test_a_server_that_refuses_is_told_with_a_reason() -> None:
 
         with pytest.raises(ConnectionError, match="cannot connect"):
             await connect(pool)
+
+
+async def test_no_endpoint_is_blamed_for_a_want_of_file_descriptors() -> None:
+    async with upstreams() as (all_pools, server, pool):
+        group = all_pools.group_of("m", "v1", Version(endpoints=(server.url, A)))
+        with no_files_left():
+            for _ in range(MAX_FAILURES):
+                with pytest.raises(ConnectionError, match="no file descriptor left"):
+                    await connect(pool)
+
+        (await connect(pool)).give_back()
+        assert pool in group.pools
+        assert not pool.is_ejected
 
 
 async def test_versions_share_the_pool_of_an_endpoint() -> None:
