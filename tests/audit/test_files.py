@@ -6,8 +6,10 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +24,7 @@ from tests.support.clock import HandClock
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _WRITER = """
@@ -149,6 +152,35 @@ async def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(AuditUnwritableError, match="Not a directory"):
         await sink.append([b"{}"])
+
+
+@contextmanager
+def _no_file_longer_than(size: int) -> Iterator[None]:
+    """Have the kernel refuse to write past `size` bytes of any file, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_of_a_batch_that_does_not_fit_nothing_is_left(tmp_path: Path) -> None:
+    """The kernel writes what it has room for, and says so at the next try only."""
+    sink = FileSink(settings_for(tmp_path, file_bytes=1 << 30), SystemClock())
+    long = [b"x" * 10_000] * 256
+    await sink.append([b"one"])
+
+    with _no_file_longer_than(1 << 20):
+        for _ in range(2):
+            with pytest.raises(AuditUnwritableError, match="File too large"):
+                await sink.append(long)
+        left = lines_in(tmp_path)
+
+    await sink.append(long)
+    assert left == [b"one"]
+    assert lines_in(tmp_path) == [b"one", *long]
+    await sink.close()
 
 
 async def test_a_lock_that_is_not_let_go_of_is_told_and_not_waited_for(

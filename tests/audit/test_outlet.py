@@ -28,16 +28,19 @@ if TYPE_CHECKING:
 
 
 class BrokenSink:
-    """Files that can be written or not, and brought to the disk or not, as a test says."""
+    """Files that can be written or not, in time or not, and brought to the disk or not."""
 
     name = "files"
 
     def __init__(self, folder: Path) -> None:
         self.is_broken = False
         self.is_unsettled = False
+        self.opened = asyncio.Event()  # nothing comes to its end before
+        self.opened.set()
         self._files = FileSink(settings_for(folder), SystemClock())
 
     async def append(self, lines: Sequence[bytes]) -> None:
+        await self.opened.wait()
         if self.is_broken:
             raise AuditUnwritableError("no space left on device")
         await self._files.append(lines)
@@ -131,6 +134,26 @@ async def test_requests_are_refused_only_if_the_settings_say_so(
 
     assert was_refusing is (on_failure is OnFailure.CLOSED)
     assert told == ([True, False] if was_refusing else [])
+
+
+async def test_requests_are_refused_before_entries_are_lost_to_a_sink_that_hangs(
+    tmp_path: Path,
+) -> None:
+    sink = BrokenSink(tmp_path)
+    settings = settings_for(tmp_path, on_failure=OnFailure.CLOSED, buffer_entries=256)
+    log = log_of(settings, sinks=[sink], metrics=(metrics := Metrics()))
+    await log.start()
+    sink.opened.clear()
+
+    _note(log, 256)
+    was_refusing = log.is_refusing
+    sink.opened.set()
+    await eventually(lambda: not log.is_refusing)
+    await log.close()
+
+    assert was_refusing
+    assert not any("rmv_audit_lost_total" in name for name in metrics.events)
+    assert sum(decode(line).kind == "denied" for line in lines_in(tmp_path)) == 256
 
 
 async def test_a_disk_that_failed_once_is_believed_again(tmp_path: Path) -> None:

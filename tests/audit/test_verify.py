@@ -106,6 +106,17 @@ async def test_rows_in_another_order_are_named(lines: list[bytes]) -> None:
     assert "order" in fault.what
 
 
+async def test_an_entry_that_stands_there_again_with_other_words_is_named(
+    lines: list[bytes],
+) -> None:
+    again = _forged(lines[4], b"acme", b"evil")
+
+    (fault,) = verified([*lines[:25], again, *lines[25:]]).faults
+
+    assert (fault.place, fault.seq) == ("log:26", 5)
+    assert "out of order" in fault.what
+
+
 async def test_a_beginning_that_is_cut_off_is_named(lines: list[bytes]) -> None:
     (fault,) = verified(lines[5:]).faults
 
@@ -137,6 +148,18 @@ async def test_an_end_that_is_cut_off_is_named_by_who_saw_it_before(lines: list[
 
     assert fault.place == "log:25"
     assert "cut off" in fault.what
+
+
+async def test_an_entry_that_is_another_one_than_was_seen_before_is_named(
+    lines: list[bytes],
+) -> None:
+    """Whoever has the key makes a chain up anew, and sees to every hash and signature."""
+    seen = Head(decode(lines[0]).writer, 20, "0" * 64)
+
+    (fault,) = verified(lines, known=[seen]).faults
+
+    assert (fault.place, fault.seq) == ("log:20", 20)
+    assert fault.what == "it is another entry than was seen here before"
 
 
 async def test_a_chain_that_was_seen_before_and_is_gone_is_named(lines: list[bytes]) -> None:
@@ -203,6 +226,20 @@ async def test_checkpoints_that_are_left_out_are_named(lines: list[bytes]) -> No
 
     assert fault.seq == 11
     assert fault.what == "a checkpoint should be here: there is one every 10 entries"
+
+
+async def test_a_line_that_is_changed_hides_no_checkpoint_that_is_left_out(
+    lines: list[bytes],
+) -> None:
+    chain = Chain(decode(lines[0]).writer)
+    chain.seq, chain.head = 1, decode(lines[0]).hash.encode()
+    plain = [chain.link(b'{"at_s":1,"kind":"denied"}') for _ in range(20)]
+    plain[3] = plain[3].replace(b"denied", b"benign")
+
+    faults = verified([lines[0], *plain]).faults
+
+    assert [fault.seq for fault in faults] == [5, 11]
+    assert "a checkpoint should be here" in faults[1].what
 
 
 async def test_an_end_that_nobody_signed_is_named(lines: list[bytes]) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from sidecar.audit.entry import Entry, decode
+from sidecar.audit.files import files_in
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import embedded_url
 from tests.audit.chains import lines_in, verified
 from tests.e2e.test_keys import ISSUER, Pair, believing, guarded
 from tests.support.sidecar import flags, sidecar
 from tests.support.upstream import eventually, scripted_upstream
+from tests.support.valkey import running_valkey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SETTINGS = """
@@ -119,6 +126,84 @@ async def test_requests_are_refused_while_the_folder_cannot_be_written() -> None
     assert b"audit-unavailable" in refused.body
     assert unready[0] == 503
     assert "audit cannot be written" in unready[1]
+
+
+@contextmanager
+def _no_room(pid: int, size: int) -> Iterator[None]:
+    """Have the kernel refuse a process to write past `size` bytes of a file, as a full disk."""
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+ON_FAILURE = pytest.mark.parametrize(
+    ("on_failure", "status"), [("fail-open", 200), ("fail-closed", 503)]
+)
+
+
+@ON_FAILURE
+async def test_a_full_disk_refuses_requests_only_where_that_is_said_and_leaves_no_half_line(
+    on_failure: str, status: int
+) -> None:
+    settings = f'[audit]\ndir = "audit"\non_failure = "{on_failure}"\n'
+    async with (
+        scripted_upstream() as upstream,
+        sidecar(*flags(v1=upstream.url), settings=settings) as running,
+    ):
+        folder = running.folder / "audit"
+        (worker,) = running.workers()
+        await eventually(lambda: len(_entries(folder)) > 2)
+        (file,) = files_in(folder)
+        with _no_room(worker, file.stat().st_size + 100):  # of the next line a part
+            denied = [await running.ask(X_Model_Version="v9")]
+            await running.says("audit cannot be written")
+            meanwhile = await running.ask()
+            denied.append(await running.ask(X_Model_Version="v9"))
+        await running.says("audit is written again")
+        after = await running.ask()
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        lines = lines_in(folder)
+
+    faults, chains, unreadable = verified(lines, key=None)
+    assert [one.status for one in denied] == [404, 404 if status == 200 else 503]
+    assert (meanwhile.status, after.status) == (status, 200)
+    assert not faults
+    assert not unreadable
+    assert all(chain.is_ended and not chain.notes for chain in chains)
+    told = [decode(line).status for line in lines if decode(line).kind == "denied"]
+    assert told == [404, 404] if status == 200 else 404 in told
+
+
+@ON_FAILURE
+async def test_a_server_that_is_gone_refuses_requests_only_where_that_is_said_and_costs_no_entry(
+    on_failure: str, status: int
+) -> None:
+    settings = f'[audit]\nstream = true\non_failure = "{on_failure}"\n'
+    async with running_valkey() as valkey, scripted_upstream() as upstream:
+        arguments = (*flags(v1=upstream.url), "--redis", valkey.url)
+        async with sidecar(*arguments, settings=settings) as running:
+            before = await running.ask(X_Model_Version="v8")
+            await valkey.kill()
+            at_once = await running.ask(X_Model_Version="v9")
+            await running.says("audit cannot be written")
+            meanwhile = await running.ask()
+            await valkey.start()
+            await running.says("audit is written again")
+            after = await running.ask()
+        store = open_store(valkey.url)
+        lines = [line async for _, line in store.audit()]
+        await store.close()
+
+    entries = [decode(line) for line in lines]
+    asked = {one.inputs.asked_version for one in entries if one.inputs is not None}
+    assert (before.status, at_once.status) == (404, 404)
+    assert (meanwhile.status, after.status) == (status, 200)
+    assert {"v8", "v9"} <= asked
+    assert not verified(lines, key=None, is_whole=False).faults
 
 
 async def test_other_keys_and_bad_tokens_are_told(tmp_path: Path) -> None:

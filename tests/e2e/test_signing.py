@@ -69,11 +69,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(folder: Path) -> AsyncIterator[Scene]:
-    """Serve v1 of model `m`, signed, by two workers."""
+async def scene(folder: Path, more: str = "") -> AsyncIterator[Scene]:
+    """Serve v1 of model `m`, signed, by two workers; `more` are settings of `[signing]`."""
     generate(folder, "ann")
     signer = Signer(load_private(folder / "ann.key"))
-    settings = SETTINGS.format(folder / "ann.pub")
+    settings = SETTINGS.format(folder / "ann.pub") + more
     async with running_valkey() as valkey, scripted_upstream() as up, editor(valkey.url) as anybody:
         owner = RedisStore(valkey.url)
         owner.sign_with(signer)
@@ -120,6 +120,27 @@ async def test_write_access_to_the_store_alone_moves_no_traffic(tmp_path: Path) 
         await at.anybody.set("policy:m", first)
         await at.until_refused("older", 1)
         assert await at.served() == V2
+
+
+@pytest.mark.timeout(4 * PATIENCE_S)
+async def test_kills_that_are_exempt_switch_off_unsigned_and_nothing_else_does(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "exempt_kills = true\n") as at:
+        await at.anybody.set("pin:m:acme", "v2")
+        await at.until_refused("unsigned", 1)
+        assert await at.served("acme") == V1
+
+        await at.anybody.set("kill:m", "it leaks")
+        await at.until({(503, None)})
+        await at.anybody.delete("kill:m")
+        await at.until(V1)
+
+        await at.owner.set_kill("m", "", "it leaks")
+        await at.until({(503, None)})
+        await at.anybody.delete("kill:m")
+        await at.until_refused("deleted", 1)
+        assert await at.served() == {(503, None)}
 
 
 @pytest.mark.timeout(4 * PATIENCE_S)

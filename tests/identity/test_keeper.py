@@ -13,9 +13,11 @@ from sidecar.identity.fetch import FetchError
 from sidecar.identity.keeper import RETRY_S, UNKNOWN_KEY_S, Keeper
 from sidecar.identity.keys import KeySet, KeySetError, load_jwks
 from sidecar.model.issuer import IdentitySettings
+from sidecar.runtime.clock import SystemClock
 from sidecar.telemetry.metrics import Metrics
 from tests.identity.minting import AUDIENCE, ISSUER, jwks
 from tests.support.clock import HandClock
+from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
     from tests.identity.minting import Signer
@@ -362,6 +364,30 @@ async def test_a_running_keeper_reads_when_it_is_asked_and_not_before(rs256: Sig
             await asyncio.sleep(0)
     finally:
         running.cancel()
+
+
+async def test_a_running_keeper_gives_keys_up_when_they_are_too_old_and_not_at_its_next_read(
+    rs256: Signer,
+) -> None:
+    shelf = Shelf(keys_of(rs256))
+    settings = IdentitySettings(
+        ISSUER, AUDIENCE, discovery=True, keys_refresh_s=REFRESH_S, keys_max_age_s=0.05
+    )
+    keeper = Keeper(
+        settings,
+        shelf,
+        clock=SystemClock(),
+        draw=lambda: 0.5,
+        metrics=Metrics(),
+        on_news=lambda: None,
+    )
+    running = asyncio.ensure_future(keeper.run())
+    try:
+        await eventually(lambda: keeper.holding().is_closed)
+    finally:
+        running.cancel()
+
+    assert (keeper.holding().jwks, shelf.reads) == ("", 1)
 
 
 async def test_audit_is_told_which_keys_are_believed_and_that_none_are(
