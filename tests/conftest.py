@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from sidecar.runtime import faults
+
 if TYPE_CHECKING:
-    import pytest
+    from collections import Counter
 
 # A machine that is busy for a moment is no failure; `timeout` in pyproject.toml bounds each test.
 EXAMPLES = int(os.environ.get("RMV_EXAMPLES", "40"))  # of a property that names no number itself
@@ -21,6 +24,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("rmv")
+
+
+@pytest.fixture(autouse=True)
+def counted_faults(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The faults that the sidecar has met in this process during one test, by part."""
+    monkeypatch.setattr(faults, "PROCESS", faults.Faults())
+    return faults.PROCESS.counted
 
 
 def pytest_xdist_auto_num_workers() -> int:

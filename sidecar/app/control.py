@@ -25,6 +25,7 @@ from sidecar.model.admin import AdminSettings
 from sidecar.policy import codec
 from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
+from sidecar.runtime import faults
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.processes import Patience, Workers, allow_files
 from sidecar.runtime.signals import Ending
@@ -60,6 +61,7 @@ _log = logging.getLogger("sidecar.control")
 async def run_control(spec: ServeSpec) -> None:
     """Run the sidecar until a signal comes; raises SidecarError or OSError if it cannot begin."""
     ending = Ending()
+    faults.outlive(asyncio.get_running_loop())
     if spec.config.no_auth:
         _log.warning("AUTH IS OFF: every caller is believed to be whom its X-Tenant names")
     if not spec.config.upstream_tls.verify:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.controller.accounts import Accounts
 from sidecar.controller.publishing import Publisher
 from sidecar.model.shadow import Uncompared
-from sidecar.telemetry.faults import Faults
+from sidecar.runtime import faults
 
 if TYPE_CHECKING:
     from sidecar.controller.comparing import Comparer
@@ -37,7 +37,6 @@ class Shadowing:
         self._comparer: Comparer | None = None
         self._loading: asyncio.Future[type[Comparer]] | None = None
         self._waiting: list[Trial] = []
-        self._faults = Faults("comparing", metrics, clock.monotonic_s)
         self._has_failed = False
 
     def take(self, trial: Trial) -> None:
@@ -88,7 +87,7 @@ class Shadowing:
         try:
             make = loading.result()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the pairs have to be counted
-            self._faults.note(error)
+            faults.note("comparing", error)
             self._has_failed = True
             for trial in waiting:
                 _pass_over(trial, Uncompared.FAULT)

@@ -38,6 +38,7 @@ from sidecar.decide import ClaimedTenants, Decider
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.identity.callers import Callers
 from sidecar.policy.route import RouteTable
+from sidecar.runtime import faults
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.ids import RequestIds
 from sidecar.runtime.questions import serve_questions
@@ -88,6 +89,7 @@ async def run_worker(config: Config, listening: socket.socket, answering: socket
     will take it.
     """
     ending = Ending(RETIRE)
+    faults.outlive(asyncio.get_running_loop())
     listening.set_inheritable(False)
     worker = Worker(config)
     memory = await signing.remember(config, worker.live)

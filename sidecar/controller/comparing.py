@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sidecar.controller.drawer import EVIDENCE
 from sidecar.controller.evidence import make_evidence
 from sidecar.model.shadow import Outcome, Uncompared
+from sidecar.runtime import faults
 from sidecar.shadow.compare import compare
 from sidecar.shadow.rules import compile_rules
 from sidecar.shadow.tally import add_failure, add_pair, add_statuses
 from sidecar.shadow.telling import tellable
-from sidecar.telemetry.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ class Budget:
 class Compared(NamedTuple):
     """What comparing the answers of one trial came to, and the CPU seconds that it took.
 
-    `evidence` is there if they differ, and it is wanted; `faults` are what went wrong meanwhile.
+    `evidence` is there if they differ, and it is wanted; `errors` are faults of the sidecar.
     """
 
     primary: Answer
@@ -74,7 +74,7 @@ class Compared(NamedTuple):
     outcome: Outcome
     control: Outcome | None
     evidence: Evidence | None
-    faults: tuple[Exception, ...]
+    errors: tuple[Exception, ...]
     seconds: float
 
 
@@ -99,7 +99,6 @@ class Comparer:
         self._large: deque[Trial] = deque()
         self._thread: ThreadPoolExecutor | None = None
         self._working: tuple[Trial, Future[Compared]] | None = None
-        self._faults = Faults("comparing", metrics, monotonic_s)
         self._is_closed = False
 
     def take(self, trial: Trial) -> None:
@@ -206,7 +205,7 @@ class Comparer:
         try:
             yield
         except Exception as error:  # noqa: BLE001 -- whatever it is, the pair has to be counted
-            self._faults.note(error)
+            faults.note("comparing", error)
             if trial.shadow.is_whole:
                 trial.book.pass_over(Uncompared.FAULT.value)
             trial.release()
@@ -223,11 +222,11 @@ class Comparer:
         """Compare, be it in the thread: nothing but the trial's answers is touched."""
         began_s = self._cpu_s()
         primary, shadow = trial.primary.answer(), trial.shadow.answer()
-        faults: list[Exception] = []
-        outcome = _outcome(primary, shadow, rules, faults)
+        errors: list[Exception] = []
+        outcome = _outcome(primary, shadow, rules, errors)
         control = None
         if trial.control is not None and outcome.uncompared is None:
-            control = _outcome(primary, trial.control.answer(), rules, faults)
+            control = _outcome(primary, trial.control.answer(), rules, errors)
             if control.uncompared is not None:
                 control = None
         evidence = None
@@ -235,16 +234,16 @@ class Comparer:
             try:
                 evidence = make_evidence(trial, rules, primary, shadow, outcome)
             except Exception as error:  # noqa: BLE001 -- the pair is compared all the same
-                faults.append(error)
+                errors.append(error)
         seconds = self._cpu_s() - began_s
-        return Compared(primary, shadow, outcome, control, evidence, tuple(faults), seconds)
+        return Compared(primary, shadow, outcome, control, evidence, tuple(errors), seconds)
 
     def _settle(self, trial: Trial, compared: Compared) -> None:
         """Count what a comparison has found, and let go of the trial."""
         began_s = self._cpu_s()
         account, cause = self._accounts.of(trial.book), compared.outcome.uncompared
-        for error in compared.faults:
-            self._faults.note(error)
+        for error in compared.errors:
+            faults.note("comparing", error)
         try:
             self._add_up(trial, account, compared)
         finally:
@@ -313,12 +312,12 @@ class Comparer:
             )
 
 
-def _outcome(primary: Answer, shadow: Answer, rules: Rules, faults: list[Exception]) -> Outcome:
+def _outcome(primary: Answer, shadow: Answer, rules: Rules, errors: list[Exception]) -> Outcome:
     """Return what comparing finds, be it a fault: statuses, times and sizes count all the same."""
     try:
         return tellable(compare(primary, shadow, rules))
     except Exception as error:  # noqa: BLE001 -- the same
-        faults.append(error)
+        errors.append(error)
         return Outcome(rules.kind.value, uncompared=Uncompared.FAULT)
 
 

@@ -14,8 +14,8 @@ from sidecar.controller.accounts import DAY_S, spell_day
 from sidecar.controller.drawer import EVIDENCE
 from sidecar.controller.trials import CAPPED, B
 from sidecar.errors import StoreUnavailableError, WrongTypeError
+from sidecar.runtime import faults
 from sidecar.runtime.slices import Slice
-from sidecar.telemetry.faults import Faults
 
 if TYPE_CHECKING:
     from sidecar.controller.accounts import Account, Accounts
@@ -60,7 +60,6 @@ class Publisher(Generic[B]):
         self._metrics = metrics
         self._spent: dict[tuple[Name, str], float] = {}  # by this worker, by day
         self._others: dict[tuple[Name, str], float] = {}  # the rest of the fleet, when last heard
-        self._faults = Faults("publishing", metrics, clock.monotonic_s)
         self._is_failing = False
 
     async def run(self) -> None:
@@ -69,7 +68,7 @@ class Publisher(Generic[B]):
             try:
                 await self.publish()
             except Exception as error:  # noqa: BLE001 -- it may cost one time, never all others
-                self._faults.note(error)
+                faults.note("publishing", error)
             await asyncio.sleep(EVERY_S)
 
     async def publish(self) -> None:
@@ -104,7 +103,7 @@ class Publisher(Generic[B]):
             try:
                 self._charge(account)
             except Exception as error:  # noqa: BLE001 -- the others are charged all the same
-                self._faults.note(error)
+                faults.note("publishing", error)
             if turn.is_over():
                 await turn.rest()
 
@@ -140,7 +139,7 @@ class Publisher(Generic[B]):
             except StoreUnavailableError as error:
                 return str(error)
             except Exception as error:  # noqa: BLE001 -- the others are told all the same
-                failure = self._faults.note(error)
+                failure = faults.note("publishing", error)
         return failure
 
     async def _tell(self, book: B, account: Account, *, is_last: bool) -> None:
@@ -216,7 +215,7 @@ class Publisher(Generic[B]):
             except StoreUnavailableError as error:
                 failure, is_away = str(error), True
             except Exception as error:  # noqa: BLE001 -- what is known counts all the same
-                failure = self._faults.note(error)
+                failure = faults.note("publishing", error)
             spent = own + self._others.get((name, today), 0.0)
             if spent >= limit:
                 capped.add(name)

@@ -22,8 +22,8 @@ from sidecar.dataplane.trial import (
     Book,
     Captured,
 )
+from sidecar.runtime import faults
 from sidecar.shadow.naming import test_of
-from sidecar.telemetry.faults import Faults
 from sidecar.wire.fields import EXPECT, name_of
 from sidecar.wire.request import KINDS
 
@@ -223,7 +223,6 @@ class Mirror(Shared):
         self.books: dict[tuple[str, str, str], Book] = {}
         self._live = live
         self._metrics = metrics
-        self._faults = Faults("copying", metrics, monotonic_s)
         self._tenant_lines = TenantLines()
         self._lanes: dict[CompiledShadow, ShadowLane] = {}
         self._old: list[ShadowLane] = []
@@ -273,7 +272,7 @@ class Mirror(Shared):
                 if lane.offer(copy, passed, lines):
                     taken.append(lane)
             except Exception as error:  # noqa: BLE001 -- whatever it is, it is nothing to the client
-                self._faults.note(error)
+                faults.note("copying", error)
                 if lane.book.pending == pending:  # it is not counted yet
                     lane.book.skip(SKIP_FAULT, copy.size, copy.tenant)
         return taken

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
+from sidecar.runtime import faults
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -126,7 +128,10 @@ class Metrics:
             )
 
     def _others(self) -> Iterator[str]:
-        yield from _labelled("counter", {key: str(one) for key, one in self.events.items()})
+        counted: dict[tuple[str, ...], int] = dict(self.events)
+        for part, number in faults.PROCESS.counted.items():
+            counted[faults.FAULTS, "part", part] = number
+        yield from _labelled("counter", {key: str(one) for key, one in counted.items()})
         yield from _labelled("counter", {key: f"{one:.6f}" for key, one in self.sums.items()})
         for name, value in sorted(self.gauges.items()):
             yield f"# TYPE {name} gauge"

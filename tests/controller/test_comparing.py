@@ -19,11 +19,13 @@ from sidecar.dataplane.trial import Captured
 from sidecar.model.comparison import Comparison, Kept
 from sidecar.model.policy import Policy, Price, Segment, Version
 from sidecar.policy.snapshot import compile_snapshot
+from sidecar.runtime import faults
 from tests.controller.pairs import MEMORY, Bench
 from tests.policy.examples import make_head, make_policy
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable
 
     from sidecar.dataplane.trial import Trial
@@ -181,7 +183,7 @@ async def test_no_header_field_is_kept_at_any_length() -> None:
 
 
 async def test_a_pair_of_which_nothing_can_be_kept_is_counted(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, counted_faults: Counter[str]
 ) -> None:
     def broken(*_: object) -> Evidence:
         raise RecursionError
@@ -194,8 +196,8 @@ async def test_a_pair_of_which_nothing_can_be_kept_is_counted(
 
     assert bench.pairs.number == bench.book.compared == 2
     assert bench.counted("rmv_shadow_evidence_total", "outcome", "passed-over") == 2
-    assert bench.counted("rmv_shadow_faults_total", "part", "comparing") == 2
-    assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
+    assert counted_faults == {"comparing": 2}
+    assert [one.message for one in caplog.records] == ["a fault of the sidecar"]
     assert bench.memory.free == MEMORY
 
 
@@ -323,6 +325,7 @@ async def test_a_fault_of_comparing_is_told_once_a_minute_and_loses_no_pair(
 
     monkeypatch.setattr(comparing, "compare", broken)
     bench = Bench()
+    monkeypatch.setattr(faults, "PROCESS", faults.Faults(bench.clock.monotonic_s))
     bench.comparer.take(bench.trial([1], [1]))
     bench.comparer.take(bench.trial(LARGE, LARGE))
     await settled(bench)
@@ -333,9 +336,9 @@ async def test_a_fault_of_comparing_is_told_once_a_minute_and_loses_no_pair(
     assert bench.book.uncompared == {"fault": 3}
     assert bench.pairs.answers == 3  # whether they are errors is known
     told = [(one.message, one.__dict__["faults"], one.exc_info) for one in caplog.records]
-    assert [(message, faults) for message, faults, _ in told] == [
-        ("shadow tests have a fault", 1),
-        ("shadow tests have a fault", 2),
+    assert [(message, number) for message, number, _ in told] == [
+        ("a fault of the sidecar", 1),
+        ("a fault of the sidecar", 2),
     ]
     assert all(trace is not None and trace[2] is not None for _, _, trace in told)
     assert bench.memory.free == MEMORY
@@ -366,7 +369,10 @@ def untold(bench: Bench, size: int) -> Trial:
 @pytest.mark.parametrize("size", [0, SMALL_BYTES], ids=["small", "large"])
 @pytest.mark.parametrize("faulty", [unpriced, untold])
 async def test_a_pair_that_cannot_be_added_up_is_counted_and_those_behind_it_compared(
-    caplog: pytest.LogCaptureFixture, faulty: Callable[[Bench, int], Trial], size: int
+    caplog: pytest.LogCaptureFixture,
+    faulty: Callable[[Bench, int], Trial],
+    size: int,
+    counted_faults: Counter[str],
 ) -> None:
     bench = Bench()
     for _ in range(2):
@@ -378,8 +384,8 @@ async def test_a_pair_that_cannot_be_added_up_is_counted_and_those_behind_it_com
     ledger = bench.book.ledger()
     assert (ledger.mirrored, ledger.compared, ledger.uncompared) == (3, 1, {"fault": 2})
     assert bench.pairs.number == 1
-    assert bench.counted("rmv_shadow_faults_total", "part", "comparing") == 2
-    assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
+    assert counted_faults == {"comparing": 2}
+    assert [one.message for one in caplog.records] == ["a fault of the sidecar"]
     assert bench.memory.free == MEMORY
     await bench.comparer.close()
 

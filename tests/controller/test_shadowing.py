@@ -63,7 +63,7 @@ async def test_pairs_are_counted_where_who_compares_cannot_be_loaded(
     await judge.close()
 
     assert bench.book.uncompared == {"fault": 3}
-    assert [one.message for one in caplog.records] == ["shadow tests have a fault"]
+    assert [one.message for one in caplog.records] == ["a fault of the sidecar"]
     assert bench.memory.free == MEMORY
 
 

@@ -25,6 +25,7 @@ from tests.support.proxy import policy, proxy
 from tests.support.upstream import eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
@@ -494,7 +495,10 @@ async def test_who_comes_late_does_not_get_past_the_line(log: Path) -> None:
 
 
 async def test_a_copy_that_cannot_be_made_is_counted_and_nothing_to_client_or_other_shadows(
-    log: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    counted_faults: Counter[str],
 ) -> None:
     def broken(*_: object) -> bytes:
         raise ZeroDivisionError
@@ -512,11 +516,11 @@ async def test_a_copy_that_cannot_be_made_is_counted_and_nothing_to_client_or_ot
 
             assert (faulty.eligible, faulty.skipped, good.mirrored) == (3, {"fault": 3}, 3)
             assert faulty.is_quiet
-            assert running.counted("rmv_shadow_faults_total", part="copying") == 3
+            assert counted_faults == {"copying": 3}
             assert mirror.memory.free == Limits().mirror_memory_bytes
-    told = [one for one in caplog.records if one.name == "sidecar.shadow"]
+    told = [one for one in caplog.records if one.name == "sidecar.faults"]
     assert [(one.message, one.exc_info is not None) for one in told] == [
-        ("shadow tests have a fault", True)
+        ("a fault of the sidecar", True)
     ]
 
 

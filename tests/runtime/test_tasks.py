@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     import pytest
 
 
-async def test_an_error_that_ends_a_task_is_logged_with_its_name(
-    caplog: pytest.LogCaptureFixture,
+async def test_an_error_that_ends_a_task_is_a_fault_with_its_name(
+    caplog: pytest.LogCaptureFixture, counted_faults: Counter[str]
 ) -> None:
     async def fail() -> None:
         raise RuntimeError("lost")
 
-    with caplog.at_level(logging.ERROR, "sidecar.tasks"):
+    with caplog.at_level(logging.ERROR, "sidecar.faults"):
         await asyncio.wait({spawn(fail(), name="doomed")})
         await asyncio.sleep(0)
 
     assert [vars(record)["task"] for record in caplog.records] == ["doomed"]
+    assert counted_faults == {"task": 1}
 
 
 async def test_stop_ends_tasks_that_wait_and_tasks_that_have_ended() -> None:
