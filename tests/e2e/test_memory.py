@@ -30,9 +30,13 @@ STOPS = 3
 
 
 @pytest.mark.parametrize("shadow_hangs", [False, True], ids=["alone", "beside a hanging shadow"])
-async def test_a_worker_does_not_grow_with_the_bodies_that_pass(shadow_hangs: bool) -> None:
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "by length"])
+async def test_a_worker_does_not_grow_with_the_bodies_that_pass(
+    shadow_hangs: bool, chunked: bool
+) -> None:
     async with passage(shadow_hangs=shadow_hangs) as way:
-        up, down, unread = BigBody(SIZE, STOPS), BigBody(SIZE, STOPS), BigBody(SIZE)
+        up, down = (BigBody(SIZE, STOPS, chunked=chunked) for _ in range(2))
+        unread = BigBody(SIZE, chunked=chunked)
 
         assert await way.upload(up) < GROWTH_AT_MOST
         assert await way.download(down) < GROWTH_AT_MOST
