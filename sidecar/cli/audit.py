@@ -53,11 +53,24 @@ When = Annotated[
     float | None, typer.Option(parser=_when, help="A time, or how long ago.", metavar="TIME")
 ]
 
+Kinds = Annotated[
+    list[Kind] | None,
+    typer.Option(
+        "--kind",
+        parser=one_of(Kind),
+        help="Of this kind; may be repeated. Default: all but checkpoints.",
+        metavar="KIND",
+    ),
+]
+
 
 class Wanted(NamedTuple):
-    """Which entries are looked for; None and an empty text leave a member open."""
+    """Which entries are looked for; None and an empty text leave a member open.
 
-    kind: Kind | None = None
+    Without `kinds` they are all but checkpoints, which prove what others tell, and tell nothing.
+    """
+
+    kinds: Sequence[Kind] = ()
     request_id: str = ""
     tenant: str = ""
     subject: str = ""
@@ -70,11 +83,16 @@ class Wanted(NamedTuple):
         """Return whether an entry is one of them."""
         named = ("request_id", "tenant", "subject", "model", "version")
         return (
-            (self.kind is None or one.kind == self.kind.value)
+            self._is_kind(one.kind)
             and (self.since_s is None or one.at_s >= self.since_s)
             and (self.until_s is None or one.at_s < self.until_s)
             and all(getattr(self, name) in {"", getattr(one, name)} for name in named)
         )
+
+    def _is_kind(self, kind: str) -> bool:
+        if not self.kinds:
+            return kind != Kind.CHECKPOINT.value
+        return any(kind == one.value for one in self.kinds)
 
 
 @audit.command("tail")
@@ -84,20 +102,23 @@ async def tail(
     *,
     number: Annotated[int, typer.Option("-n", min=0, help="How many of the last entries.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as entries come.")] = False,
+    kind: Kinds = None,
     file: Files = None,
     source: From = None,
 ) -> None:
     """Print the last entries, oldest first."""
-    trail = await trail_of(session, file, source)
+    trail, wanted = await trail_of(session, file, source), Wanted(kind or ())
     last: deque[Found] = deque(maxlen=number)
     async for found in entries(trail, takes_torn=not follow):
-        last.append(found)
+        if wanted.fits(found.entry):
+            last.append(found)
     for found in last:
         _print(found, as_json=session.as_json)
     while follow:
         await asyncio.sleep(FOLLOW_S)
         async for found in entries(trail, takes_torn=False):
-            _print(found, as_json=session.as_json)
+            if wanted.fits(found.entry):
+                _print(found, as_json=session.as_json)
 
 
 @audit.command("search")
@@ -105,9 +126,7 @@ async def tail(
 async def search(
     session: Session,
     *,
-    kind: Annotated[
-        Kind | None, typer.Option(parser=one_of(Kind), help="Of this kind.", metavar="KIND")
-    ] = None,
+    kind: Kinds = None,
     request_id: Annotated[str, typer.Option(help="Of this request.")] = "",
     tenant: Annotated[str, typer.Option(help="Of this tenant.")] = "",
     subject: Annotated[str, typer.Option(help="Of this subject.")] = "",
@@ -122,7 +141,7 @@ async def search(
 
     A time is written 2026-11-23T13:00:00Z, how long ago 15m, 1h, 2d.
     """
-    wanted = Wanted(kind, request_id, tenant, subject, model, version, since, until)
+    wanted = Wanted(kind or (), request_id, tenant, subject, model, version, since, until)
     async for found in entries(await trail_of(session, file, source)):
         if wanted.fits(found.entry):
             _print(found, as_json=session.as_json)
@@ -147,7 +166,7 @@ async def export(
             out.writelines(line + b"\n" for _, line in page.lines)
             number += len(page.lines)
         out.flush()
-    output.note(f"{number:,} lines of {trail.name} written")
+    output.note(f"{output.counted(number, 'line')} of {trail.name} written")
 
 
 @audit.command("verify")
@@ -213,8 +232,8 @@ def _is_proved(result: Result) -> bool:
 
 
 def _tell(result: Result, *, is_checked: bool) -> None:
-    number = len(result.chains)
-    output.say(f"{result.source}: {result.entries:,} entries of {number:,} writers")
+    of = output.counted(len(result.chains), "writer")
+    output.say(f"{result.source}: {output.counted(result.entries, 'entry', 'entries')} of {of}")
     notes = [f"{chain.writer} {note}" for chain in result.chains for note in chain.notes]
     notes += result.notes
     for note in notes[:MAX_NOTES]:
@@ -283,7 +302,11 @@ def _spell(one: Entry) -> str:
     """Return an entry on one line, for people."""
     caller = "/".join(word for word in (one.tenant, one.subject, one.app) if word)
     what = f"{one.model}:{one.version}" if one.version else one.model
-    facts = " ".join(f"{name}={value}" for name, value in one.facts.items())
+    facts = " ".join(f"{name}={_fact(value)}" for name, value in one.facts.items())
     status = str(one.status) if one.status else ""
     words = (one.actor, caller, what, one.reason, one.code, status, facts, one.request_id)
     return f"{durations.clock(one.at_s)}  {one.kind:<10}  {'  '.join(filter(None, words))}"
+
+
+def _fact(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

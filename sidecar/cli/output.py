@@ -148,6 +148,11 @@ def _cell(text: str) -> str:
     return shown if len(text) <= MAX_CELL_CHARS else f"{shown}..."
 
 
+def counted(number: int, what: str, many: str = "") -> str:
+    """Return a number with the word for what it counts: `1 worker`, `1,200 entries`."""
+    return f"{number:,} {what if number == 1 else many or f'{what}s'}"
+
+
 def table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],

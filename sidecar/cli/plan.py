@@ -78,10 +78,10 @@ class Planned(NamedTuple):
         unreadable, impossible = self.left_out.unreadable, self.left_out.impossible
         of = f"of {self.plan.model} left out:"
         if unreadable:
-            output.warn(f"{_count(unreadable, 'context')} {of} not readable as such")
+            output.warn(f"{output.counted(unreadable, 'context')} {of} not readable as such")
         if impossible:
             output.warn(
-                f"{_count(impossible, 'context')} {of} of another model, or with a time, a "
+                f"{output.counted(impossible, 'context')} {of} of another model, or with a time, a "
                 "duration or a weight that cannot be"
             )
 
@@ -200,9 +200,9 @@ def _print(found: Plan) -> None:
         return
     span = durations.spell(found.until_s - found.from_s)
     output.say(
-        f"{found.model}: {_count(found.contexts, 'sampled request')} of about "
-        f"{found.requests:,.0f}, "
-        f"at {_count(found.instances, 'sidecar')}, in {span} until {durations.clock(found.until_s)}"
+        f"{found.model}: {output.counted(found.contexts, 'sampled request')} of about "
+        f"{found.requests:,.0f}, at {output.counted(found.instances, 'sidecar')}, "
+        f"in {span} until {durations.clock(found.until_s)}"
     )
     rows = [_row(one) for one in found.versions]
     output.table(("VERSION", "SHARE", "TENANTS", "AT A TIME", "LIMIT"), rows)
@@ -228,7 +228,7 @@ def _warnings(found: Plan) -> Iterator[str]:
     refused = found.refused
     if refused:
         part = _part(sum(move.requests for move in refused), whole)
-        tenants = _count(len({move.tenant for move in refused}), "tenant")
+        tenants = output.counted(len({move.tenant for move in refused}), "tenant")
         yield f"{part} of the requests, of {tenants}, would be refused"
     for one in found.unknown:
         yield (
@@ -251,7 +251,7 @@ def _print_moves(found: Plan) -> None:
         output.say(f"and {len(found.moves) - MAX_SHOWN:,} more: see --json")
     moved = _part(sum(move.requests for move in found.moves), found.requests)
     tenants = len({move.tenant for move in found.moves})
-    output.say(f"\n{moved} of the requests move, of {_count(tenants, 'tenant')}")
+    output.say(f"\n{moved} of the requests move, of {output.counted(tenants, 'tenant')}")
 
 
 def _row(change: Change) -> tuple[str, ...]:
@@ -275,7 +275,3 @@ def _move_row(move: Move, whole: float) -> tuple[str, ...]:
 
 def _part(requests: float, whole: float) -> str:
     return f"{requests / whole:.1%}" if whole else "0.0%"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -309,7 +309,8 @@ def _tell(
         output.table(columns, map(_row, answers))
     tenants = len({one.tenant for one in answers})
     total = sum(one.span.answers for one in answers)
-    output.say(f"{total:,} answers to {tenants:,} tenants{_period(period)}")
+    counted = f"{output.counted(total, 'answer')} to {output.counted(tenants, 'tenant')}"
+    output.say(f"{counted}{_period(period)}")
 
 
 def _row(one: Answers) -> tuple[str, ...]:
@@ -336,7 +337,7 @@ def _limits(found: Versions, known: Known) -> Iterator[str]:
         yield f"{known.source} has no decisions of that time: nothing is known of who got what"
     else:
         yield (
-            f"{known.source} has {decided.answers:,} decisions of that time, from "
+            f"{known.source} has {output.counted(decided.answers, 'decision')} of that time, from "
             f"{durations.clock(decided.first_s)} to {durations.clock(decided.last_s)}; what was "
             "before or after is not known"
         )
@@ -347,12 +348,11 @@ def _limits(found: Versions, known: Known) -> Iterator[str]:
                 f"{_ranges(one.unaudited)}: who got its answers then is not known"
             )
     if known.lost:
-        yield f"audit lost {known.lost:,} entries of that time: there may be more answers"
+        lost = output.counted(known.lost, "entry", "entries")
+        yield f"audit lost {lost} of that time: there may be more answers"
     if known.orphans:
-        yield (
-            f"{known.orphans:,} answers are of versions whose lineage no history tells any more: "
-            "they may belong here"
-        )
+        orphans = output.counted(known.orphans, "answer")
+        yield f"{orphans} of versions whose lineage no history tells any more may belong here"
     for model in found.cut:
         yield f"of {model} only the newest {MAX_REVISIONS:,} revisions were looked through"
 

@@ -250,7 +250,7 @@ async def reset(session: Session, *, target: Target) -> None:
     if session.as_json:
         output.emit({"model": found.tally.model, "version": found.tally.version, "tests": number})
     else:
-        tests = "1 test" if number == 1 else f"{number:,} tests"
+        tests = output.counted(number, "test")
         output.say(f"{found.name}: {tests} forgotten; counting begins anew within 2 s")
 
 
@@ -335,7 +335,7 @@ def _figures(found: ShadowTest) -> list[str]:
     books = account(tally.ledger, found.shadow.key if found.shadow is not None else "request")
     lines = [
         f"{found.name}  test {tally.test}  {durations.clock(tally.until_s)}  "
-        f"{tally.workers:,} worker{'' if tally.workers == 1 else 's'}",
+        f"{output.counted(tally.workers, 'worker')}",
         f"eligible {tally.ledger.eligible:,} = sampled out {tally.ledger.sampled_out:,} + mirrored "
         f"{tally.ledger.mirrored:,} + skipped {sum(tally.ledger.skipped.values()):,}"
         f"{_causes(tally.ledger.skipped)}",

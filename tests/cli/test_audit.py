@@ -75,6 +75,30 @@ def test_what_commands_did_is_found(audited: Rmv) -> None:
     assert none == (0, "", "")
 
 
+def test_checkpoints_are_told_where_they_are_asked_for(audited: Rmv, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    chain, kinds = Chain("w"), ("pin", "checkpoint", "kill", "checkpoint", "label")
+    entries = [f'{{"at_s":{at},"kind":"{kind}"}}' for at, kind in enumerate(kinds, 1)]
+    log.write_bytes(b"".join(chain.link(one.encode()) + b"\n" for one in entries))
+
+    def told(*arguments: str) -> list[str]:
+        ran = audited("audit", *arguments, "--file", log)
+        assert ran.code == 0, ran.err
+        return [line.split()[1] for line in ran.out.splitlines()]
+
+    assert told("tail", "-n", "2") == ["kill", "label"]
+    assert told("search") == ["pin", "kill", "label"]
+    assert told("tail", "--kind", "checkpoint") == ["checkpoint"] * 2
+    assert told("search", "--kind", "kill", "--kind", "pin") == ["pin", "kill"]
+
+
+def test_what_an_entry_tells_besides_is_text_or_json(audited: Rmv) -> None:
+    (label,) = audited("audit", "search", "--kind", "label").out.splitlines()
+
+    assert 'labels={"stable":"v1"}' in label
+    assert "comment=" in label
+
+
 def test_a_time_is_given_as_such_or_as_how_long_ago(audited: Rmv) -> None:
     recent = audited("audit", "search", "--since", "1h").out.splitlines()
     long_ago = audited("audit", "search", "--until", "2020-01-01T00:00:00Z").out

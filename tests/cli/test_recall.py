@@ -220,14 +220,14 @@ def test_answers_whose_lineage_no_history_tells_are_told(
     ran = recalled(credit, kept(tmp_path, event), "run=r1")
 
     assert "no version of any model was made from it" in ran.out
-    assert "1 answers are of versions whose lineage no history tells any more" in ran.err
+    assert "1 answer of versions whose lineage no history tells any more may belong here" in ran.err
 
 
 def test_a_model_that_was_deleted_is_found_by_its_history(credit: Rmv, tmp_path: Path) -> None:
     event = served(credit, "acme", "v1", T0)
     assert credit("delete", "credit").code == 0, credit("delete", "--help").out
 
-    assert "1 answers to 1 tenants" in recalled(credit, kept(tmp_path, event), "run=r1").out
+    assert "1 answer to 1 tenant" in recalled(credit, kept(tmp_path, event), "run=r1").out
 
 
 def test_an_audit_without_decisions_says_that_nothing_is_known(credit: Rmv, tmp_path: Path) -> None:
