@@ -14,6 +14,7 @@ from sidecar import config
 
 ROOT = Path(__file__).parents[2]
 IMAGES = [ROOT / "Dockerfile", ROOT / "deploy" / "demo" / "Dockerfile"]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 each_image = pytest.mark.parametrize("path", IMAGES, ids=["sidecar", "model"])
 
 
@@ -50,6 +51,30 @@ def test_the_last_user_is_no_root_and_a_number(path: Path) -> None:
     assert users == ["65532:65532"]
 
 
+def test_what_builds_the_sidecar_is_not_in_its_image() -> None:
+    """A compiler, a pip and a copy of the source are for whoever breaks in."""
+    steps = instructions(IMAGES[0])
+    at = [number for number, (word, _) in enumerate(steps) if word == "FROM"]
+    built, run = steps[: at[-1]], steps[at[-1] :]
+
+    assert len(at) == 2
+    assert any("gcc" in rest for word, rest in built if word == "RUN")
+    assert not any(re.search(r"apt|pip|gcc|curl", rest) for word, rest in run if word == "RUN")
+    assert [rest for word, rest in run if word in {"COPY", "ADD"}] == [
+        "--from=builder /opt/rmv /opt/rmv"
+    ]
+    assert any("--without-pip /opt/rmv" in rest for word, rest in built if word == "RUN")
+
+
+def test_nothing_but_the_state_of_the_sidecar_is_writable_or_its_own() -> None:
+    run = [rest for word, rest in instructions(IMAGES[0]) if word == "RUN"][-1]
+    volumes = [rest for word, rest in instructions(IMAGES[0]) if word == "VOLUME"]
+
+    assert volumes == ['["/var/lib/rmv"]']
+    assert "--owner rmv --group rmv --mode 0700 /var/lib/rmv" in run
+    assert "chown" not in run
+
+
 @each_image
 def test_every_package_is_checked_by_its_hash(path: Path) -> None:
     runs = [rest for word, rest in instructions(path) if word == "RUN"]
@@ -59,6 +84,28 @@ def test_every_package_is_checked_by_its_hash(path: Path) -> None:
     assert from_packages
     for part in from_packages:
         assert "--require-hashes" in part or "--no-deps --no-index" in part
+
+
+def test_whatever_make_installs_is_checked_by_its_hash() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    installs = [
+        line for line in makefile.splitlines() if re.search(r"(PIP\)|pip).* install ", line)
+    ]
+
+    assert len(installs) > 4
+    for line in installs:
+        assert "--require-hashes -r" in line or "--no-deps --no-build-isolation -e ." in line
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=[path.name for path in LOCKS])
+def test_every_line_of_a_lock_has_a_version_and_a_hash(path: Path) -> None:
+    text = path.read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "#"))]
+
+    assert lines
+    for line in lines:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[^]]*\])?==\S+ ", line), line
+        assert "--hash=sha256:" in line, line
 
 
 @each_image
