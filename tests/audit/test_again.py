@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -47,20 +48,41 @@ def test_a_request_is_decided_again_as_it_was(
     assert found.parting is None
 
 
-@given(policies(), st.tuples(callers(), heads()), st.lists(st.sampled_from(Cause), max_size=3))
+LATER = Cause.UPSTREAM_FAILED, Cause.UPSTREAM_TIMEOUT, Cause.OVERLOADED
+
+
+@given(
+    policies(),
+    st.tuples(callers(), heads()),
+    st.lists(st.sampled_from(LATER), min_size=1, max_size=3),
+)
 def test_versions_that_failed_then_fail_again(
     policy: Policy, request: tuple[Identity, RequestHead], causes: list[Cause]
 ) -> None:
     snapshot = compile_snapshot(policy, {}, {})
     decision = resolve(snapshot, *request)
     for cause in causes:
-        if cause in {Cause.UPSTREAM_FAILED, Cause.UPSTREAM_TIMEOUT, Cause.OVERLOADED}:
-            decision = fallback_of(snapshot, *request, decision, cause) or decision
+        decision = fallback_of(snapshot, *request, decision, cause) or decision
     entry = audited(snapshot, *request, decision)
 
     found = again(entry, committed(policy))
 
     assume(not found.missing)
+    assert found.differences == ()
+
+
+@pytest.mark.parametrize("cause", LATER)
+def test_who_served_in_the_place_of_one_that_failed_serves_again(cause: Cause) -> None:
+    policy = make_policy(*_RULES, versions=_FALLING_BACK)
+    snapshot, request = compile_snapshot(policy, {}, {}), (caller(), make_head())
+    first = resolve(snapshot, *request)
+    second = fallback_of(snapshot, *request, first, cause)
+    assert second is not None
+
+    found = again(audited(snapshot, *request, second), committed(policy))
+
+    assert (found.trace.decision.version, found.decision.version) == ("v2", "v1")
+    assert found.decision.reason == f"FALLBACK:{cause.value}"
     assert found.differences == ()
 
 
@@ -77,6 +99,7 @@ def test_a_version_that_was_put_into_the_entry_is_seen() -> None:
 
 
 _RULES = (Rule(id="acme", when={"tenant": "acme"}, serve="v2"),)
+_FALLING_BACK = {"v1": version(), "v2": replace(version(), fallback="v1")}
 
 
 def test_ways_part_at_the_first_step_that_went_otherwise() -> None:
@@ -127,6 +150,18 @@ def test_a_pin_and_a_kill_of_that_moment_count_and_no_others() -> None:
     assert entry.inputs is not None
     unpinned = replace(entry, inputs=replace(entry.inputs, pin=None))
     assert [one.what for one in again(unpinned, policy).differences][:2] == ["version", "reason"]
+
+
+def test_versions_without_a_healthy_endpoint_at_that_moment_count() -> None:
+    policy, head, identity = make_policy(*_RULES, versions=_FALLING_BACK), make_head(), caller()
+    snapshot = compile_snapshot(policy, {}, {}, frozenset({"v2"}))
+    entry = audited(snapshot, identity, head, resolve(snapshot, identity, head))
+
+    assert (entry.version, entry.rejected) == ("v1", {"v2": "not-ready"})
+    assert again(entry, committed(policy)).differences == ()
+    assert entry.inputs is not None
+    healthy = replace(entry, inputs=replace(entry.inputs, unready=()))
+    assert next(one.what for one in again(healthy, policy).differences) == "version"
 
 
 def test_what_a_token_grants_and_lists_counts_again() -> None:

@@ -362,6 +362,7 @@ async def test_issuers_of_every_kind_stand_side_by_side(tmp_path: Path) -> None:
         kid = json.loads(pairs[1].jwks)["keys"][0]["kid"]
         settings = settings.replace("}]", f', kid = "{kid}"}}]')
         async with guarded(settings) as running:
+            assert server.asked == [path, JWKS_PATH]  # where the issuer says, not where they may be
             for mine, pair in enumerate(pairs):
                 for named, issuer in enumerate(names):
                     answer = await running.ask(Authorization=pair.bearer(issuer))

@@ -54,6 +54,17 @@ def test_a_run_tells_commit_and_parameters() -> None:
     assert found.config == f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
+@pytest.mark.parametrize(
+    ("told", "image"),
+    [("b" * 64, f"sha256:{'b' * 64}"), (f"sha256:{'b' * 64}", f"sha256:{'b' * 64}"), ("1f", None)],
+)
+def test_the_image_that_a_run_ran_in_is_told_by_its_digest(told: str, image: str | None) -> None:
+    run = tags(mlflow__docker__image__id=told)
+
+    assert mapped(of_run=run).lineage.image == image
+    assert mapped(of_run=(*run, Tag("rmv.image", SHA))).lineage.image == SHA
+
+
 def test_data_sets_are_told_by_the_best_digest_there_is() -> None:
     found = mapped(
         data=(
