@@ -60,6 +60,8 @@ class Tokens:
             ("refused", memory.refused),
         ):
             metrics.events[*_LOOKUPS, outcome] = number
+        if memory.too_long:
+            metrics.events["rmv_limits_hit_total", "limit", "token"] = memory.too_long
 
     def _on_revoked(self) -> None:
         if not self._is_forgetting:

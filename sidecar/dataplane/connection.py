@@ -123,7 +123,6 @@ class ClientConnection(Client):
         """Enforce the timeout of whatever is being waited for."""
         self.deadline_s = float("inf")
         if self._current is not None:
-            self._plane.metrics.count("rmv_timeouts_total", "phase", "exchange")
             self._current.on_timeout()
         elif self._is_deaf or self.is_full:
             self.transport.abort()  # it does not take what it was sent
@@ -133,6 +132,8 @@ class ClientConnection(Client):
         else:
             self._close(lingers=True)  # its next request may be on its way
 
+            if not self._plane.is_draining:
+                self._plane.metrics.count("rmv_timeouts_total", "phase", "idle")
     def on_drain_over(self) -> None:
         """End what is in hand: the sidecar stops, and waits no longer."""
         if self._current is not None and self._tunnel is None:

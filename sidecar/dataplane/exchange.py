@@ -18,8 +18,10 @@ from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
+from sidecar.runtime import faults
 from sidecar.upstream.breaker import Turn
 from sidecar.upstream.contract import ResponseSink
+from sidecar.upstream.dial import FaultyDialError
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import passable_trailers
 from sidecar.wire.framing import CHUNKED, LAST_CHUNK, UNTIL_CLOSE
@@ -52,6 +54,9 @@ _CAUSES: Final = {
     Code.UPSTREAM_FAILED: Cause.UPSTREAM_FAILED,
     Code.UPSTREAM_TIMEOUT: Cause.UPSTREAM_TIMEOUT,
 }
+_LIMITS: Final = {Code.BODY_TOO_LARGE: "body", Code.HEAD_TOO_LARGE: "head"}
+"""What clients meet by what they send, as metrics name it."""
+
 _OF_UPSTREAM: Final = frozenset((Code.UPSTREAM_FAILED.slug, Code.UPSTREAM_TIMEOUT.slug))
 _UNDECIDED: Final = Verdict(ANONYMOUS, Decision("", "", "", 0))
 _UNFIT: Final = {
@@ -166,6 +171,12 @@ class Exchange(ResponseSink):
 
     def on_keys(self) -> None:
         """Begin anew with what has come of the request meanwhile: its token's key may be there."""
+        try:
+            self._begin_anew()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, its client does not wait on
+            self._break(error)
+
+    def _begin_anew(self) -> None:
         plane, client = self.plane, self.client
         self.is_pending = False
         body, self.out = self.out, []
@@ -249,13 +260,19 @@ class Exchange(ResponseSink):
     def _on_admitted(self) -> None:
         self.turn = None
         self.is_entered = True
-        self._set_out(self.lane.group.pick())
+        try:
+            self._set_out(self.lane.group.pick())
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def _on_late(self) -> None:
         self.turn = None
-        self._count("rmv_limits_hit_total", "limit", "concurrency")
-        if not self._fall_back(Cause.OVERLOADED):
-            self.fail(Code.OVERLOADED, "the version had no room in time")
+        try:
+            self._count("rmv_limits_hit_total", "limit", "concurrency")
+            if not self._fall_back(Cause.OVERLOADED):
+                self.fail(Code.OVERLOADED, "the version had no room in time")
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def _connect(self, pool: Pool) -> None:
         self.pool = pool
@@ -280,9 +297,21 @@ class Exchange(ResponseSink):
         """Try one other endpoint, if there is one: no byte of the request has been sent."""
         if self.is_ended:
             return
+        try:
+            self._connect_elsewhere(error)
+        except Exception as fault:  # noqa: BLE001 -- as above
+            self._break(fault)
+
+    def _connect_elsewhere(self, error: DialError) -> None:
         reason = str(error)
+        if isinstance(error, FaultyDialError):
+            self.fail(Code.SIDECAR_FAULT, reason)
+            return
+        if error.is_late:
+            self._count("rmv_timeouts_total", "phase", "connect")
+        if error.limit:
+            self._count("rmv_limits_hit_total", "limit", error.limit)
         if error.is_own:
-            self._count("rmv_limits_hit_total", "limit", "files")
             self._fail_over(Code.OVERLOADED, reason)
             return
         is_lone = len(self.lane.group.pools) == 1
@@ -478,11 +507,13 @@ class Exchange(ResponseSink):
 
     def on_response_data(self, pieces: Pieces, body_bytes: int) -> None:
         """Pass bytes on to the client."""
-        self.is_answered = self.status != 0  # a 1xx is no answer
+        self.is_answered = is_answered = self.status != 0  # a 1xx is no answer
         self.response_bytes += body_bytes
         client, upstream = self.client, self.upstream
         if upstream is not None:
-            client.deadline_s = upstream.read_s + self.body_idle_s
+            is_body_due = is_answered or not self.is_request_done
+            wait_s = self.body_idle_s if is_body_due else self.lane.first_byte_s
+            client.deadline_s = upstream.read_s + wait_s
             if self.captured is not None:
                 self.captured.take(pieces, body_bytes, upstream.read_s)
         out = gathered(pieces, is_bulky=body_bytes >= MIN_APART_BYTES)
@@ -527,6 +558,7 @@ class Exchange(ResponseSink):
 
     def _answer(self, code: Code, detail: str) -> None:
         self.refusal = None
+        self._note_limit(code)
         self._stop_pending()
         plane, request_id = self.plane, self.head.request_id
         if not self.is_begun:
@@ -554,6 +586,11 @@ class Exchange(ResponseSink):
         self.client.transport.write(head + body)
         self._end(self.plane.monotonic_s())
 
+    def _note_limit(self, code: Code) -> None:
+        limit = _LIMITS.get(code)
+        if limit is not None:
+            self._count("rmv_limits_hit_total", "limit", limit)
+
     def _abandon(self) -> None:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
@@ -567,6 +604,7 @@ class Exchange(ResponseSink):
             self.status = 0
             self._answer(code, reason)
             return
+        self._note_limit(code)
         self.code = code.slug
         self.keeps_client = False
         self.client.cut()
@@ -587,6 +625,7 @@ class Exchange(ResponseSink):
     def on_timeout(self) -> None:
         """End an exchange whose deadline has passed, and blame whoever was waited for."""
         client = self.client
+        self._count("rmv_timeouts_total", "phase", self._phase())
         if client.is_full or self.status == SWITCHED:
             client.cut()
             self.keeps_client = False
@@ -595,6 +634,13 @@ class Exchange(ResponseSink):
             self._on_upstream_late()
         else:
             self.fail(Code.REQUEST_TIMEOUT, "the request's body did not arrive in time")
+
+    def _phase(self) -> str:
+        """Name what is waited for, as metrics tell it."""
+        if self.status == SWITCHED:
+            return "tunnel"
+        is_awaited = self.is_request_done and not self.is_answered and not self.client.is_full
+        return "first-byte" if is_awaited else "body"
 
     def _on_upstream_late(self) -> None:
         code, reason = Code.UPSTREAM_TIMEOUT, "the upstream did not answer, or read, in time"
@@ -610,6 +656,28 @@ class Exchange(ResponseSink):
         self.out = replay
         self._fail_over(code, reason)
 
+    def on_fault(self) -> None:
+        """End with the client's connection: what state that is in nobody knows."""
+        self.client.on_fault()
+
+    def _break(self, error: Exception) -> None:
+        """Note a fault of what goes on outside of a read from the client; end with that."""
+        faults.note("client", error)
+        self.client.on_fault()
+
+    def give_up(self) -> None:
+        """Let go of everything after a fault, whatever state that has left this in."""
+        try:
+            self._abandon()
+            self._stop_pending()
+        finally:
+            if not self.is_ended:
+                self.status = self.status or Code.SIDECAR_FAULT.status
+                self.code = Code.SIDECAR_FAULT.slug
+                self.plane.metrics.count("rmv_failed_exchanges_total", "code", self.code)
+            self._end(self.plane.monotonic_s())
+            self._leave()
+
     def on_tunnel_end(self) -> None:
         """Be done: one side of the tunnel has left."""
         self._abandon()
@@ -620,38 +688,51 @@ class Exchange(ResponseSink):
             return
         self.is_ended = True
         head, verdict, plane = self.head, self.verdict, self.plane
-        if self.copy is not None:
-            took_s = -1.0 if self.code else now_s - self.began_s
-            status = 0 if self.code in _OF_UPSTREAM else self.status
-            self.copy.end(status, verdict.decision.version, took_s, now_s)
-        identity = verdict.identity
-        record = ExchangeRecord(
-            self.at_s,
-            head.request_id.decode("ascii"),
-            head.method.decode("ascii"),
-            head.target.decode("latin-1"),
-            identity.tenant,
-            identity.subject,
-            identity.app,
-            verdict.decision,
-            self.status,
-            self.code,
-            self.endpoint,
-            self.first_byte_s,
-            now_s - self.began_s,
-            self.request_bytes,
-            self.response_bytes,
-            plane.live.is_stale,
-            self.copy.versions if self.copy is not None else (),
-        )
-        plane.record(record)
-        if self.audit is not None:
-            self.audit.take(record, identity, head, verdict.snapshot, self.pin)
-        tally = self.tally
-        if tally is not None and tally.is_due():
-            tally.take(identity, head, verdict.decision, self.at_s, now_s - self.began_s)
+        # Whatever fails of what is told: no client, and no version, pays for it.
+        try:
+            identity = verdict.identity
+            record = ExchangeRecord(
+                self.at_s,
+                head.request_id.decode("ascii"),
+                head.method.decode("ascii"),
+                head.target.decode("latin-1"),
+                identity.tenant,
+                identity.subject,
+                identity.app,
+                verdict.decision,
+                self.status,
+                self.code,
+                self.endpoint,
+                self.first_byte_s,
+                now_s - self.began_s,
+                self.request_bytes,
+                self.response_bytes,
+                plane.live.is_stale,
+                self.copy.versions if self.copy is not None else (),
+            )
+            plane.record(record)
+            if self.audit is not None:
+                self.audit.take(record, identity, head, verdict.snapshot, self.pin)
+            tally = self.tally
+            if tally is not None and tally.is_due():
+                tally.take(identity, head, verdict.decision, self.at_s, now_s - self.began_s)
+        except Exception as error:  # noqa: BLE001 -- see above
+            faults.note("record", error)
+        try:
+            if self.copy is not None:
+                took_s = -1.0 if self.code else now_s - self.began_s
+                status = 0 if self.code in _OF_UPSTREAM else self.status
+                self.copy.end(status, verdict.decision.version, took_s, now_s)
+        except Exception as error:  # noqa: BLE001 -- see above
+            faults.note("copying", error)
+        self._leave()
+        self.client.on_exchange_end(now_s)
+
+    def _leave(self) -> None:
+        """Make room for others of the version; later calls do nothing."""
         if self.is_entered:
+            self.is_entered = False
             self.lane.group.leave()
         elif self.turn is not None:
-            self.lane.group.withdraw(self.turn)
-        self.client.on_exchange_end(now_s)
+            turn, self.turn = self.turn, None
+            self.lane.group.withdraw(turn)

@@ -84,6 +84,7 @@ class Listener:
             _log.warning("drain time is over", extra={"cut": len(cut)})
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
+            plane.metrics.events["rmv_timeouts_total", "phase", "drain"] += len(cut)
                 await clients.emptied.wait()
         for client in clients:
             client.transport.abort()

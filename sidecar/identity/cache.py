@@ -49,6 +49,7 @@ class IdentityCache:
         self.hits = 0
         self.misses = 0
         self.refused = 0
+        self.too_long = 0  # of those
         self._verifier = verifier
         self._max_token_bytes = max_token_bytes
         self._is_revoked = is_revoked
@@ -136,6 +137,7 @@ class IdentityCache:
             raise TokenRefused(Code.TOKEN_MISSING, "the request carries no bearer token")
         # The field is what is remembered, so spaces before the token count as well.
         if len(rest) > self._max_token_bytes:
+            self.too_long += 1
             detail = f"the token is longer than {self._max_token_bytes} bytes"
             raise TokenRefused(Code.TOKEN_INVALID, detail)
         return token

@@ -42,12 +42,21 @@ class DialError(Exception):
     """No connection. Its text is for the client; what it must not learn is in the log."""
 
     is_own = False  # the endpoint is not to blame
+    is_late = False
+    limit = ""  # of the sidecar, that it has met
+
+
+class LateError(DialError):
+    """No connection in time."""
+
+    is_late = True
 
 
 class OutOfFilesError(DialError):
     """No connection, as there is no file descriptor for one."""
 
     is_own = True
+    limit = "files"
 
     def __init__(self) -> None:
         super().__init__("no file descriptor left")
@@ -151,7 +160,7 @@ class Dial:
                 )
         except TimeoutError as error:
             self._doubt()
-            raise DialError(f"no connection within {timeout_s:g} s") from error
+            raise LateError(f"no connection within {timeout_s:g} s") from error
         except Unbelieved as error:
             self._tell(str(error))
             raise DialError("cannot connect") from error

@@ -193,6 +193,7 @@ async def test_a_drain_ends_in_its_time_and_counts_what_it_cut(log: Path) -> Non
             assert await client.rest() == b""
         records = await proxy.recorded(2)
         assert {(one["status"], one["code"]) for one in records} == {(503, "drained")}
+        assert proxy.counted("rmv_timeouts_total", phase="drain") == 2
 
 
 async def test_an_answer_that_a_drain_cuts_short_is_no_clients_doing(log: Path) -> None:

@@ -379,6 +379,7 @@ async def test_a_response_that_stops_half_way_is_cut_off_in_time(log: Path, part
         assert await client.reset()
         record = (await running.recorded())[0]
         assert (record["status"], record["code"]) == (200, "upstream-timeout")
+        assert running.counted("rmv_timeouts_total", phase="body", version="v1") == 1
         assert upstream.connections == 1
 
 

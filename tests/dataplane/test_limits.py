@@ -194,7 +194,7 @@ async def test_an_upstream_that_does_not_answer_is_given_up(log: Path) -> None:
         assert (answer.status, answer.code) == (504, "upstream-timeout")
         assert answer.get(b"Connection") is None  # the client's is sound
         assert (await client.ask(GET)).status == 504
-        assert proxy.counted("rmv_timeouts_total", phase="exchange") == 2
+        assert proxy.counted("rmv_timeouts_total", phase="first-byte", version="v1") == 2
 
 
 async def test_a_queued_request_to_an_upstream_that_does_not_answer_is_given_up(log: Path) -> None:

@@ -233,6 +233,36 @@ async def test_interim_responses_are_passed_on(log: Path, how: Feed) -> None:
         assert (await proxy.recorded())[0]["status"] == 200
 
 
+async def test_an_answer_has_its_time_anew_after_an_interim_response(log: Path) -> None:
+    clock, is_there = HandClock(), asyncio.Event()
+
+    async def work(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await is_there.wait()
+        writer.write(ANSWER)
+
+    timeouts = Timeouts(first_byte_s=60.0, body_idle_s=5.0)
+    async with (
+        chain(log, work, timeouts=timeouts, clock=clock) as (proxy, _),
+        proxy.client() as client,
+    ):
+        await client.send(GET)
+        await client.head()
+        clock.advance(59.0)  # far more than between two pieces of a body
+        await proxy.swept()
+        is_there.set()
+        assert (await client.answer()).status == 200
+
+        is_there.clear()
+        await client.send(GET)
+        await client.head()
+        clock.advance(61.0)
+        late = await client.answer()
+
+        assert (late.status, late.code) == (504, "upstream-timeout")
+        assert proxy.counted("rmv_timeouts_total", phase="first-byte", version="v1") == 1
+
+
 async def test_http_1_0_is_told_no_interim_response(log: Path) -> None:
     response = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ANSWER
 

@@ -121,6 +121,7 @@ async def test_a_tunnel_in_which_nobody_speaks_ends(log: Path) -> None:
 
         assert await client.reset()
         await eventually(lambda: upstream.lost == 1)
+        assert running.counted("rmv_timeouts_total", phase="tunnel", version="v1") == 1
 
 
 async def test_a_tunnel_by_tls_whose_upstream_leaves_ends_without_a_complaint(

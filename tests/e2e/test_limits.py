@@ -96,7 +96,10 @@ async def test_each_limit_has_its_status_its_code_and_a_count() -> None:
             counted = await running.counted("rmv_requests_total", status=str(status), code=code)
             assert counted == len(requests)
         assert await running.counted("rmv_timeouts_total", phase="head") == 1
-        assert await running.counted("rmv_timeouts_total", phase="exchange") == 2
+        assert await running.counted("rmv_timeouts_total", phase="body", version="v1") == 1
+        assert await running.counted("rmv_timeouts_total", phase="first-byte", version="v1") == 1
+        assert await running.counted("rmv_limits_hit_total", limit="head") == 2
+        assert await running.counted("rmv_limits_hit_total", limit="body") == 2
         assert (await running.ask()).status == 200
 
 
@@ -122,6 +125,8 @@ async def test_connections_and_waiting_for_one_are_bounded() -> None:
             assert (late.status, late.code) == (502, "upstream-failed")
             assert await running.counted("rmv_requests_total", code="upstream-failed") == 1
             assert await running.counted("rmv_limits_hit_total", limit="connections") == 1
+            assert await running.counted("rmv_timeouts_total", phase="connect", version="v2") == 1
+            assert await running.counted("rmv_timeouts_total", phase="idle") >= 1
 
 
 async def test_idle_connections_cost_little() -> None:

@@ -109,6 +109,7 @@ async def test_no_request_without_a_good_token_reaches_a_model(
         "unsigned": {"Authorization": f"{head}.{claims}."},
         "for another audience": {"Authorization": issuer.bearer(audience="others")},
         "expired": {"Authorization": issuer.bearer(age_s=3600)},
+        "too long": {"Authorization": good + "A" * 8192},
     }
 
     answers = {name: await running.ask("acme", **field) for name, field in fields.items()}
@@ -121,7 +122,9 @@ async def test_no_request_without_a_good_token_reaches_a_model(
         "unsigned": "token-invalid",
         "for another audience": "token-invalid",
         "expired": "token-expired",
+        "too long": "token-invalid",
     }
+    assert await running.counted("rmv_limits_hit_total", limit="token") == 1
     for name, answer in answers.items():
         challenge = answer.get(b"WWW-Authenticate") or b""
         assert answer.status == answer.problem["status"] == 401, name
