@@ -191,6 +191,52 @@ def test_an_entry_that_was_deleted_is_missed_by_who_saw_it(
     assert files.code == 0
 
 
+def test_a_beginning_that_is_cut_off_is_named_unless_files_were_rotated_away(
+    tumor: Rmv, tmp_path: Path
+) -> None:
+    folder = tmp_path / "audit"
+    asyncio.run(write(folder, 40))
+    first, second, *_ = files_in(folder)
+    verify = "audit", "verify", "--file", folder
+    whole = tumor(*verify)
+
+    first.write_bytes(first.read_bytes().partition(b"\n")[2])
+    cut = tumor(*verify)
+    first.unlink()
+    rotated = tumor(*verify)
+    claimed = tumor(*verify, "--whole")
+
+    assert whole.code == 0
+    assert cut.code == 1
+    assert "audit-000001.jsonl:1: entry 2 of worker-" in cut.err
+    assert "entries 1 to 1 of its chain are missing before it" in cut.err
+    assert rotated.code == 0
+    assert "the older ones are not here" in rotated.out
+    assert claimed.code == 1
+    assert f"{second.name}:1: entry " in claimed.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("request-id", "r1"), ("subject", "ada"), ("version", "v2")]
+)
+def test_entries_are_found_by_all_that_names_a_request(
+    tumor: Rmv, tmp_path: Path, option: str, value: str
+) -> None:
+    common = {"model": "fraud", "tenant": "acme"}
+    one = {**common, "request_id": "r1", "subject": "ada", "version": "v2"}
+    other = {**common, "request_id": "r2", "subject": "eve", "version": "v1"}
+    chain = Chain("worker-x")
+    told = [{"at_s": 1.0, "kind": "decision", **facts} for facts in (one, other)]
+    log = tmp_path / "audit.jsonl"
+    log.write_bytes(b"".join(chain.link(msgspec.json.encode(event)) + b"\n" for event in told))
+    search = "audit", "search", "--file", log, "--json"
+
+    found = tumor(*search, f"--{option}", value).out.splitlines()
+
+    assert [json.loads(line)["request_id"] for line in found] == ["r1"]
+    assert len(tumor(*search).out.splitlines()) == 2
+
+
 def test_a_copy_is_verified_as_the_original(audited: Rmv, tmp_path: Path) -> None:
     copy = tmp_path / "copy.jsonl"
     exported = audited("audit", "export", "-o", copy)
