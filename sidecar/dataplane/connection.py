@@ -130,10 +130,10 @@ class ClientConnection(Client):
             self._plane.metrics.count("rmv_timeouts_total", "phase", "head")
             self._refuse(Code.REQUEST_TIMEOUT, "the request's head did not arrive in time")
         else:
-            self._close(lingers=True)  # its next request may be on its way
-
             if not self._plane.is_draining:
                 self._plane.metrics.count("rmv_timeouts_total", "phase", "idle")
+            self._close(lingers=True)  # its next request may be on its way
+
     def on_drain_over(self) -> None:
         """End what is in hand: the sidecar stops, and waits no longer."""
         if self._current is not None and self._tunnel is None:

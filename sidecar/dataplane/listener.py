@@ -81,10 +81,10 @@ class Listener:
                 await clients.emptied.wait()
         cut |= _give_up(set(clients) - cut)
         if cut:
+            plane.metrics.events["rmv_timeouts_total", "phase", "drain"] += len(cut)
             _log.warning("drain time is over", extra={"cut": len(cut)})
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-            plane.metrics.events["rmv_timeouts_total", "phase", "drain"] += len(cut)
                 await clients.emptied.wait()
         for client in clients:
             client.transport.abort()
