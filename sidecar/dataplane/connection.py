@@ -12,7 +12,7 @@ from sidecar.dataplane.flow import PIPELINED, UNCONNECTED, UPSTREAM_FULL, Readin
 from sidecar.errors import Code
 from sidecar.model.request import RequestHead
 from sidecar.runtime.inbox import LONG_BYTES, BufferedReads
-from sidecar.runtime.tcp import Socket, has_left
+from sidecar.runtime.tcp import Socket, has_left, has_taken_all
 from sidecar.wire import fields as wire
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.framing import CHUNKED
@@ -54,6 +54,7 @@ class ClientConnection(Client):
         self._is_tired = False  # what is left of a read waits for its turn
         self._is_parsing = False
         self._is_deaf = False  # nothing more is parsed: the last answer is on its way
+        self._ends_s = 0.0  # until then it may take its last answer
         self._is_body_due = False  # of the exchange in hand
         self.left = 0  # bytes of a body with a length
         self._is_buffered = False  # reads come by `take_read`
@@ -125,7 +126,7 @@ class ClientConnection(Client):
         if self._current is not None:
             self._current.on_timeout()
         elif self._is_deaf or self.is_full:
-            self.transport.abort()  # it does not take what it was sent
+            self._on_late()
         elif self._is_head_begun:
             self._plane.metrics.count("rmv_timeouts_total", "phase", "head")
             self._refuse(Code.REQUEST_TIMEOUT, "the request's head did not arrive in time")
@@ -139,7 +140,7 @@ class ClientConnection(Client):
         if self._current is not None and self._tunnel is None:
             self._current.fail(Code.DRAINED, "the sidecar stopped before the answer was whole")
         else:
-            self.transport.abort()
+            self._let_go()
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -427,13 +428,29 @@ class ClientConnection(Client):
         if self.transport.is_closing():  # it was cut
             return
         now_s = self._plane.monotonic_s()
+        self._ends_s = now_s + self._plane.timeouts.body_idle_s
+        self.deadline_s = now_s + LINGER_S
         if not lingers or not self.transport.can_write_eof():
-            self.deadline_s = now_s + self._plane.timeouts.body_idle_s  # should it not read that
             self.transport.close()
             return
         self.transport.write_eof()
         self.reading.release_all()
-        self.deadline_s = now_s + LINGER_S
+
+    def _on_late(self) -> None:
+        """Go on waiting while the client may be taking its last answer; else close."""
+        now_s = self._plane.monotonic_s()
+        raw = self.transport.get_extra_info("socket")
+        if now_s < self._ends_s and raw is not None and not has_taken_all(cast("Socket", raw)):
+            self.deadline_s = min(now_s + LINGER_S, self._ends_s)
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close now, and not as if what is still to be written had been all."""
+        if self.transport.get_write_buffer_size():
+            self.cut()
+        else:
+            self.transport.abort()
 
 
 def _after_blank_lines(data: bytes, pos: int) -> int:

@@ -39,6 +39,8 @@ class Listener:
         self._reads_proxy_header = reads_proxy_header
         self._has_preamble = reads_proxy_header or tls is not None
         self._tls_due_s = 0.0
+        # After the client's own deadline, which knows whether it is still taking its last answer.
+        self._tls_end_s = plane.timeouts.body_idle_s + 2 * LINGER_S
         self._complaint_due_s = float("-inf")
         self._failures = 0  # of clients that did not get to HTTP, since the last complaint
         self._clients = Clients(plane.limits.connections)
@@ -87,7 +89,7 @@ class Listener:
             async with asyncio.timeout(LINGER_S):
                 await clients.emptied.wait()
         for client in clients:
-            client.transport.abort()
+            client.on_drain_over()
         if self._sweeper is not None:
             await stop(self._sweeper)
         return len(cut)
@@ -172,7 +174,7 @@ class Listener:
             sock=accepted,
             ssl=None if tls is None else tls.context,
             ssl_handshake_timeout=None if tls is None else plane.timeouts.head_s,
-            ssl_shutdown_timeout=None if tls is None else LINGER_S,
+            ssl_shutdown_timeout=None if tls is None else self._tls_end_s,
         )
         if plane.is_draining:
             self._hasten(client)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import struct
 import sys
+import termios
 from typing import Final, Protocol
 
 _ACKED_OFFSET: Final = 120  # of tcpi_bytes_acked in struct tcp_info (linux/tcp.h, since 4.1)
@@ -50,3 +52,11 @@ def has_left(connection: Socket) -> bool:
     except ValueError:  # closed here
         return True
     return bool(poll.poll(0))
+
+
+def has_taken_all(connection: Socket) -> bool:
+    """Return whether the peer's kernel has acknowledged all that this one was given for it."""
+    try:
+        return not any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):  # closed here
+        return True

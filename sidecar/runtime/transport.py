@@ -36,6 +36,10 @@ class Transport(Protocol):
         """Read no more while `high` bytes wait for who has paused; of TLS only."""
         ...
 
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes the socket has not taken yet."""
+        ...
+
     def set_protocol(self, protocol: object) -> None:
         """Deliver data to `protocol` from now on."""
         ...

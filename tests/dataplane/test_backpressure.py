@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
+from sidecar.dataplane.connection import LINGER_S
 from sidecar.model.limits import Timeouts
+from sidecar.model.tls import TlsSettings
+from sidecar.runtime.tls import ServerTls
+from tests.support.certificates import write_certificate
+from tests.support.clock import HandClock
 from tests.support.messages import PATIENCE_S
-from tests.support.proxy import chain, policy, proxy
+from tests.support.proxy import Client, chain, policy, proxy
 from tests.support.upstream import ANSWER, eventually, receive, scripted_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from tests.support.proxy import Proxy
     from tests.support.upstream import Received
 
 PIECE = bytes(64 * 1024)
 TOTAL = 64 * 1024 * 1024
+SMALL = bytes(8 * 1024)
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 # What the kernel's buffers of two connections take, and the sidecar's; far below TOTAL.
 HELD_AT_MOST = 32 * 1024 * 1024
 SOON = Timeouts(body_idle_s=0.3, idle_s=0.3)
@@ -131,6 +143,70 @@ async def test_a_client_that_does_not_read_whole_answers_is_cut_off_in_time(log:
         await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * (TOTAL // len(body)))
         await eventually(lambda: proxy.metrics.gauges.get("rmv_connections") == 1)
         await eventually(lambda: proxy.metrics.gauges["rmv_connections"] == 0)
+
+
+@asynccontextmanager
+async def overfull(
+    log: Path, clock: HandClock, requests: bytes, folder: Path | None = None
+) -> AsyncIterator[tuple[Client, Proxy, int]]:
+    """Yield when the sidecar has all of an answer, and the kernel has no room for its end.
+
+    Also its size; the client has not read any of it. By TLS where there is a `folder` for a
+    certificate.
+    """
+    size = 0
+
+    async def overfill(_request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal size
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        (held,) = getattr(running.listener, "_clients")  # noqa: B009 -- what no client can see
+        while not held.transport.get_write_buffer_size():
+            size += len(SMALL)
+            writer.write(SMALL)
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+
+    tls = trusted = None
+    if folder is not None:
+        cert_file, key_file = write_certificate(folder)
+        tls = ServerTls(TlsSettings(str(cert_file), str(key_file)))
+        trusted = ssl.create_default_context(cafile=str(cert_file))
+    async with chain(log, overfill, clock=clock, tls=tls) as (running, _):
+        client = Client(*await asyncio.open_connection("localhost", running.port, ssl=trusted))
+        await client.send(requests)
+        await running.recorded()
+        yield client, running, size
+        client.close()
+
+
+async def test_an_answer_is_whole_for_who_takes_it_late_by_tls(log: Path, tmp_path: Path) -> None:
+    async with overfull(log, HandClock(), GET, tmp_path) as (client, _, size):
+        await asyncio.sleep(LINGER_S + 0.5)  # by the loop's clock: what it may do by itself
+        await client.head()
+        assert len(await client.rest()) == size
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["alone", "with a request after it"])
+async def test_an_answer_is_whole_for_who_takes_it_in_time(log: Path, number: int) -> None:
+    clock = HandClock()
+    async with overfull(log, clock, GET * number) as (client, proxy, size):
+        for _ in range(3):
+            clock.advance(LINGER_S + 1)
+            await proxy.swept()
+        await client.head()
+        assert len(await client.rest()) == size
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["alone", "with a request after it"])
+async def test_an_answer_that_is_not_taken_in_time_does_not_end_as_if_whole(
+    log: Path, number: int
+) -> None:
+    clock = HandClock()
+    async with overfull(log, clock, GET * number) as (client, proxy, _):
+        clock.advance(Timeouts().body_idle_s + 1)
+        await proxy.swept()
+        assert await client.reset()
 
 
 async def test_an_upstream_that_stops_reading_is_given_up_in_time(log: Path) -> None:
