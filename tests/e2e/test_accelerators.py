@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from sidecar.runtime.accelerators import ACCELERATORS, missing
 from tests.e2e.test_beginning import POLICY
@@ -28,14 +29,48 @@ def test_all_of_them_are_here() -> None:
     assert missing() == []
 
 
-@pytest.mark.parametrize(("hidden", "name"), [("re2", "google-re2")], indirect=["hidden"])
+@pytest.mark.parametrize("name", ["uvloop", "hiredis", "msgspec", "aiohttp"])
+def test_one_that_cannot_be_loaded_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, ACCELERATORS[name], None)
+
+    assert [one.partition(" ")[0] for one in missing()] == [name]
+
+
+def test_one_whose_extension_is_replaced_by_python_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop.py").write_text("")
+    monkeypatch.setattr(uvloop, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(uvloop, "loop", uvloop.loop)  # as it is bound anew by what follows
+    monkeypatch.delitem(sys.modules, "uvloop.loop")
+
+    assert missing() == ["uvloop (uvloop.loop is no extension)"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "name"),
+    [("re2", "google-re2"), ("cryptography", "cryptography")],
+    indirect=["hidden"],
+)
 def test_one_that_is_no_package_with_an_extension_is_missing(
     hidden: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, hidden, raising=False)
 
-    assert missing() == [f"{name} (there is no {hidden}._{hidden})"]
+    assert missing() == [f"{name} (there is no {ACCELERATORS[name]})"]
+
+
+def test_one_whose_package_is_there_without_its_extension_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "cryptography"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cryptography", raising=False)
+
+    assert missing() == [f"cryptography (there is no {ACCELERATORS['cryptography']})"]
 
 
 def test_each_is_a_package_that_is_locked() -> None:
