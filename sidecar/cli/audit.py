@@ -25,7 +25,7 @@ from sidecar.policy import moment
 from sidecar.runtime.clock import SystemClock
 
 FOLLOW_S = 0.5
-MAX_NOTES = 20  # that are printed; --json has all
+MAX_TOLD = 20  # notes, and faults, of one place that are printed; --json has all
 TROUBLE = 2  # exit status of `verify`: 1 is an answer, and so is the next
 UNPROVED = 3
 
@@ -236,17 +236,21 @@ def _tell(result: Result, *, is_checked: bool) -> None:
     output.say(f"{result.source}: {output.counted(result.entries, 'entry', 'entries')} of {of}")
     notes = [f"{chain.writer} {note}" for chain in result.chains for note in chain.notes]
     notes += result.notes
-    for note in notes[:MAX_NOTES]:
+    for note in notes[:MAX_TOLD]:
         output.say(f"  {output.plain(note)}")
-    if len(notes) > MAX_NOTES:
-        output.say(f"  and {len(notes) - MAX_NOTES:,} more: --json has all")
+    if len(notes) > MAX_TOLD:
+        output.say(f"  and {len(notes) - MAX_TOLD:,} more: --json has all")
     if not is_checked:
         output.say("  signatures were not checked: --key names the public key")
-    for fault in result.faults:
+    for fault in result.faults[:MAX_TOLD]:
         place = f"{fault.place}: " if fault.place else ""  # of what is gone there is none
         whose = f"entry {fault.seq} of {fault.writer}: " if fault.writer else ""
         told = f"{place}{whose}{fault.what}"
         output.complain(output.plain(told))  # a writer's name is what somebody wrote there
+    if len(result.faults) > MAX_TOLD:
+        output.complain(
+            f"{len(result.faults) - MAX_TOLD:,} more in {result.source}: --json has all"
+        )
     if not result.faults:
         output.say("  no row was changed, dropped, moved or put in")
 

@@ -159,6 +159,22 @@ def test_no_name_of_a_writer_reads_like_a_line_of_the_verdict(tumor: Rmv, tmp_pa
     assert noted.out.splitlines().count(f"  {verdict}") == 1
 
 
+def test_of_many_faults_the_first_are_told_and_the_others_counted(
+    audited: Rmv, tmp_path: Path
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_text('{"x":1}\n' * 30)
+
+    ran = audited("audit", "verify", "--file", log)
+    as_json = audited("audit", "verify", "--file", log, "--json")
+
+    *told, rest = ran.err.splitlines()
+    assert (ran.code, len(told)) == (1, 20)
+    assert f"{log.name}:1: " in told[0]
+    assert rest == f"error: 10 more in {log}: --json has all"
+    assert len(json.loads(as_json.out)[0]["faults"]) == 30
+
+
 def test_a_row_that_is_no_entry_is_named(audited: Rmv, redis: Redis) -> None:
     at = redis.xadd(key("audit"), {"entry": '{"x":1}'})
 
@@ -209,7 +225,7 @@ def test_a_beginning_that_is_cut_off_is_named_unless_files_were_rotated_away(
     assert whole.code == 0
     assert cut.code == 1
     assert "audit-000001.jsonl:1: entry 2 of worker-" in cut.err
-    assert "entries 1 to 1 of its chain are missing before it" in cut.err
+    assert "entry 1 is missing before it" in cut.err
     assert rotated.code == 0
     assert "the older ones are not here" in rotated.out
     assert claimed.code == 1
