@@ -46,12 +46,12 @@ def bytes_acked(connection: Socket) -> int | None:
 
 def has_left(connection: Socket) -> bool:
     """Return whether the peer has closed, also while unread bytes hide it from a reader."""
-    poll = select.poll()
-    try:
-        poll.register(connection.fileno(), _GONE)
-    except ValueError:  # closed here
-        return True
-    return bool(poll.poll(0))
+    return _is_told(connection, _GONE)
+
+
+def has_unread(connection: Socket) -> bool:
+    """Return whether there is something to read, be it the end or a failure."""
+    return _is_told(connection, select.POLLIN)
 
 
 def has_taken_all(connection: Socket) -> bool:
@@ -60,3 +60,13 @@ def has_taken_all(connection: Socket) -> bool:
         return not any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
     except (OSError, ValueError):  # closed here
         return True
+
+
+def _is_told(connection: Socket, events: int) -> bool:
+    """Return whether the kernel tells one of `events` now, or the connection is closed here."""
+    poll = select.poll()
+    try:
+        poll.register(connection.fileno(), events)
+    except ValueError:  # closed here
+        return True
+    return bool(poll.poll(0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.runtime.inbox import BufferedReads
-from sidecar.runtime.tcp import Socket, bytes_acked
+from sidecar.runtime.tcp import Socket, bytes_acked, has_unread
 from sidecar.upstream.contract import Response
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.fields import passable_trailers
@@ -101,13 +101,19 @@ class UpstreamConnection(Response):
             self._unsent = data
             self._outbox.add(self)
             return
+        if self._is_answered_unasked(len(data)):
+            self._withhold([data])
+            return
         self.write_out()
         self.transport.write(data)
 
     def send_pieces(self, pieces: Pieces) -> None:
         """Write request bytes that are not worth joining, by one system call."""
-        for piece in pieces:
-            self._sent_bytes += len(piece)
+        size = sum(map(len, pieces))
+        self._sent_bytes += size
+        if self._is_answered_unasked(size):
+            self._withhold(pieces)
+            return
         self.write_out()
         self.transport.writelines(pieces)
 
@@ -265,6 +271,21 @@ class UpstreamConnection(Response):
             self.sink.on_upstream_drained()
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _is_answered_unasked(self, size: int) -> bool:
+        """Return whether something is here before the first `size` bytes of a request are written.
+
+        What is sent late is sure of that without a system call: all reads come before it.
+        """
+        late = 0 if self._unsent is None else len(self._unsent)
+        if not self.served or self._sent_bytes - late - size != self._began_at:
+            return False
+        return has_unread(cast("Socket", self.transport.get_extra_info("socket")))
+
+    def _withhold(self, pieces: Pieces) -> None:
+        """End the connection with nothing of the request written, so that it may be sent again."""
+        self._unsent = b"".join([self._unsent or b"", *pieces])
+        self.transport.abort()
 
     def _is_unwritten(self) -> bool:
         """Return whether no byte of the request in hand has been written."""

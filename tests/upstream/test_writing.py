@@ -15,13 +15,14 @@ from sidecar.runtime.outbox import Outbox
 from sidecar.upstream.connection import MAX_LATE_BYTES
 from sidecar.upstream.pool import PoolSettings, Upstreams
 from tests.support.proxy import policy, proxy
-from tests.support.upstream import UNASKED, eventually, scripted_upstream
+from tests.support.upstream import ANSWER, UNASKED, eventually, scripted_upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from sidecar.upstream.connection import UpstreamConnection
+    from tests.support.upstream import Received
 
 HEAD = b"POST /m HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n"
 REQUEST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
@@ -141,6 +142,40 @@ async def test_bytes_that_came_before_the_request_was_written_answer_nothing(
         await eventually(lambda: drain.written.endswith(b"ok"))
         assert b"unasked" not in drain.written
         assert [one.connection for one in server.received] == [2]
+        client.connection_lost(None)
+
+
+LENGTH = b"Content-Length: 70000\r\n\r\n" + bytes(70_000)  # written in two pieces
+CHUNKS = (
+    b"Transfer-Encoding: chunked\r\n\r\n" + (b"2710\r\n%b\r\n" % bytes(10_000)) * 7 + b"0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("rest", [LENGTH, CHUNKS], ids=["in pieces", "joined"])
+async def test_an_answer_that_is_here_before_a_large_request_answers_nothing(
+    tmp_path: Path, rest: bytes
+) -> None:
+    """A large request is written at once, and not after all that has come is read."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def note(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(ANSWER)
+
+    async with (
+        scripted_upstream(note) as server,
+        proxy(policy({"v1": server.url}), tmp_path / "log") as running,
+    ):
+        assert (await running.ask(REQUEST)).body == b"ok"
+        client, drain = ClientConnection(running.listener.plane, Clients(1)), Drain()
+        client.connection_made(drain)
+
+        writers[0].write(UNASKED)  # is in the kernel by now
+        client.data_received(b"POST / HTTP/1.1\r\nHost: h\r\n" + rest)
+
+        await eventually(lambda: drain.written.endswith(b"ok"))
+        assert b"unasked" not in drain.written
+        assert [len(one.body) for one in server.received] == [2, 70_000]
         client.connection_lost(None)
 
 
