@@ -256,3 +256,19 @@ async def test_of_many_strangers_a_sum_is_told_and_of_a_known_caller_each_denial
     assert counted["requests"] == summed == 4
     assert counted["codes"] == {"token-missing": 4}
     assert not verified(lines, key=None).faults
+
+
+async def test_without_auth_all_callers_are_strangers_whatever_tenant_they_name() -> None:
+    settings = '[audit]\ndir = "audit"\nstrangers_per_minute = 2\n'
+    async with (
+        scripted_upstream() as upstream,
+        sidecar(*flags(v1=upstream.url), settings=settings) as running,
+    ):
+        for _ in range(5):
+            assert (await running.ask("acme", X_Model_Version="v9")).status == 404
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        denied = [one for one in _entries(running.folder / "audit") if one.kind == "denied"]
+
+    assert [one.tenant for one in denied] == ["acme", "acme", ""]
+    assert denied[-1].facts["codes"] == {"no-such-version": 3}
