@@ -195,8 +195,9 @@ class Verifier:
         if one.seq > 1:
             report.seq, report.hash = one.seq - 1, one.prev
             if self._is_whole:
-                gone = "entry 1 is" if one.seq == 2 else f"entries 1 to {one.seq - 1} are"  # noqa: PLR2004
-                why = f"{gone} missing before it"
+                is_one = one.seq == 2  # noqa: PLR2004
+                gone = "entry 1" if is_one else f"entries 1 to {one.seq - 1}"
+                why = f"{gone} of its chain {'is' if is_one else 'are'} missing before it"
                 self._blame(one.writer, place, one.seq, why)
             else:
                 report.notes.append(f"begins with entry {one.seq}: the older ones are not here")

@@ -225,7 +225,7 @@ def test_a_beginning_that_is_cut_off_is_named_unless_files_were_rotated_away(
     assert whole.code == 0
     assert cut.code == 1
     assert "audit-000001.jsonl:1: entry 2 of worker-" in cut.err
-    assert "entry 1 is missing before it" in cut.err
+    assert "entry 1 of its chain is missing before it" in cut.err
     assert rotated.code == 0
     assert "the older ones are not here" in rotated.out
     assert claimed.code == 1
