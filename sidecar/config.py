@@ -474,10 +474,7 @@ class _Settings:
         setting = path if path in self._given else path.partition("[")[0]
         given = self._given.get(setting)
         if self._file is not None and (given is None or given.source == str(self._file)):
-            # Itself; its table; the item that it is in; its list.
-            item = f"{path.partition(']')[0]}]"
-            places = path, path.rpartition(".")[0], item, path.partition("[")[0]
-            line = next((self._lines[at] for at in places if at in self._lines), None)
+            line = next((self._lines[at] for at in _around(path) if at in self._lines), None)
             source = f"{self._file}:{line}: " if line else f"{self._file}: "
         elif given is not None:
             source, path = f"{given.source}: ", path.removeprefix(setting)
@@ -610,6 +607,13 @@ def _choices(kind: object) -> Iterator[str]:
             yield arg
         else:
             yield from _choices(arg)
+
+
+def _around(path: str) -> Iterator[str]:
+    """Iterate over a path and what it is in, item, list and table: `a.b[1]`, `a.b`, `a`."""
+    while path:
+        yield path
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
 
 
 def _line_of(error: tomllib.TOMLDecodeError, text: str) -> str:

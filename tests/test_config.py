@@ -251,7 +251,7 @@ def test_issuers_have_each_their_own_source_of_keys(tmp_path: Path) -> None:
             'jwks_url = "https://b.example"\ndiscovery = true',
             "6: issuers[0]: where its keys are: jwks_url and discovery are given; set one of",
         ),
-        ('keys = [{file = "b.pem"}]', "6: issuers[0].keys[0].file: no such file: "),
+        ('keys = [{file = "b.pem"}]', "9: issuers[0].keys[0].file: no such file: "),
         ('[[issuers.keys]]\nfile = "b.pem"', "6: issuers[0].keys[0].file: no such file: "),
         ('jwks_url = "http://b.example/"', "9: issuers[0].jwks_url: `http://b.example/` must "),
         ('jwks_url = "https://u:p@b.example"', "9: issuers[0].jwks_url: `https://u:p@b.example`"),

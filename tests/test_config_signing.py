@@ -36,7 +36,7 @@ def test_trusted_keys_lie_beside_the_file_that_names_them(tmp_path: Path) -> Non
     ("lines", "told"),
     [
         ("exempt_kills = true", ":3: signing.exempt_kills: has no effect without signing.trusted"),
-        ('trusted = ["none.pub"]', "signing.trusted[0]: "),
+        ('trusted = ["none.pub"]', ":3: signing.trusted[0]: "),
         ('trusted = ["ann.pub", "ann.key"]', "a private key, which has no place here"),
         ('trusted = ["ann.pub", "ann.pub"]', "the same key as"),
     ],
