@@ -42,6 +42,10 @@ class Response(NamedTuple):
     trailers: list[plain.Field]
     size: int
 
+    def may_have_body(self, method: bytes) -> bool:
+        """Return whether a body may follow, be it an empty one, in answer to `method`."""
+        return _may_have_body(self.head, method)
+
     def passable_trailers(self) -> list[plain.Field]:
         """Return the trailers that were announced and may be trailers."""
         names = self.head.announced - _NEVER_TRAILERS
@@ -91,7 +95,7 @@ def read_response(sent: bytes, method: bytes) -> Response | None:
     interim, head, at = begin_response(sent)
     if head is None:
         return None
-    framing = 0 if method == b"HEAD" or head.start[0] in _BODILESS else head.framing
+    framing = head.framing if _may_have_body(head, method) else 0
     found = _read_body(sent[at:], framing)
     if found is None:
         return None
@@ -107,6 +111,10 @@ def body_so_far(sent: bytes) -> bytes:
     if head.framing == plain.CHUNKED:
         return plain.decoded_so_far(sent[at:])
     return sent[at : at + head.framing if isinstance(head.framing, int) else None]
+
+
+def _may_have_body(head: plain.Plain, method: bytes) -> bool:
+    return method != b"HEAD" and head.start[0] not in _BODILESS
 
 
 def _read_body(rest: bytes, framing: int | str) -> tuple[bytes, list[plain.Field], int] | None:
