@@ -31,6 +31,7 @@ class Code(Enum):
     VERSION_UNAVAILABLE = "version-unavailable", 409, "Version unavailable", Source.SIDECAR
     BODY_TOO_LARGE = "body-too-large", 413, "Body too large", Source.CLIENT
     HEAD_TOO_LARGE = "head-too-large", 431, "Head too large", Source.CLIENT
+    SIDECAR_FAULT = "sidecar-fault", 500, "Sidecar fault", Source.SIDECAR
     NOT_IMPLEMENTED = "not-implemented", 501, "Not implemented", Source.CLIENT
     UPSTREAM_FAILED = "upstream-failed", 502, "Upstream failed", Source.UPSTREAM
     NO_ELIGIBLE_VERSION = "no-eligible-version", 503, "No eligible version", Source.SIDECAR

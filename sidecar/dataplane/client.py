@@ -70,6 +70,13 @@ class Client:
         """End what is in hand: the sidecar stops, and waits no longer."""
 
     @abstractmethod
+    def on_fault(self) -> None:
+        """End the connection, and what is in hand, after a fault that is noted already.
+
+        It raises nothing.
+        """
+
+    @abstractmethod
     def cut(self) -> None:
         """End the connection so that the client sees a failure and not the end of a body."""
 

@@ -11,6 +11,7 @@ from sidecar.dataplane.exchange import Exchange
 from sidecar.dataplane.flow import PIPELINED, UNCONNECTED, UPSTREAM_FULL, Reading
 from sidecar.errors import Code
 from sidecar.model.request import RequestHead
+from sidecar.runtime import faults
 from sidecar.runtime.inbox import LONG_BYTES, BufferedReads
 from sidecar.runtime.tcp import Socket, has_left, has_taken_all
 from sidecar.wire import fields as wire
@@ -142,40 +143,62 @@ class ClientConnection(Client):
         else:
             self._let_go()
 
+    def on_fault(self) -> None:
+        """End the connection after a fault; who has heard nothing of an answer is told of it."""
+        self._is_deaf = True
+        self._pending = b""
+        current = self._current
+        if current is not None and self._tunnel is None and not current.is_ended:
+            try:
+                current.keeps_client = False
+                current.fail(Code.SIDECAR_FAULT, "an error that nobody foresaw")
+            except Exception as error:  # noqa: BLE001 -- then without a word
+                faults.note("client", error)
+            if self._current is None:  # that has closed it
+                return
+        self._drop(current)
+        self.transport.abort()
+
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: object) -> None:
         """Join the listener; over its limit the client is told so and left."""
         self.transport = cast("Transport", transport)
-        self.reading = Reading(self.transport)
-        address = _address(self.transport)
-        callers = self._plane.callers
-        if callers is not None:
-            addresses = [address] if self._peer is None else [address, self._peer]
-            self.caller = callers.of(self.transport.get_extra_info("peercert"), addresses)
-        scheme = "http" if self.transport.get_extra_info("ssl_object") is None else "https"
-        self.forwarded_lines = (
-            f"X-Forwarded-For: {self._peer or address}\r\n"
-            f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: "
-        ).encode()
-        self.deadline_s = self._plane.monotonic_s() + self._plane.timeouts.idle_s
-        self._plane.metrics.count("rmv_connections_total")
-        if not self._clients.admit(self):
-            self._plane.metrics.count("rmv_limits_hit_total", "limit", "connections")
-            self._refuse(Code.OVERLOADED, "too many connections")
+        try:
+            self.reading = Reading(self.transport)
+            address = _address(self.transport)
+            callers = self._plane.callers
+            if callers is not None:
+                addresses = [address] if self._peer is None else [address, self._peer]
+                self.caller = callers.of(self.transport.get_extra_info("peercert"), addresses)
+            scheme = "http" if self.transport.get_extra_info("ssl_object") is None else "https"
+            self.forwarded_lines = (
+                f"X-Forwarded-For: {self._peer or address}\r\n"
+                f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: "
+            ).encode()
+            self.deadline_s = self._plane.monotonic_s() + self._plane.timeouts.idle_s
+            self._plane.metrics.count("rmv_connections_total")
+            if not self._clients.admit(self):
+                self._plane.metrics.count("rmv_limits_hit_total", "limit", "connections")
+                self._refuse(Code.OVERLOADED, "too many connections")
+        except Exception as error:  # noqa: BLE001 -- whatever it is, nothing may hang for it
+            self._break(error)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand each request on once for what this read amounts to."""
         if self._is_deaf:
             return
-        self.read_s = self._plane.monotonic_s()
-        if self._tunnel is not None:
-            self._tunnel.on_client_data(data)
-            return
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
-        self._parse(data)
+        try:
+            self.read_s = self._plane.monotonic_s()
+            if self._tunnel is not None:
+                self._tunnel.on_client_data(data)
+                return
+            if self._pending:
+                data = self._pending + data
+                self._pending = b""
+            self._parse(data)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def eof_received(self) -> bool:
         """Take a client that sends no more for gone, as nginx and Envoy do.
@@ -183,8 +206,11 @@ class ClientConnection(Client):
         One that gave up looks the same as one that only closed its sending side, and is far more
         common; the upstream must not go on working for it. In a tunnel halves close apart.
         """
-        if self._tunnel is not None:
-            return self._tunnel.on_client_half_close()
+        try:
+            if self._tunnel is not None:
+                return self._tunnel.on_client_half_close()
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
         self._is_deaf = True
         return False
 
@@ -195,24 +221,49 @@ class ClientConnection(Client):
         current, self._current = self._current, None
         self._pending = b""
         self._tunnel = None
-        if current is not None:
-            current.on_client_gone()
+        try:
+            # What is no error of the network is one of a call that has no guard here.
+            if current is not None and (exc is None or isinstance(exc, OSError)):
+                current.on_client_gone()
+                return
+        except Exception as error:  # noqa: BLE001 -- as above
+            faults.note("client", error)
+        self._drop(current)
 
     def pause_writing(self) -> None:
         """Stop reading the upstream: the client does not keep up."""
-        self.is_full = True
-        if self._current is not None and self._current.upstream is not None:
-            self._current.upstream.pause()
+        try:
+            self.is_full = True
+            if self._current is not None and self._current.upstream is not None:
+                self._current.upstream.pause()
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def resume_writing(self) -> None:
         """Read the upstream again, or begin what waited for this."""
-        self.is_full = False
-        if self._current is None:
-            self._go_on(self._plane.monotonic_s())
-        elif self._current.upstream is not None:
-            self._current.upstream.resume()
+        try:
+            self.is_full = False
+            if self._current is None:
+                self._go_on(self._plane.monotonic_s())
+            elif self._current.upstream is not None:
+                self._current.upstream.resume()
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _break(self, error: Exception) -> None:
+        faults.note("client", error)
+        self.on_fault()
+
+    def _drop(self, current: Exchange | None) -> None:
+        """Let go of what is in hand, whatever state a fault has left it in."""
+        self._current = self._tunnel = None
+        try:
+            if current is not None:
+                current.give_up()
+        except Exception as error:  # noqa: BLE001 -- as above
+            faults.note("client", error)
 
     def _parse(self, data: bytes) -> None:
         """Take requests from `data` until one has to be waited for, and keep the rest.
@@ -355,18 +406,21 @@ class ClientConnection(Client):
             self.transport.set_protocol(self)
             self.data_received(bytes(read))
             return
-        self.read_s = self._plane.monotonic_s()
-        part = read[: self.left]
-        exchange.on_body(part)
-        self.left -= len(part)
-        if not self.left:
-            self._is_body_due = False
-            exchange.on_request_end([])
-        elif not exchange.is_ended:
-            self._keep_pace(exchange, len(part))
-        exchange.flush()
-        if len(part) < len(read):
-            self.data_received(bytes(read[len(part) :]))
+        try:
+            self.read_s = self._plane.monotonic_s()
+            part = read[: self.left]
+            exchange.on_body(part)
+            self.left -= len(part)
+            if not self.left:
+                self._is_body_due = False
+                exchange.on_request_end([])
+            elif not exchange.is_ended:
+                self._keep_pace(exchange, len(part))
+            exchange.flush()
+            if len(part) < len(read):
+                self.data_received(bytes(read[len(part) :]))
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def _hasten(self) -> None:
         """Have the rest of a long body read where it is written from."""

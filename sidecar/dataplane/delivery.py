@@ -199,6 +199,11 @@ class Delivery(ResponseSink):
         self._pool.note_failure()
         self.end(FAILED_LOST)
 
+    def on_fault(self) -> None:
+        """Be done: the connection is lost, and the endpoint has no part in it."""
+        self.upstream = None
+        self.end(FAILED_LOST)
+
     def on_upstream_full(self) -> None:
         """Do nothing: the copy is written already and its size is bounded."""
 
@@ -299,6 +304,9 @@ class CopyLane:
             if not self._step():
                 return
         self._ask()
+
+    def on_fault(self) -> None:
+        """Go on with the next sweep, which asks for another turn."""
 
     def close(self) -> None:
         """End everything."""

@@ -18,8 +18,10 @@ from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision
 from sidecar.model.identity import ANONYMOUS
 from sidecar.model.record import ExchangeRecord
+from sidecar.runtime import faults
 from sidecar.upstream.breaker import Turn
 from sidecar.upstream.contract import ResponseSink
+from sidecar.upstream.dial import FaultyDialError
 from sidecar.wire import fields as wire
 from sidecar.wire.fields import passable_trailers
 from sidecar.wire.framing import CHUNKED, LAST_CHUNK, UNTIL_CLOSE
@@ -169,6 +171,12 @@ class Exchange(ResponseSink):
 
     def on_keys(self) -> None:
         """Begin anew with what has come of the request meanwhile: its token's key may be there."""
+        try:
+            self._begin_anew()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, its client does not wait on
+            self._break(error)
+
+    def _begin_anew(self) -> None:
         plane, client = self.plane, self.client
         self.is_pending = False
         body, self.out = self.out, []
@@ -252,13 +260,19 @@ class Exchange(ResponseSink):
     def _on_admitted(self) -> None:
         self.turn = None
         self.is_entered = True
-        self._set_out(self.lane.group.pick())
+        try:
+            self._set_out(self.lane.group.pick())
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def _on_late(self) -> None:
         self.turn = None
-        self._count("rmv_limits_hit_total", "limit", "concurrency")
-        if not self._fall_back(Cause.OVERLOADED):
-            self.fail(Code.OVERLOADED, "the version had no room in time")
+        try:
+            self._count("rmv_limits_hit_total", "limit", "concurrency")
+            if not self._fall_back(Cause.OVERLOADED):
+                self.fail(Code.OVERLOADED, "the version had no room in time")
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(error)
 
     def _connect(self, pool: Pool) -> None:
         self.pool = pool
@@ -283,7 +297,16 @@ class Exchange(ResponseSink):
         """Try one other endpoint, if there is one: no byte of the request has been sent."""
         if self.is_ended:
             return
+        try:
+            self._connect_elsewhere(error)
+        except Exception as fault:  # noqa: BLE001 -- as above
+            self._break(fault)
+
+    def _connect_elsewhere(self, error: DialError) -> None:
         reason = str(error)
+        if isinstance(error, FaultyDialError):
+            self.fail(Code.SIDECAR_FAULT, reason)
+            return
         if error.is_late:
             self._count("rmv_timeouts_total", "phase", "connect")
         if error.limit:
@@ -633,6 +656,28 @@ class Exchange(ResponseSink):
         self.out = replay
         self._fail_over(code, reason)
 
+    def on_fault(self) -> None:
+        """End with the client's connection: what state that is in nobody knows."""
+        self.client.on_fault()
+
+    def _break(self, error: Exception) -> None:
+        """Note a fault of what goes on outside of a read from the client; end with that."""
+        faults.note("client", error)
+        self.client.on_fault()
+
+    def give_up(self) -> None:
+        """Let go of everything after a fault, whatever state that has left this in."""
+        try:
+            self._abandon()
+            self._stop_pending()
+        finally:
+            if not self.is_ended:
+                self.status = self.status or Code.SIDECAR_FAULT.status
+                self.code = Code.SIDECAR_FAULT.slug
+                self.plane.metrics.count("rmv_failed_exchanges_total", "code", self.code)
+            self._end(self.plane.monotonic_s())
+            self._leave()
+
     def on_tunnel_end(self) -> None:
         """Be done: one side of the tunnel has left."""
         self._abandon()
@@ -643,38 +688,51 @@ class Exchange(ResponseSink):
             return
         self.is_ended = True
         head, verdict, plane = self.head, self.verdict, self.plane
-        if self.copy is not None:
-            took_s = -1.0 if self.code else now_s - self.began_s
-            status = 0 if self.code in _OF_UPSTREAM else self.status
-            self.copy.end(status, verdict.decision.version, took_s, now_s)
-        identity = verdict.identity
-        record = ExchangeRecord(
-            self.at_s,
-            head.request_id.decode("ascii"),
-            head.method.decode("ascii"),
-            head.target.decode("latin-1"),
-            identity.tenant,
-            identity.subject,
-            identity.app,
-            verdict.decision,
-            self.status,
-            self.code,
-            self.endpoint,
-            self.first_byte_s,
-            now_s - self.began_s,
-            self.request_bytes,
-            self.response_bytes,
-            plane.live.is_stale,
-            self.copy.versions if self.copy is not None else (),
-        )
-        plane.record(record)
-        if self.audit is not None:
-            self.audit.take(record, identity, head, verdict.snapshot, self.pin)
-        tally = self.tally
-        if tally is not None and tally.is_due():
-            tally.take(identity, head, verdict.decision, self.at_s, now_s - self.began_s)
+        # Whatever fails of what is told: no client, and no version, pays for it.
+        try:
+            identity = verdict.identity
+            record = ExchangeRecord(
+                self.at_s,
+                head.request_id.decode("ascii"),
+                head.method.decode("ascii"),
+                head.target.decode("latin-1"),
+                identity.tenant,
+                identity.subject,
+                identity.app,
+                verdict.decision,
+                self.status,
+                self.code,
+                self.endpoint,
+                self.first_byte_s,
+                now_s - self.began_s,
+                self.request_bytes,
+                self.response_bytes,
+                plane.live.is_stale,
+                self.copy.versions if self.copy is not None else (),
+            )
+            plane.record(record)
+            if self.audit is not None:
+                self.audit.take(record, identity, head, verdict.snapshot, self.pin)
+            tally = self.tally
+            if tally is not None and tally.is_due():
+                tally.take(identity, head, verdict.decision, self.at_s, now_s - self.began_s)
+        except Exception as error:  # noqa: BLE001 -- see above
+            faults.note("record", error)
+        try:
+            if self.copy is not None:
+                took_s = -1.0 if self.code else now_s - self.began_s
+                status = 0 if self.code in _OF_UPSTREAM else self.status
+                self.copy.end(status, verdict.decision.version, took_s, now_s)
+        except Exception as error:  # noqa: BLE001 -- see above
+            faults.note("copying", error)
+        self._leave()
+        self.client.on_exchange_end(now_s)
+
+    def _leave(self) -> None:
+        """Make room for others of the version; later calls do nothing."""
         if self.is_entered:
+            self.is_entered = False
             self.lane.group.leave()
         elif self.turn is not None:
-            self.lane.group.withdraw(self.turn)
-        self.client.on_exchange_end(now_s)
+            turn, self.turn = self.turn, None
+            self.lane.group.withdraw(turn)

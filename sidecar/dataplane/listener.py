@@ -13,7 +13,8 @@ from sidecar.dataplane.client import PARTS, Clients
 from sidecar.dataplane.connection import LINGER_S, ClientConnection
 from sidecar.dataplane.respond import problem_response
 from sidecar.errors import Code, ConfigError
-from sidecar.runtime.tasks import spawn, stop
+from sidecar.runtime import faults
+from sidecar.runtime.tasks import repeat, spawn, stop
 
 if TYPE_CHECKING:
     import socket
@@ -57,7 +58,7 @@ class Listener:
         refusal = head + body if self._tls is None else b""  # no handshake, no words
         self._acceptor = Acceptor(listening, self._take, plane.metrics, refusal)
         self._acceptor.start()
-        self._sweeper = spawn(self._sweep(), name="sweep")
+        self._sweeper = spawn(repeat(self._sweep, part="sweep"), name="sweep")
 
     async def drain(self, *, keeps_socket: bool = False) -> int:
         """Accept no more, finish what is in hand, and return how many had to be cut short.
@@ -192,26 +193,37 @@ class Listener:
     def _look_after(self, clients: set[Client]) -> None:
         now_s = self.plane.monotonic_s()
         for client in tuple(clients):
-            if client.deadline_s < now_s:
-                client.on_deadline()
-            elif client.reading.is_held:
-                client.notice_leaving()
+            try:
+                if client.deadline_s < now_s:
+                    client.on_deadline()
+                elif client.reading.is_held:
+                    client.notice_leaving()
+            except Exception as error:  # noqa: BLE001 -- the others are looked after all the same
+                faults.note("client", error)
+                client.on_fault()
 
     async def _sweep(self) -> None:
+        """Do what is due, once; the parts of it do not wait for each other."""
         plane = self.plane
-        while True:
-            for part in self._clients.parts:
-                await asyncio.sleep(SWEEP_S / PARTS)
-                self._look_after(part)
-            plane.read_clock()
-            now_s = plane.monotonic_s()
-            if self._tls is not None and self._tls_due_s < now_s:
-                self._tls_due_s = now_s + TLS_LOOK_S
-                self._reload_tls(self._tls)
-            plane.mirror.sweep(now_s)
-            plane.upstreams.sweep(now_s)
-            plane.recorder.flush()
-            plane.metrics.gauges["rmv_connections"] = self._connections()
+        for part in self._clients.parts:
+            await asyncio.sleep(SWEEP_S / PARTS)
+            self._look_after(part)
+        plane.read_clock()
+        now_s = plane.monotonic_s()
+        for work in (self._look_at_tls, plane.mirror.sweep, plane.upstreams.sweep, self._flush):
+            try:
+                work(now_s)
+            except Exception as error:  # noqa: BLE001 -- the others are done all the same
+                faults.note("sweep", error)
+
+    def _look_at_tls(self, now_s: float) -> None:
+        if self._tls is not None and self._tls_due_s < now_s:
+            self._tls_due_s = now_s + TLS_LOOK_S
+            self._reload_tls(self._tls)
+
+    def _flush(self, _now_s: float) -> None:
+        self.plane.recorder.flush()
+        self.plane.metrics.gauges["rmv_connections"] = self._connections()
 
 
 def _give_up(clients: set[Client]) -> set[Client]:

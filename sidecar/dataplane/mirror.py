@@ -292,10 +292,11 @@ class Mirror(Shared):
 
     def sweep(self, now_s: float) -> None:
         """End what took too long."""
-        for lane in self._lanes.values():
-            lane.sweep(now_s)
-        for lane in self._old:
-            lane.sweep(now_s)
+        for lane in (*self._lanes.values(), *self._old):
+            try:
+                lane.sweep(now_s)
+            except Exception as error:  # noqa: BLE001 -- the others are swept all the same
+                faults.note("sweep", error)
         self._old = [lane for lane in self._old if lane.book.pending or not lane.is_idle]
         self.upstreams.sweep(now_s)
 

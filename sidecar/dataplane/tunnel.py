@@ -25,6 +25,10 @@ class Upgraded(Protocol):
         """Learn that one side has left."""
         ...
 
+    def on_fault(self) -> None:
+        """Learn of a fault of the sidecar."""
+        ...
+
 
 class Tunnel(ResponseSink):
     """Joins a client and an upstream. Either side may close its half before the other.
@@ -80,6 +84,10 @@ class Tunnel(ResponseSink):
     def on_response_lost(self, reason: str, *, is_unanswered: bool) -> None:
         """Be done: the upstream is lost."""
         self._upgraded.on_tunnel_end()
+
+    def on_fault(self) -> None:
+        """Be done, with the client's connection as well."""
+        self._upgraded.on_fault()
 
     def on_upstream_full(self) -> None:
         """Hold the client back."""

@@ -6,12 +6,18 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from sidecar.runtime import faults
+
 
 class Writer(Protocol):
     """Who has something to write."""
 
     def write_out(self) -> None:
         """Write it, if it is still to be written."""
+        ...
+
+    def on_fault(self) -> None:
+        """Learn that `write_out` has failed, which is noted already; it raises nothing."""
         ...
 
 
@@ -32,9 +38,10 @@ class Outbox:
 
     def _write(self) -> None:
         writers = self._writers
-        try:
-            while writers:
-                writers.popleft().write_out()
-        finally:
-            if writers:  # one has failed: the others are not to wait for ever
-                self._schedule()
+        while writers:
+            writer = writers.popleft()
+            try:
+                writer.write_out()
+            except Exception as error:  # noqa: BLE001 -- the others have no part in it
+                faults.note("turn", error)
+                writer.on_fault()

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from sidecar.runtime import faults
 from sidecar.runtime.inbox import Inbox
 from sidecar.runtime.outbox import Outbox
 
@@ -15,6 +16,10 @@ class Worker(Protocol):
 
     def on_turn(self) -> None:
         """Do a part of it; ask for another turn if some is left."""
+        ...
+
+    def on_fault(self) -> None:
+        """Learn that `on_turn` has failed, which is noted already; it raises nothing."""
         ...
 
 
@@ -44,6 +49,9 @@ class Turns:
         worker = self._waiting[0]
         try:
             worker.on_turn()
+        except Exception as error:  # noqa: BLE001 -- the others in line have no part in it
+            faults.note("turn", error)
+            worker.on_fault()
         finally:
             self._waiting.popleft()
             if self._waiting:

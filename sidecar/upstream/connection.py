@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from sidecar.runtime import faults
 from sidecar.runtime.inbox import BufferedReads
 from sidecar.runtime.tcp import Socket, bytes_acked, has_unread
 from sidecar.upstream.contract import Response
@@ -172,12 +173,15 @@ class UpstreamConnection(Response):
         sink = self._asker()
         if sink is None:
             return
-        self.read_s = self._monotonic_s()
-        if self._is_tunnel:
-            sink.on_response_data([data], len(data))
-            return
-        self._is_begun = True
-        self._read(sink, data)
+        try:
+            self.read_s = self._monotonic_s()
+            if self._is_tunnel:
+                sink.on_response_data([data], len(data))
+                return
+            self._is_begun = True
+            self._read(sink, data)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, nobody waits for what is lost
+            self._break(sink, error)
 
     def take_read(self, read: memoryview) -> None:
         """Take bytes that are worth leaving where they lie, if they are of a body."""
@@ -188,9 +192,12 @@ class UpstreamConnection(Response):
         sink = self._asker()
         if sink is None:
             return
-        self.read_s = self._monotonic_s()
-        self._is_begun = True
-        self._read(sink, b"", read)
+        try:
+            self.read_s = self._monotonic_s()
+            self._is_begun = True
+            self._read(sink, b"", read)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(sink, error)
 
     def _asker(self) -> ResponseSink | None:
         """Return who waits for what is here; where nobody does, end the connection.
@@ -238,16 +245,66 @@ class UpstreamConnection(Response):
         if self.is_reading and not self._is_tired and not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def on_fault(self) -> None:
+        """End the connection after a fault, and tell whoever uses it."""
+        self._end_faulty(self.sink)
+
     def eof_received(self) -> bool:
         """Let the transport close; `connection_lost` follows. A tunnel may be half-closed."""
         self._has_closed = True
-        return self._is_tunnel and self.sink is not None and self.sink.on_half_close()
+        sink = self.sink
+        try:
+            return self._is_tunnel and sink is not None and sink.on_half_close()
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(sink, error)
+            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the keeper, and tell the sink."""
-        self._keeper.forget(self)
-        self._has_closed |= isinstance(exc, BrokenPipeError)  # what a reset after a FIN becomes
         sink = self.sink
+        try:
+            self._keeper.forget(self)
+            self._note_loss(sink, exc)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(sink, error)
+
+    def pause_writing(self) -> None:
+        """Tell the sink to hold the request's body back."""
+        self._is_full = True
+        sink = self.sink
+        try:
+            if sink is not None:
+                sink.on_upstream_full()
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(sink, error)
+
+    def resume_writing(self) -> None:
+        """Tell the sink to go on."""
+        self._is_full = False
+        sink = self.sink
+        try:
+            if sink is not None:
+                sink.on_upstream_drained()
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._break(sink, error)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _break(self, sink: ResponseSink | None, error: Exception) -> None:
+        """Note a fault that came up while `sink` was told something, and end both."""
+        faults.note("upstream", error)
+        self._end_faulty(sink)
+
+    def _end_faulty(self, sink: ResponseSink | None) -> None:
+        """End the connection, unless another sink has it by now; `sink` hears of it."""
+        if self.sink is None or self.sink is sink:
+            self.sink = None
+            self.transport.abort()
+        if sink is not None:
+            sink.on_fault()
+
+    def _note_loss(self, sink: ResponseSink | None, exc: Exception | None) -> None:
+        self._has_closed |= isinstance(exc, BrokenPipeError)  # what a reset after a FIN becomes
         if sink is None:
             return
         # A FIN without close_notify is told as no error, and anybody can send one (RFC 9112 9.8).
@@ -257,20 +314,6 @@ class UpstreamConnection(Response):
             sink.on_response_end()
         else:
             self._lose("connection lost" if exc is None else f"connection lost: {exc}")
-
-    def pause_writing(self) -> None:
-        """Tell the sink to hold the request's body back."""
-        self._is_full = True
-        if self.sink is not None:
-            self.sink.on_upstream_full()
-
-    def resume_writing(self) -> None:
-        """Tell the sink to go on."""
-        self._is_full = False
-        if self.sink is not None:
-            self.sink.on_upstream_drained()
-
-    # --- inside -------------------------------------------------------------------------------
 
     def _is_answered_unasked(self, size: int) -> bool:
         """Return whether something is here before the first `size` bytes of a request are written.

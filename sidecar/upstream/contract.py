@@ -57,6 +57,13 @@ class ResponseSink:
         `is_unanswered` when the connection ended before any byte of a response.
         """
 
+    def on_fault(self) -> None:
+        """Learn that a fault of the sidecar has ended the connection; it is noted already.
+
+        It may come after any other call, also the last one. It raises nothing.
+        """
+        self.on_response_lost("a fault of the sidecar", is_unanswered=False)
+
     def on_half_close(self) -> bool:
         """Learn that the upstream of a tunnel sends no more; return whether it is kept."""
         return False

@@ -62,6 +62,12 @@ class OutOfFilesError(DialError):
         super().__init__("no file descriptor left")
 
 
+class FaultyDialError(DialError):
+    """No connection, for a fault of the sidecar that is noted already."""
+
+    is_own = True
+
+
 class Unbelieved(Exception):  # noqa: N818 -- a finding, told to the log
     """What is wrong on this side, or with the peer's identity; for the log only."""
 

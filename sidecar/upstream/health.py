@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from sidecar.runtime.tasks import spawn
+from sidecar.runtime.tasks import repeat, spawn
 from sidecar.upstream.endpoint import spelled
 from sidecar.upstream.probe import probe
 
@@ -142,11 +142,14 @@ class HealthChecks:
         url, health = key
         pool = _pool(self._upstreams, url)
         await asyncio.sleep(self._draw() * _JITTER * health.interval_s)
-        while True:
+
+        async def ask() -> None:
             outcome = await probe(pool, health.path, health.timeout_s)
             if outcome is not None and standing.take(is_good=is_good(health, outcome)):
                 self._changed(url, health, standing, outcome)
             await asyncio.sleep(health.interval_s * (1 + _JITTER * (2 * self._draw() - 1)))
+
+        await repeat(ask, part="health")
 
     def _changed(self, url: str, health: Health, standing: Standing, outcome: int | str) -> None:
         told = {

@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from sidecar.policy.address import ANYWHERE, AllowList
+from sidecar.runtime import faults
 from sidecar.runtime.tasks import spawn
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Name:
             self._take_over(await self._resolve(self._host, self._port))
         except (OSError, UnicodeError) as error:
             self._note_fault(getattr(error, "strerror", None) or str(error))
+        except Exception as error:  # noqa: BLE001 -- it is asked again, and until then not known
+            self._note_fault(faults.note("names", error))
         self._answered_s = self._monotonic_s()
         self._is_expired = not self.addresses
 

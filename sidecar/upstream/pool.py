@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
 
+from sidecar.runtime import faults
 from sidecar.runtime.tasks import spawn
 from sidecar.runtime.turns import Turns
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.breaker import Breaker
 from sidecar.upstream.connection import UpstreamConnection
 from sidecar.upstream.contract import Keeper
-from sidecar.upstream.dial import Dialer, DialError
+from sidecar.upstream.dial import Dialer, DialError, FaultyDialError
 from sidecar.upstream.ejection import MAX_FAILURES, Ejection
 from sidecar.upstream.endpoint import Endpoint, parse_endpoint, spelled
 
@@ -114,6 +115,8 @@ class Pool(Keeper):
         failed: list[DialError] = []
         try:
             await self._connect(made.append, failed.append)
+        except Exception as fault:  # noqa: BLE001 -- somebody waits for one of the two
+            failed.append(FaultyDialError(faults.note("upstream", fault)))
         finally:
             self.outstanding -= 1
         for error in failed:
@@ -124,7 +127,11 @@ class Pool(Keeper):
             if not connection.transport.is_closing():
                 connection.idle_since_s = 0.0
                 self.outstanding += 1
-            on_connected(connection)
+            try:
+                on_connected(connection)
+            except Exception as fault:  # noqa: BLE001 -- who is connected is told of it
+                faults.note("upstream", fault)
+                connection.on_fault()
 
     async def _connect(
         self,
@@ -291,10 +298,12 @@ class Upstreams:
 
     def sweep(self, now_s: float) -> None:
         """End what lasts too long: idle connections, ejections, waiting."""
-        for pool in self._pools.values():
-            pool.sweep(now_s)
-        for group in tuple(self._groups.values()):
-            group.sweep(now_s)
+        swept: list[Pool | Group] = [*self._pools.values(), *self._groups.values()]
+        for one in swept:
+            try:
+                one.sweep(now_s)
+            except Exception as error:  # noqa: BLE001 -- the others are swept all the same
+                faults.note("sweep", error)
 
     def close(self) -> None:
         """Close every pool."""

@@ -89,6 +89,10 @@ class _Probe(ResponseSink):
         """Tell why there is no answer."""
         self._settle(reason)
 
+    def on_fault(self) -> None:
+        """Tell nothing of an endpoint that has no part in it."""
+        self._settle(None)
+
     def on_upstream_full(self) -> None:
         """A head this small is never held back."""
 

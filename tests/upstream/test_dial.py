@@ -24,6 +24,7 @@ from sidecar.upstream.tls import LOOK_S
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
@@ -391,6 +392,25 @@ async def test_traffic_follows_a_name_that_moves() -> None:
         assert dialing.pool(url).acquire() is None
         (await dialing.connect(url)).give_back()
         await eventually(lambda: new.came == 1)
+
+
+async def test_a_fault_of_resolving_is_told_once_and_followed_by_another_try(
+    counted_faults: Counter[str],
+) -> None:
+    class FaultyResolver(Resolver):
+        async def resolve(self, host: str, port: int) -> Sequence[str]:
+            found = await super().resolve(host, port)
+            return found if self.asked > 1 else [found[5]]  # which there is not
+
+    resolver = FaultyResolver("127.0.0.1")
+    async with serving() as server, hands(resolver=resolver) as dialing:
+        url = f"http://model.test:{server.port}"
+        with pytest.raises(ConnectionError):
+            await dialing.connect(url)
+        dialing.pass_s(REFRESH_S)
+        (await dialing.connect(url)).give_back()
+
+    assert counted_faults == {"names": 1}
 
 
 async def test_the_last_good_answer_serves_while_dns_fails() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model.policy import Health, Policy, Version
+from sidecar.runtime import tasks
 from sidecar.telemetry.metrics import Metrics
 from sidecar.upstream.health import HealthChecks, Standing, is_good
 from sidecar.upstream.pool import PoolSettings, Upstreams
@@ -20,6 +21,7 @@ from tests.support.proxy import policy, proxy
 from tests.support.upstream import ANSWER, eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -111,6 +113,29 @@ async def checked_proxy(document: bytes, log: Path) -> AsyncIterator[Proxy]:
         checks.update("m", running.live.snapshots["m"].policy)
         yield running
         checks.close()
+
+
+async def test_a_check_that_meets_a_fault_is_made_again_and_holds_nothing_against_the_endpoint(
+    checking: Checking, monkeypatch: pytest.MonkeyPatch, counted_faults: Counter[str]
+) -> None:
+    monkeypatch.setattr(tasks, "REST_S", 0.0)
+    server, failures = Server(), 5
+
+    async def failing(*args: object) -> object:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ZeroDivisionError
+        return await probe(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sidecar.upstream.health.probe", failing)
+    async with scripted_upstream(server.script) as upstream:
+        checking.checks.update("m", one_version(upstream.url))
+        await server.asked(1)
+        assert checking.is_healthy(upstream.url)
+        assert counted_faults == {"health": 5}
+        server.health = BAD
+        await eventually(lambda: not checking.is_healthy(upstream.url))
 
 
 async def test_requests_move_to_the_default_while_a_version_is_unhealthy_and_back(

@@ -18,6 +18,7 @@ from tests.support.proxy import policy, proxy
 from tests.support.upstream import ANSWER, UNASKED, eventually, scripted_upstream
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
@@ -188,31 +189,34 @@ async def test_what_is_given_up_before_it_was_written_is_not_written() -> None:
         assert endpoint.read == b""
 
 
-class Failing:
-    def write_out(self) -> None:
-        raise RuntimeError("no")
-
-
 class Noting:
     is_done = False
+    is_told = False
 
     def write_out(self) -> None:
         self.is_done = True
 
+    def on_fault(self) -> None:
+        self.is_told = True
 
-async def test_a_writer_that_fails_keeps_no_other_waiting() -> None:
-    told: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda _loop, context: told.append(str(context["exception"]))
-    )
-    outbox, before, after = Outbox(), Noting(), Noting()
-    for writer in (before, Failing(), after):
+
+class Failing(Noting):
+    def write_out(self) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_writer_that_fails_is_told_and_keeps_no_other_waiting(
+    counted_faults: Counter[str],
+) -> None:
+    outbox, before, failing, after = Outbox(), Noting(), Failing(), Noting()
+    for writer in (before, failing, after):
         outbox.add(writer)
     assert not before.is_done
 
     await eventually(lambda: after.is_done)
     assert before.is_done
-    assert told == ["no"]
+    assert [one.is_told for one in (before, failing, after)] == [False, True, False]
+    assert counted_faults == {"turn": 1}
     outbox.add(again := Noting())
     await eventually(lambda: again.is_done)
 
