@@ -33,7 +33,7 @@ class IdentityCache:
 
     At most `max_entries` (1 or more) are remembered, fewer where tokens are over `LARGE_BYTES`, and
     none is used from its identity's `expires_at_s` on. No number of tokens drives out those of a
-    tenant that has fewer, nor do tokens that come once drive out what is used: see `_Remembered`.
+    tenant that takes up less, nor do tokens that come once drive out what is used: see `_Remembered`.
     Bad tokens are remembered apart, so they drive out no good one. A token of which `is_revoked`
     says so is a bad one. Every lookup adds one to `hits` (remembered), `misses` (verified now) or
     `refused`.
@@ -153,6 +153,7 @@ class _Tenant:
 
     def __init__(self) -> None:
         self.keys: deque[bytes | None] = deque()
+        self.room = 0  # that they take up
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
 
@@ -178,7 +179,7 @@ class _Remembered:
     """Identities that take up `size` at most. A new one gets its room from a tenant with many.
 
     Of the tenant that had most lately, the new one's own, and some in turn, the one that has most
-    gives its oldest up; so a tenant never loses any to one that has more. An identity that has
+    room gives its oldest up; so a tenant never loses any to one that has more. An identity that has
     expired goes first where one is met.
 
     Where all is taken and nobody has more than the new one's tenant, its token has to come twice:
@@ -211,9 +212,10 @@ class _Remembered:
             tenant = self._tenants[identity.tenant] = _Tenant()
             self._turns.append(identity.tenant)
         tenant.keys.append(key)
+        tenant.room += room
         self.entries[key] = identity
         self._taken += room
-        if len(tenant.keys) > len(self._largest.keys):
+        if tenant.room > self._largest.room:
             self._largest = tenant
 
     def forget(self, jtis: Set[str], tenants: Set[str]) -> None:
@@ -239,11 +241,10 @@ class _Remembered:
 
     def _is_due(self, tenant: _Tenant, key: bytes | None, now_s: float) -> bool:
         """Return whether a tenant's new key gets room where there is none left."""
-        number = len(tenant.keys)
-        if number > len(self._largest.keys):
+        if tenant.room > self._largest.room:
             self._largest = tenant
-        # By two, lest one too many goes to and fro between tenants that have alike.
-        if not number or number + 1 < len(self._largest.keys):
+        # By more than this one takes, lest one too many goes to and fro between tenants alike.
+        if not tenant.keys or tenant.room + _room(key) < self._largest.room:
             return True
         has_expired = self.entries[tenant.keys[0]].expires_at_s <= now_s
         return has_expired or tenant.comes_again(key)
@@ -258,7 +259,9 @@ class _Remembered:
         """Forget what a key of a tenant, which has let go of it, stands for."""
         tenant.shed()
         del self.entries[key]
-        self._taken -= _room(key)
+        room = _room(key)
+        tenant.room -= room
+        self._taken -= room
 
     def _richest(self, own: _Tenant | None, now_s: float) -> _Tenant:
         """Return who gives a key up; there is an entry."""
@@ -272,10 +275,10 @@ class _Remembered:
             tenant = self._tenants[name]
             if tenant.keys and self.entries[tenant.keys[0]].expires_at_s <= now_s:
                 return tenant
-            if len(tenant.keys) > len(richest.keys):
+            if tenant.room > richest.room:
                 richest = tenant
         for other in (own, self._largest):
-            if other is not None and len(other.keys) > len(richest.keys):
+            if other is not None and other.room > richest.room:
                 richest = other
         return richest
 

@@ -353,6 +353,19 @@ def test_large_tokens_take_up_the_room_of_several() -> None:
     assert len(cache) == 100
 
 
+def test_large_tokens_drive_out_none_of_a_tenant_that_takes_up_less_room() -> None:
+    naming = Naming()
+    cache = IdentityCache(naming, 100, 16_384)
+    few = [f"acme.{n}" for n in range(40)]
+    meet(cache, *few)
+
+    for n in range(200):
+        meet(cache, *[f"flood.{n}-" + "x" * 4 * LARGE_BYTES] * 2)
+
+    assert known(cache, naming, *few) == few
+    assert len(cache) == 40 + 60 // 5
+
+
 OPS = st.lists(
     st.tuples(
         st.sampled_from(["look", "look", "look", "jti", "tenant", "clear"]),
