@@ -272,6 +272,33 @@ async def test_certificates_are_believed_by_their_names_and_renewed_without_a_re
     assert [one.facts["by"] for one in at.audited() if one.reason == "first-use"] == ["certificate"]
 
 
+async def test_a_common_name_counts_alone_and_gives_its_role_and_no_other(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    cert_file, key_file = write_certificate(tmp_path)
+    ops, eve = write_certificate(tmp_path, "ops"), write_certificate(tmp_path, "eve", "ops")
+    both = tmp_path / "both.pem"
+    both.write_bytes(ops[0].read_bytes() + eve[0].read_bytes())
+    config = Config(
+        admin_tls=TlsSettings(
+            str(cert_file), str(key_file), client_certs="optional", client_ca_file=str(both)
+        ),
+        admin_certificates=(AdminCertificate("reader", "viewer", cn="ops"),),
+    )
+    look = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    change = b"DELETE /api/v1/policies/fraud/kill HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with desk(valkey, tmp_path, config) as at:
+        told = {}
+        for name, files in (("ops", ops), ("eve", eve)):
+            context = trusting(cert_file)
+            context.load_cert_chain(*files)
+            answers = [await at.send(request, context) for request in (look, change)]
+            told[name] = [one.status for one in answers], answers[1].code
+
+    assert told["ops"] == ([200, 403], "role-too-low")
+    assert told["eve"] == ([401, 401], "credential-invalid")
+
+
 async def test_nothing_of_a_request_can_forge_a_line_or_a_token_be_read_in_audit(
     valkey: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,6 +106,23 @@ def test_a_seal_is_of_one_pin_alone(key: PinKey | KillKey) -> None:
     assert cause_of(key, ANN.mark(ACME, "v2", 1, 0)) is Cause.FORGED
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        KillKey("fraud", "v1"),
+        KillKey("fraud", ""),  # the whole model
+        KillKey("victim", "v2"),
+        PinKey("fraud", "v2"),
+        KillKey("fraud:v2", ""),
+    ],
+)
+def test_a_seal_is_of_one_kill_alone(key: PinKey | KillKey) -> None:
+    text = ANN.mark(KillKey("fraud", "v2"), "it leaks", 1, 0)
+
+    assert cause_of(KillKey("fraud", "v2"), text) is None
+    assert cause_of(key, text) is Cause.FORGED
+
+
 def test_no_part_of_a_sealed_value_can_be_changed() -> None:
     text = ANN.mark(ACME, "v2", 1000, 2000)
 

@@ -199,6 +199,17 @@ def test_a_pin_ends_when_it_was_signed_to_end_whatever_its_key_does() -> None:
     assert pin_of(live, "acme") is None
 
 
+def test_what_has_ended_when_it_is_first_seen_never_begins() -> None:
+    trust = trust_in(ANN)
+    live = live_with(trust)
+
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T - 60_000, T))
+    live.put_kill("fraud", "v2", ANN.mark(V2, "wrong scores", T - 60_000, T - 1))
+
+    assert (pin_of(live, "acme"), live.snapshots["fraud"].kills) == (None, {})
+    assert trust.refused() == {"expired": 2}
+
+
 def test_a_pin_that_ends_in_the_store_a_moment_early_was_not_deleted_by_anybody() -> None:
     clock = HandClock()
     trust = trust_in(ANN, clock=clock)

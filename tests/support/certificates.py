@@ -28,11 +28,15 @@ def server_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 def write_certificate(
-    folder: Path, name: str = "localhost", *, valid_for: datetime.timedelta = DAY
+    folder: Path, name: str = "localhost", *others: str, valid_for: datetime.timedelta = DAY
 ) -> tuple[Path, Path]:
-    """Write a new certificate and its key, PEM; return both files."""
+    """Write a new certificate and its key, PEM; return both files.
+
+    `others` are more common names of its subject.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, one) for one in (name, *others)]
+    subject = x509.Name(names)
     today = datetime.datetime.now(datetime.UTC)
     alternatives = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     certificate = (
