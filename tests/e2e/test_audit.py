@@ -14,6 +14,7 @@ import pytest
 
 from sidecar.audit.entry import Entry, decode
 from sidecar.audit.files import files_in
+from sidecar.runtime.ed25519 import generate, load_private
 from sidecar.store.connect import open_store
 from sidecar.store.embedded import embedded_url
 from tests.audit.chains import lines_in, verified
@@ -73,18 +74,22 @@ async def test_a_killed_worker_leaves_a_chain_and_its_successor_begins_another()
     assert "commit" in {decode(line).kind for line in streamed}  # of the flags
 
 
-async def test_a_sidecar_that_stops_ends_its_chains(tmp_path: Path) -> None:
+async def test_a_sidecar_that_stops_ends_its_chains_and_signs_them(tmp_path: Path) -> None:
+    generate(tmp_path, "ann")
+    settings = f'{SETTINGS}key_file = "{tmp_path / "ann.key"}"\n'
     async with (
         scripted_upstream() as upstream,
-        sidecar(*flags(v1=upstream.url), settings=SETTINGS) as running,
+        sidecar(*flags(v1=upstream.url), settings=settings) as running,
     ):
         running.signal(signal.SIGTERM)
         assert await running.ended() == 0
         shutil.copytree(running.folder / "audit", tmp_path / "audit")
 
-    faults, chains, _ = verified(lines_in(tmp_path / "audit"), key=None)
+    key = load_private(tmp_path / "ann.key")
+    faults, chains, _ = verified(lines_in(tmp_path / "audit"), key=key)
     assert not faults
-    assert all(chain.is_ended for chain in chains)
+    assert all(chain.is_ended and not chain.notes for chain in chains)
+    assert all(chain.signed_seq == chain.seq for chain in chains)
     assert {chain.writer.partition("-")[0] for chain in chains} == {"control", "worker"}
 
 
