@@ -12,6 +12,7 @@ import typer
 from sidecar.cli import output
 from sidecar.cli.committing import commit
 from sidecar.cli.failure import advised
+from sidecar.cli.lookup import NotFoundError
 from sidecar.cli.names import MaybeModel
 from sidecar.cli.options import Actor, SigningKey, commands, user
 from sidecar.cli.review import is_behind
@@ -58,18 +59,22 @@ class Resigner:
         self._takes_unsigned = takes_unsigned
 
     async def sign(self, model: str, actor: str) -> AsyncIterator[Outcome]:
-        """Sign the policy, the kills and the pins of a model, but what is not to be signed."""
-        yield await self._policy(model, actor)
+        """Sign the policy, the kills and the pins of a model, but what is not to be signed.
+
+        Pins and kills may be left of a model that has no policy any more.
+        """
+        if policy := await self._policy(model, actor):
+            yield policy
         async for key, text, ttl_s in self._store.marks(model):
             yield await self._mark(key, text, ttl_s)
 
-    async def _policy(self, model: str, actor: str) -> Outcome:
+    async def _policy(self, model: str, actor: str) -> Outcome | None:
         try:
             stored = await self._store.get_policy(model)
         except PolicyError:
             return Outcome(model, "policy", model, "invalid")
         if stored is None:
-            return Outcome(model, "policy", model, "missing")
+            return None
         if self._own.fault_of_policy(stored.policy) is None:
             return Outcome(model, "policy", model, "kept")
         cause = self._believed.fault_of_policy(stored.policy)
@@ -142,8 +147,10 @@ async def sign(
     keys = [load_public(path) for path in trust or ()] or [*trusted(session.config).values()]
     await _expect_newest(session)
     resigner = Resigner(session, signer, Keyring(keys), takes_unsigned=unsigned)
-    models = [model] if model else await session.store.models()
+    models = [model] if model else await session.store.named_models()
     found = [one for name in models async for one in resigner.sign(name, actor or user())]
+    if model and not found:
+        raise advised(NotFoundError(f"the store has nothing of `{model}`"), "`rmv get` lists all.")
     if session.as_json:
         output.emit(found)
     else:

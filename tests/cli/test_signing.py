@@ -487,6 +487,20 @@ def test_sign_takes_what_nobody_has_signed_only_when_told_to(
     assert verified(tumor, ann)[0].code == 0
 
 
+def test_sign_takes_what_is_left_of_a_model_without_a_policy(tumor: Rmv, ann: Path) -> None:
+    assert tumor("pin", "tumor", "acme", "v1").code == 0
+    assert tumor("delete", "tumor").code == 0
+    unsigned = verified(tumor, ann)[0].code
+
+    ran = tumor("sign", "--key", ann, "--unsigned", "--json")
+    nothing = tumor("sign", "other", "--key", ann)
+
+    assert (ran.code, outcomes(ran)) == (0, {("pin", "acme"): "signed"})
+    assert (unsigned, verified(tumor, ann)[0].code) == (1, 0)
+    assert nothing.code == 1
+    assert "the store has nothing of `other`" in nothing.err
+
+
 def test_sign_takes_nothing_that_was_changed_after_it_was_signed(
     signed: Rmv, ann: Path, redis: Redis
 ) -> None:
