@@ -13,7 +13,7 @@ from sidecar.errors import Code
 from sidecar.model.request import RequestHead
 from sidecar.runtime import faults
 from sidecar.runtime.inbox import LONG_BYTES, BufferedReads
-from sidecar.runtime.tcp import Socket, has_left, has_taken_all
+from sidecar.runtime.tcp import Socket, has_failed, has_left, has_taken_all
 from sidecar.wire import fields as wire
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.framing import CHUNKED
@@ -115,9 +115,13 @@ class ClientConnection(Client):
         return self._tunnel is not None
 
     def notice_leaving(self) -> None:
-        """Give up if the client has left while it was not read, so that nobody was told."""
+        """Give up if the client has left while it was not read, so that nobody was told.
+
+        Of a tunnel one half may have closed, and what it has sent be still to be passed on.
+        """
         raw = self.transport.get_extra_info("socket")
-        if self._tunnel is None and raw is not None and has_left(cast("Socket", raw)):
+        is_gone = has_left if self._tunnel is None else has_failed
+        if raw is not None and is_gone(cast("Socket", raw)):
             self._is_deaf = True
             self.transport.abort()
 

@@ -44,14 +44,19 @@ def bytes_acked(connection: Socket) -> int | None:
     return acked
 
 
+def has_failed(connection: Socket) -> bool:
+    """Return whether it was reset or lost; that a peer sends no more is no failure."""
+    return bool(_told(connection, 0) & select.POLLERR)
+
+
 def has_left(connection: Socket) -> bool:
     """Return whether the peer has closed, also while unread bytes hide it from a reader."""
-    return _is_told(connection, _GONE)
+    return bool(_told(connection, _GONE))
 
 
 def has_unread(connection: Socket) -> bool:
     """Return whether there is something to read, be it the end or a failure."""
-    return _is_told(connection, select.POLLIN)
+    return bool(_told(connection, select.POLLIN))
 
 
 def has_taken_all(connection: Socket) -> bool:
@@ -62,11 +67,11 @@ def has_taken_all(connection: Socket) -> bool:
         return True
 
 
-def _is_told(connection: Socket, events: int) -> bool:
-    """Return whether the kernel tells one of `events` now, or the connection is closed here."""
+def _told(connection: Socket, events: int) -> int:
+    """Return which of `events`, and of failures, the kernel tells now; closed here it has left."""
     poll = select.poll()
     try:
         poll.register(connection.fileno(), events)
-    except ValueError:  # closed here
-        return True
-    return bool(poll.poll(0))
+    except ValueError:
+        return _GONE
+    return sum([told for _, told in poll.poll(0)])
