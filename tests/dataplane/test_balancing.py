@@ -114,6 +114,8 @@ async def test_who_waits_in_line_too_long_is_refused(log: Path) -> None:
 
         assert (answer.code, again.code) == ("overloaded", "overloaded")
         assert waiting(running) == 0
+        told = {"limit": "concurrency", "model": "m", "version": "v1"}
+        assert running.counted("rmv_limits_hit_total", **told) == 2
 
 
 async def test_a_client_that_leaves_the_line_is_not_served(log: Path) -> None:

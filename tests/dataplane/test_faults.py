@@ -86,7 +86,8 @@ async def test_a_second_endpoint_is_tried_when_the_first_refuses(
             answers = [await running.ask(request_) for _ in range(60)]
 
             assert [one.status for one in answers] == [200] * 60
-            retries = running.counted("rmv_retries_total", cause="connect")
+            told = {"cause": "connect", "model": "m", "version": "v1"}
+            retries = running.counted("rmv_retries_total", **told)
             assert retries == 5  # after so many it is ejected
 
 
@@ -186,6 +187,28 @@ async def test_a_request_is_sent_twice_at_most(log: Path) -> None:
 
         assert answer.code == "upstream-failed"
         assert len(upstream.received) == 3
+
+
+async def test_a_request_is_sent_twice_at_most_however_many_connections_are_idle(log: Path) -> None:
+    is_busy = asyncio.Event()
+
+    async def fail(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target != b"/first":
+            writer.close()
+            return
+        await is_busy.wait()
+        writer.write(ANSWER)
+
+    async with chain(log, fail) as (running, upstream), running.client() as client:
+        warming = [asyncio.ensure_future(running.ask(FIRST)) for _ in range(4)]
+        await upstream.until(4)
+        is_busy.set()
+        await asyncio.gather(*warming)
+        answer = await client.ask(GET)
+
+        assert answer.code == "upstream-failed"
+        assert len(upstream.received) == 4 + 2
+        assert running.counted("rmv_retries_total", cause="reset", version="v1") == 1
 
 
 @pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTE_BY_BYTE])

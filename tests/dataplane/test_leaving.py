@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -105,6 +106,34 @@ async def test_a_client_that_leaves_while_it_is_not_read_is_noticed_soon(
 
         assert loop.time() - began_s < SOON_S
         assert (await running.recorded())[0]["code"] == "client-gone"
+
+
+async def test_a_client_that_leaves_while_its_upstream_takes_no_more_is_noticed_soon(
+    log: Path,
+) -> None:
+    async def stop(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async with (
+        scripted_upstream(conversation=stop) as upstream,
+        proxy(policy({"v1": upstream.url}), log) as running,
+        running.client() as client,
+    ):
+        loop, sent = asyncio.get_running_loop(), 0
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 999999999\r\n\r\n")
+        with contextlib.suppress(TimeoutError):
+            while True:
+                client.writer.write(bytes(256 * 1024))
+                async with asyncio.timeout(0.3):
+                    await client.writer.drain()
+                sent += 256 * 1024
+        assert sent
+        began_s = loop.time()
+        reset(client.writer)
+
+        assert (await running.recorded())[0]["code"] == "client-gone"
+        assert loop.time() - began_s < SOON_S
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_noticed(log: Path) -> None:

@@ -78,6 +78,24 @@ async def test_a_target_arrives_byte_for_byte(log: Path, target: bytes, how: Fee
     assert request.line == b"GET " + target + b" HTTP/1.1"
 
 
+@pytest.mark.parametrize("how", Feed)
+@pytest.mark.parametrize("before", [b"\r\n", b"\r\n\r\n\r\n"])
+async def test_empty_lines_before_a_request_are_no_part_of_it(
+    log: Path, before: bytes, how: Feed
+) -> None:
+    """RFC 9112 section 2.2: old clients put one after a body that is not told to have it."""
+    async with chain(log, polite) as (proxy, upstream), proxy.client() as client:
+        await client.send(before + b"POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na")
+        assert (await client.answer()).status == 200
+        await client.send(before + b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n", how)
+        assert (await client.answer()).status == 200
+
+        assert [one.line for one in upstream.received[:2]] == [
+            b"POST /1 HTTP/1.1",
+            b"GET /2 HTTP/1.1",
+        ]
+
+
 async def test_options_may_ask_about_the_server_as_a_whole(log: Path) -> None:
     request = await forward(log, b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
 

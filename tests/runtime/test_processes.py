@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sidecar.runtime.processes import Patience, Worker, Workers
+from sidecar.runtime.processes import MAX_BACKOFF_S, Patience, Place, Worker, Workers
 from sidecar.runtime.questions import Line
 from sidecar.runtime.sockets import bind
 from tests.support.upstream import eventually
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ASLEEP = (sys.executable, "-c", "import time; time.sleep(1000)")
 NOT_THERE = ("/nowhere/python",)
 QUICK = Patience(drain_s=0.0, start_s=0.1, hang_s=0.1)
+SOON_S = 0.5  # to be back within 2 s, most of which is for the interpreter
 SLOW = Patience(drain_s=0.0, start_s=1000.0, hang_s=1000.0)
 
 
@@ -101,6 +103,73 @@ async def test_replacing_goes_on_after_a_worker_that_could_not_be_started(
             workers.replace()
 
             await eventually(lambda: "worker not replaced" in caplog.text)
+
+
+async def test_a_worker_that_dies_is_followed_at_once_and_one_that_keeps_dying_ever_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    async def note(_place: Place, seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Place, "_pause", note)
+    crew = Sleepers()
+    crew.argv = (sys.executable, "-c", "raise SystemExit(9)")
+    workers = Workers(crew, [bind("127.0.0.1:0")], SLOW, on_hopeless=lambda: None)
+    workers.start()
+    await eventually(lambda: len(pauses) >= 8)
+    await workers.stop()
+
+    assert pauses[0] <= SOON_S
+    assert pauses == sorted(pauses)
+    assert pauses[6:8] == [MAX_BACKOFF_S] * 2
+
+
+class Learners(Sleepers):
+    """Workers that are ready when they are asked for the third time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[Line] = Counter()
+        self.beginning: set[Line] = set()
+        self.most = 0
+
+    def on_started(self, line: Line) -> None:
+        self.beginning.add(line)
+        self.most = max(self.most, len(self.beginning))
+
+    async def is_ready(self, line: Line) -> bool:
+        self.asked[line] += 1
+        if self.asked[line] < 3:
+            return False
+        self.beginning.discard(line)
+        return True
+
+    async def answers(self, _line: Line) -> bool:
+        return True
+
+
+async def test_workers_are_replaced_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
+    crew = Learners()
+    patience = SLOW._replace(drain_s=1000.0)
+    workers = Workers(crew, [bind("127.0.0.1:0") for _ in range(3)], patience, lambda: None)
+    workers.start()
+    await eventually(lambda: len(workers.running()) == 3)
+    former = set(workers.running())
+    crew.beginning.clear()
+    crew.most = 0
+    with caplog.at_level(logging.INFO):
+        workers.replace()
+        await eventually(lambda: "workers replaced" in caplog.text)
+
+    assert crew.most == 1
+    assert not former & set(workers.present())
+    stopping = asyncio.ensure_future(workers.stop())
+    await asyncio.sleep(0)
+    workers.kill()
+    await stopping
 
 
 async def test_silence_lasts_from_the_first_question_without_an_answer() -> None:
