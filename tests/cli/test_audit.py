@@ -99,6 +99,54 @@ def test_what_an_entry_tells_besides_is_text_or_json(audited: Rmv) -> None:
     assert "comment=" in label
 
 
+TOLD: dict[tuple[str, ...], dict[str, str | int]] = {
+    ("pin", "tumor", "acme", "v1"): {"kind": "pin", "tenant": "acme", "version": "v1"},
+    ("unpin", "tumor", "acme"): {"kind": "unpin", "tenant": "acme"},
+    ("kill", "tumor", "--reason", "bad"): {"kind": "kill", "reason": "bad"},
+    ("unkill", "tumor"): {"kind": "revive"},
+    ("revoke", "jti", "t-1"): {"kind": "revoke", "facts.jti": "t-1"},
+    ("unrevoke", "jti", "t-1"): {"kind": "unrevoke", "facts.jti": "t-1"},
+    ("revoke", "tenant", "acme"): {"kind": "revoke", "tenant": "acme"},
+    ("unrevoke", "tenant", "acme"): {"kind": "unrevoke", "tenant": "acme"},
+    ("label", "tumor", "stable", "v2"): {"kind": "label", "model": "tumor", "revision": 2},
+    ("rollback", "tumor", "1"): {"kind": "label", "revision": 3},  # no more than that changes
+    ("delete", "tumor"): {"kind": "delete", "model": "tumor"},
+}
+
+
+def test_each_thing_that_a_command_does_is_told_with_who_did_it(
+    tumor: Rmv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMV_AUDIT__STREAM", "true")
+    for command in TOLD:
+        ran = tumor(*command)
+        assert ran.code == 0, (command, ran.err)
+
+    lines = tumor("audit", "search", "--json").out.splitlines()
+    told = [json.loads(line) for line in lines]
+
+    for entry, (command, wanted) in zip(told, TOLD.items(), strict=True):
+        facts = {f"facts.{name}": value for name, value in entry.get("facts", {}).items()}
+        assert {**entry, **facts}.items() >= wanted.items(), command
+        assert "@" in entry["actor"], command
+
+
+def test_a_command_without_settings_is_told_in_a_stream_that_a_fleet_has_begun(
+    tumor: Rmv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tumor("pin", "tumor", "acme", "v1").code == 0
+    none = tumor("audit", "tail")
+    monkeypatch.setenv("RMV_AUDIT__STREAM", "true")
+    assert tumor("pin", "tumor", "globex", "v1").code == 0
+    monkeypatch.delenv("RMV_AUDIT__STREAM")
+
+    assert tumor("pin", "tumor", "initech", "v1").code == 0
+
+    told = [json.loads(line) for line in tumor("audit", "search", "--json").out.splitlines()]
+    assert "there is no audit here" in none.err
+    assert [one["tenant"] for one in told] == ["globex", "initech"]
+
+
 def test_a_time_is_given_as_such_or_as_how_long_ago(audited: Rmv) -> None:
     recent = audited("audit", "search", "--since", "1h").out.splitlines()
     long_ago = audited("audit", "search", "--until", "2020-01-01T00:00:00Z").out
