@@ -258,6 +258,20 @@ async def test_a_client_that_is_idle_for_too_long_is_closed_without_a_word(log: 
         assert await client.rest() == b""
 
 
+async def test_empty_lines_are_no_sign_of_life(log: Path) -> None:
+    clock = HandClock()
+    async with chain(log, clock=clock) as (proxy, _), proxy.client() as client:
+        await client.ask(GET)
+        clock.advance(50.0)
+        await client.send(b"\r\n")
+        await proxy.swept()
+        clock.advance(30.0)
+        await proxy.swept()
+
+        assert await client.rest() == b""
+        assert proxy.counted("rmv_timeouts_total", phase="idle") == 1
+
+
 async def test_a_client_that_never_asks_is_closed_without_a_word(log: Path) -> None:
     async with chain(log, timeouts=Timeouts(idle_s=0.2)) as (proxy, _), proxy.client() as client:
         assert await client.rest() == b""

@@ -25,6 +25,7 @@ ASK = b"GET / HTTP/1.1\r\nHost: h\r\n" + UPGRADE + b"\r\n"
 AGREED = b"HTTP/1.1 101 Switching Protocols\r\n" + UPGRADE + b"\r\n"
 PIECE = bytes(64 * 1024)
 TOTAL = 64 * 1024 * 1024
+SOME = 6 * 1024 * 1024  # more than is on the way to who does not read
 HELD_AT_MOST = TOTAL * 3 // 4  # kernels' buffers, and the sidecar's
 
 
@@ -37,20 +38,25 @@ class End:
         self._writer = writer
         bounded(writer)
 
-    async def pour(self) -> None:
-        """Send TOTAL bytes."""
-        while self.sent < TOTAL:
+    async def pour(self, total: int = TOTAL) -> None:
+        """Send so many bytes."""
+        while self.sent < total:
             self._writer.write(PIECE)
             await self._writer.drain()
             self.sent += len(PIECE)
 
-    async def take(self) -> None:
-        """Read TOTAL bytes."""
+    async def take(self, total: int = TOTAL) -> None:
+        """Read so many bytes."""
         taken = 0
-        while taken < TOTAL:
+        while taken < total:
             data = await self._reader.read(len(PIECE))
             assert data, f"it ended after {taken} bytes"
             taken += len(data)
+
+    async def end(self) -> None:
+        """Send no more, and read to the end."""
+        self._writer.write_eof()
+        assert await self._reader.read() == b""
 
     async def stalled(self) -> int:
         """Wait until it cannot send on; return how much it has sent."""
@@ -107,6 +113,20 @@ async def test_a_client_that_leaves_while_its_upstream_takes_nothing_ends_the_tu
         reset(client.writer)
 
         assert (await running.recorded())[0]["status"] == 101
+
+
+async def test_who_sends_no_more_has_all_passed_on_however_slow_the_other_side_is(
+    log: Path,
+) -> None:
+    async with tunnel(log) as (running, _, near, far), asyncio.timeout(3 * PATIENCE_S):
+        await near.pour(SOME)
+        ending = asyncio.ensure_future(near.end())
+        await running.swept()  # which looks for clients that have left
+        await far.take(SOME)
+        await far.end()
+        await ending
+
+        assert (await running.recorded())[0]["request_bytes"] == SOME
 
 
 @pytest.mark.parametrize("how", Feed)
