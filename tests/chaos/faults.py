@@ -8,7 +8,7 @@ import socket
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.chaos.load import CLIENTS, load
+from tests.chaos.load import CLIENTS, load, serve
 from tests.support.sidecar import flags, is_running, sidecar
 from tests.support.upstream import ANSWER, ScriptedUpstream, eventually, never, reset
 from tests.support.upstream import scripted_upstream as upstream
@@ -52,8 +52,8 @@ class Fault(NamedTuple):
 async def stage() -> AsyncIterator[Stage]:
     """Run a sidecar before two upstreams, and a load on it."""
     async with (
-        upstream() as good,
-        upstream() as bad,
+        upstream(serve) as good,
+        upstream(serve) as bad,
         sidecar("--workers", str(WORKERS), *flags(v1=good.url), settings=SETTINGS) as running,
     ):
         async with running.editor() as plain:

@@ -8,18 +8,28 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from tests.support.messages import read_answer
-from tests.support.upstream import eventually
+from tests.support.upstream import ANSWER, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.support.upstream import Received
+
 CLIENTS: Final = 8  # each has one request in flight at most
 PAUSE_S: Final = 0.005
 GET: Final = b"GET /infer HTTP/1.1\r\nHost: chaos\r\n\r\n"
-BODY: Final = b"x" * 1024
-POST: Final = (
-    b"POST /infer HTTP/1.1\r\nHost: chaos\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
-)
+LONG_EVERY: Final = 10  # requests
+
+
+def _post(target: bytes, body: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: chaos\r\nContent-Length: %d\r\n\r\n"
+    return head % (target, len(body)) + body
+
+
+POST: Final = _post(b"/infer", b"x" * 1024)
+LONG_POST: Final = _post(b"/long", b"x" * 2_000_000)  # long bodies pass by other code than short
+LONG: Final = b"x" * 200_000
+LONG_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LONG) + LONG
 
 
 class Load:
@@ -33,6 +43,12 @@ class Load:
         """Wait for so many more requests to end."""
         wanted = self.ended + number
         await eventually(lambda: self.ended >= wanted)
+
+
+async def serve(request: Received, writer: asyncio.StreamWriter) -> None:
+    """Answer what `load` sends; a script."""
+    writer.write(LONG_ANSWER if request.target == b"/long" else ANSWER)
+    await writer.drain()
 
 
 @asynccontextmanager
@@ -73,11 +89,14 @@ async def _converse(
 ) -> None:
     """Use one connection until it, or the load, is to end."""
     while not is_over.is_set():
-        writer.write(POST if seen.ended % 2 else GET)
+        is_long = not seen.ended % LONG_EVERY
+        writer.write(LONG_POST if is_long else POST if seen.ended % 2 else GET)
         answer = await read_answer(reader)
         seen.ended += 1
         if not 200 <= answer.status < 300:
             seen.failures[str(answer.status)] += 1
+        elif answer.body != (LONG if is_long else b"ok"):
+            seen.failures["other body"] += 1
         if answer.get(b"Connection") == b"close":
             return
         await asyncio.sleep(PAUSE_S)

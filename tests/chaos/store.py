@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
+from tests.chaos.load import serve
 from tests.support.link import link_to
 from tests.support.servers import server, until
 from tests.support.sidecar import editor, flags, sidecar
@@ -73,7 +74,7 @@ class StoreFault(NamedTuple):
 async def store_stage() -> AsyncIterator[StoreStage]:
     """Run a store that keeps nothing on disk, a link to it, and a sidecar that uses it."""
     async with (
-        upstream() as up,
+        upstream(serve) as up,
         server() as store,
         link_to(store.port) as link,
         sidecar("--redis", link.url, *flags(v1=up.url, v2=up.url)) as running,
