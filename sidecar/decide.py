@@ -8,7 +8,7 @@ from sidecar.errors import Code
 from sidecar.identity.callers import without_token
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.decision import Cause, Decision, Reason
-from sidecar.model.identity import ANONYMOUS, Identity, is_tenant
+from sidecar.model.identity import ANONYMOUS, NO_TENANT_CLAIMED, Identity, is_tenant
 from sidecar.model.route import AMBIGUOUS
 from sidecar.policy.compiled import NO_SHADOWS, Drawn
 from sidecar.policy.resolver import fallback_of, resolve, shadows_for
@@ -75,7 +75,7 @@ class ClaimedTenants:
             return known
         name = (tenant or b"").decode("latin-1").strip()
         if name and not is_tenant(name):
-            raise TokenRefused(Code.TENANT_DENIED, "X-Tenant is not a usable tenant name")
+            raise TokenRefused(Code.TENANT_DENIED, NO_TENANT_CLAIMED)
         identity = Identity(tenant=name)
         if len(self._known) < MAX_TENANTS:
             self._known[tenant] = identity

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from sidecar.errors import Code
 from sidecar.identity.refusal import TokenRefused
-from sidecar.model.identity import Identity, is_tenant
+from sidecar.model.identity import NO_TENANT_CLAIMED, Identity, is_tenant
 from sidecar.policy.network import within
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class ClaimedCaller:
             return known
         name = tenant.decode("latin-1").strip()
         if not is_tenant(name):
-            raise TokenRefused(Code.TENANT_DENIED, "X-Tenant is not a usable tenant name")
+            raise TokenRefused(Code.TENANT_DENIED, NO_TENANT_CLAIMED)
         identity = Identity(name, _text(said[1], "X-Subject"), _text(said[2], "X-App"))
         if len(self._known) < MAX_CLAIMED:
             self._known[said] = identity

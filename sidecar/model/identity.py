@@ -30,6 +30,9 @@ class Identity(Struct, frozen=True, gc=False):
 
 MAX_JTI_CHARS = 512  # it stands in a Redis key; issuers use UUIDs and the like
 MAX_TENANT_CHARS = 128  # it stands in a header, in Redis keys and in metric labels
+NO_TENANT_CLAIMED = (
+    f"X-Tenant is empty, or not printable ASCII of at most {MAX_TENANT_CHARS} characters"
+)
 
 
 def is_tenant(text: str) -> bool:

@@ -217,6 +217,7 @@ def test_a_tenant_that_no_token_can_have_is_refused(tenant: bytes) -> None:
         ClaimedCaller().identify(head(tenant), NOW_S)
 
     assert refused.value.code is Code.TENANT_DENIED
+    assert "X-Tenant is empty, or not printable ASCII of at most 128" in refused.value.detail
 
 
 def test_no_number_of_claimed_callers_takes_more_memory() -> None:
