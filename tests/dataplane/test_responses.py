@@ -206,6 +206,19 @@ async def test_a_response_without_a_body_is_followed_by_the_next(
     assert (second.status, second.body) == (200, b"ok")
 
 
+async def test_head_is_told_of_the_chunks_that_get_would_have(log: Path) -> None:
+    """RFC 9110 section 9.3.2."""
+    async with (
+        chain(log, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") as (proxy, _),
+        proxy.client() as client,
+    ):
+        await client.send(HEAD)
+        answer = await client.answer(b"HEAD")
+
+    assert answer.get(b"Transfer-Encoding") == b"chunked"
+    assert answer.get(b"Content-Length") is None
+
+
 async def test_a_204_is_not_said_to_be_chunked(log: Path) -> None:
     """RFC 9112 section 6.1."""
     answer = await fetch(log, b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n")

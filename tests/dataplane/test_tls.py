@@ -90,6 +90,27 @@ async def test_a_required_client_certificate_is_checked(log: Path, tmp_path: Pat
         assert answer.status == 200
 
 
+async def test_renewed_authorities_for_clients_hold_for_new_connections(
+    log: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clients").mkdir()
+    former, later = (write_certificate(tmp_path / "clients", name) for name in ("former", "later"))
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(former[0].read_bytes())
+    tls = served(tmp_path, client_certs="required", client_ca_file=str(trusted))
+    async with chain(log, tls=tls) as (proxy, _):
+        trusted.write_bytes(later[0].read_bytes())
+        await eventually(lambda: proxy.counted("rmv_tls_reloads_total", outcome="loaded") == 1)
+
+        context = trusting(tmp_path / "localhost.pem")
+        context.load_cert_chain(*former)
+        with pytest.raises((OSError, EOFError)):
+            await ask(proxy.port, context)
+        context.load_cert_chain(*later)
+        answer, _ = await ask(proxy.port, context)
+        assert answer.status == 200
+
+
 async def test_failed_handshakes_are_told_with_peer_and_reason_but_not_each(
     log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,17 +41,21 @@ def test_a_reason_is_counted_without_what_follows_it() -> None:
     assert Exposition(metrics.exposition()).value("rmv_requests_total", reason="RULE") == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "observed"),
+    [("rmv_request_duration_seconds", "duration_s"), ("rmv_first_byte_seconds", "first_byte_s")],
+)
 @given(durations=st.lists(DURATIONS, min_size=1))
 def test_histograms_are_cumulative_and_agree_with_what_was_observed(
-    durations: list[float],
+    name: str, observed: str, durations: list[float]
 ) -> None:
     metrics = Metrics()
 
-    metrics.observe([record(duration_s=one, first_byte_s=one / 2) for one in durations])
+    metrics.observe([record(**{observed: one}) for one in durations])
 
     text = Exposition(metrics.exposition())
     assert text.check_histograms() == 2
-    name = "rmv_request_duration_seconds"
+    assert {one.label("version") for one in text.find(f"{name}_count")} == {"v1"}
     assert text.value(f"{name}_count") == len(durations)
     assert text.value(f"{name}_sum") == pytest.approx(sum(durations), abs=1e-5)
     for bucket in text.find(f"{name}_bucket"):
