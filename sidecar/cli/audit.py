@@ -26,6 +26,7 @@ from sidecar.runtime.clock import SystemClock
 
 FOLLOW_S = 0.5
 MAX_TOLD = 20  # notes, and faults, of one place that are printed; --json has all
+OF_A_CHAIN = {kind.value for kind in (Kind.BEGIN, Kind.END, Kind.CHECKPOINT, Kind.LOST)}
 TROUBLE = 2  # exit status of `verify`: 1 is an answer, and so is the next
 UNPROVED = 3
 
@@ -308,7 +309,8 @@ def _spell(one: Entry) -> str:
     what = f"{one.model}:{one.version}" if one.version else one.model
     facts = " ".join(f"{name}={_fact(value)}" for name, value in one.facts.items())
     status = str(one.status) if one.status else ""
-    words = (one.actor, caller, what, one.reason, one.code, status, facts, one.request_id)
+    writer = one.writer if one.kind in OF_A_CHAIN else ""
+    words = (writer, one.actor, caller, what, one.reason, one.code, status, facts, one.request_id)
     return f"{durations.clock(one.at_s)}  {one.kind:<10}  {'  '.join(filter(None, words))}"
 
 

@@ -89,6 +89,8 @@ def test_checkpoints_are_told_where_they_are_asked_for(audited: Rmv, tmp_path: P
     assert told("tail", "-n", "2") == ["kill", "label"]
     assert told("search") == ["pin", "kill", "label"]
     assert told("tail", "--kind", "checkpoint") == ["checkpoint"] * 2
+    of_whom = audited("audit", "tail", "--kind", "checkpoint", "--file", log).out.split()
+    assert of_whom[1:3] == ["checkpoint", "w"]
     assert told("search", "--kind", "kill", "--kind", "pin") == ["pin", "kill"]
 
 
