@@ -49,7 +49,7 @@ _SEED = int(os.environ.get("RMV_FUZZ_SEED", "0")) or random.SystemRandom().getra
 _CLOSE = b"Connection: close\r\n"
 _LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n" + _CLOSE + b"\r\n"
 _SHORT_REQUESTS = (
-    b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /good HTTP/1.1\r\nHost: a\r\nX-A: a value with room for what may not be in it\r\n\r\n",
     b"POST /l HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
     b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n"
     b"5\r\nhello\r\n0\r\nT: 1\r\n\r\n",
