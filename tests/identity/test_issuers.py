@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.errors import Code
 from sidecar.identity.holding import Holding, decode, encode
-from sidecar.identity.issuers import Issuers, issuer_of
+from sidecar.identity.issuers import Issuers, issuer_of, verifier_of
 from sidecar.identity.keys import load_jwks
 from sidecar.identity.refusal import TokenRefused
 from sidecar.model.issuer import IdentitySettings
@@ -63,6 +63,42 @@ def test_a_token_is_verified_by_the_keys_of_its_issuer(
     second = two.issuers.verify(foreign.mint(good_claims(iss=OTHER)), NOW_S)
 
     assert (first.issuer, second.issuer) == (ISSUER, OTHER)
+
+
+def test_who_calls_is_read_where_the_settings_of_the_issuer_say(rs256: Signer) -> None:
+    """With the usual claims beside those that are named: these say nothing then."""
+    settings = IdentitySettings(
+        ISSUER,
+        "others",
+        discovery=True,
+        tenant_claim="org.tenant",
+        subject_claim="uid",
+        app_claim="https://example.com/app",
+        scope_claim="scp",
+        segments_claim="org.lists",
+        grants_claim="may",
+        typ="at+jwt",
+        leeway_s=5.0,
+    )
+    verifier = verifier_of(settings, load_jwks(jwks(rs256.jwk), PUBLIC))
+    claims = good_claims(
+        aud="others",
+        org={"tenant": "globex", "lists": ["beta"]},
+        uid="eve",
+        scp=["a", "b"],
+        may={"m": ["v1"]},
+        segments=["vip"],
+        **{"https://example.com/app": "batch"},
+    )
+
+    found = verifier.verify(rs256.mint(claims, typ="at+jwt"), NOW_S)
+
+    assert (found.tenant, found.subject, found.app) == ("globex", "eve", "batch")
+    assert (found.scopes, found.segments) == (("a", "b"), ("beta",))
+    assert found.grants == {"m": ("v1",)}
+    assert (found.issuer, found.expires_at_s) == (ISSUER, NOW_S + 305)
+    with pytest.raises(TokenRefused, match="typ"):
+        verifier.verify(rs256.mint(claims), NOW_S)
 
 
 def test_an_issuer_cannot_speak_for_another(two: Trusting, rs256: Signer, foreign: Signer) -> None:
