@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args, get_
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from sidecar.errors import ConfigError
 from sidecar.identity.callers import pattern_fault
@@ -85,10 +86,12 @@ class ServeSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What `rmv serve` hands to the process that serves.
 
     `seed_policy` is the policy described by flags; it is for a store that has none for its model.
+    `file` is where the settings stand, absolute; empty where that cannot be read again.
     """
 
     config: Config
     seed_policy: Policy | None = None
+    file: str = ""
 
 
 class Address(NamedTuple):
@@ -148,6 +151,21 @@ def read(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Flag
     Raises ConfigError on unknown settings, wrong types and a store that no URL means.
     """
     return _Settings(file, environ, flags).decode(_redis_faults)
+
+
+def with_credentials(config: Config, file: Path, environ: Mapping[str, str]) -> Config:
+    """Return `config` with the credentials of the admin listener that the settings name now.
+
+    All else that they say takes a restart. Raises ConfigError that names every problem of the
+    file's shape, and what is wrong with the credentials: where, setting, reason.
+    """
+
+    def renewed(found: Config) -> Config:
+        tokens, certificates = found.admin_tokens, found.admin_certificates
+        return replace(config, admin_tokens=tokens, admin_certificates=certificates)
+
+    settings = _Settings(file, environ, {})
+    return renewed(settings.decode(lambda found: _admin_faults(renewed(found))))
 
 
 def allow_list(config: Config) -> AllowList:
@@ -667,6 +685,7 @@ def _line_numbers(text: str) -> dict[str, int]:
         if item := re.match(r"\s*\[\[([\w.\s-]+)\]\]", line):
             count = sum(known.startswith(f"{item[1]}[") and known.endswith("]") for known in lines)
             parent = f"{item[1]}[{count}]"
+            lines.setdefault(item[1], number)
         elif table := re.match(r"\s*\[([\w.\s-]+)\]", line):
             parent = table[1].strip()
         elif key := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):

@@ -64,7 +64,7 @@ LOCAL: Final = Caller("loopback", "viewer", "loopback")
 class Access:
     """Tells callers by tokens and certificates.
 
-    Where neither is configured, peers on loopback may read, and nobody may write.
+    While neither has ever been configured, peers on loopback may read, and nobody may write.
     """
 
     def __init__(
@@ -79,21 +79,23 @@ class Access:
     ) -> None:
         self._metrics_for = settings.metrics
         self._hosts = {host.lower().rstrip(".") for host in settings.hosts} | {"localhost"}
+        self.is_configured = False
+        """Whether anybody has a credential, or had one: who takes the last away lets nobody in."""
+        self.renew(tokens, certificates)
+        self._failures = Failures(settings.failures, monotonic_s)
+        self._seen: dict[tuple[str, Caller, bytes], None] = {}  # the one used longest ago first
+        self._note = note
+        self._metrics = metrics
+
+    def renew(self, tokens: Sequence[AdminToken], certificates: Sequence[AdminCertificate]) -> None:
+        """Believe these from the next call on, and no others."""
         self._tokens = [
             (bytes.fromhex(one.sha256), Caller(one.name, one.role, "token")) for one in tokens
         ]
         self._certificates = [
             (one, Caller(one.name, one.role, "certificate")) for one in certificates
         ]
-        self._failures = Failures(settings.failures, monotonic_s)
-        self._seen: dict[tuple[str, Caller, bytes], None] = {}  # the one used longest ago first
-        self._note = note
-        self._metrics = metrics
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether anybody has a credential."""
-        return bool(self._tokens or self._certificates)
+        self.is_configured |= bool(tokens or certificates)
 
     def expect(self, asked: Asked, role: Role) -> Caller:
         """Return who asks for something that takes a role; raises RefusedError."""

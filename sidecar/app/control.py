@@ -38,7 +38,7 @@ from sidecar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from sidecar.audit.log import AuditLog
     from sidecar.config import Config
@@ -76,7 +76,7 @@ async def run_control(spec: ServeSpec) -> None:
                     "signing.trusted asks for: `rmv apply --key` commits one that is signed"
                 )
             await _seed(config, spec.seed_policy, audit)
-        await _serve(config, ending, metrics, audit)
+        await _serve(msgspec.structs.replace(spec, config=config), ending, metrics, audit)
 
 
 def _allow_files(config: Config) -> None:
@@ -105,7 +105,8 @@ async def _store_for(config: Config) -> AsyncIterator[Config]:
         await server.stop()
 
 
-async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditLog) -> None:
+async def _serve(spec: ServeSpec, ending: Ending, metrics: Metrics, audit: AuditLog) -> None:
+    config = spec.config
     # Bound here and held: a port that is taken is told once, and not by every worker.
     held = HeldPort(config.listen)
     bound = msgspec.structs.replace(config, listen=held.address)
@@ -129,18 +130,19 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
 
     fleet = WorkerFleet(workers, ledger, ready=READY, metrics=METRICS, own=counted)
     admin = administering(
-        bound,
+        msgspec.structs.replace(spec, config=bound),
         admin_socket,
         audit,
         metrics,
         unready=partial(_unready, fleet, ending),
         exposition=fleet.metrics,
     )
-    async with admin:
+    async with admin as read_credentials:
         _log.info("starting", extra=_summary(bound))
         workers.start()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, _renew, desk, workers)
+        renewals = read_credentials, desk.refresh, workers.replace
+        loop.add_signal_handler(signal.SIGHUP, _renew, renewals)
         helpers = [spawn(_announce(bound, fleet), name="announce")]
         if admin_socket is not None:
             helpers.append(spawn(fleet.keep_reading(), name="read metrics"))
@@ -153,10 +155,13 @@ async def _serve(config: Config, ending: Ending, metrics: Metrics, audit: AuditL
         raise SidecarError("a worker could not begin; what it said stands above")
 
 
-def _renew(desk: KeyDesk, workers: Workers) -> None:
-    """Read keys anew, and replace the workers."""
-    desk.refresh()
-    workers.replace()
+def _renew(renewals: Iterable[Callable[[], None]]) -> None:
+    """Have all renewed: credentials, keys, workers."""
+    for renew in renewals:
+        try:
+            renew()
+        except Exception as error:  # noqa: BLE001 -- the others are renewed all the same
+            faults.note("renewal", error)
 
 
 class WorkerCrew:

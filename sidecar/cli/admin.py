@@ -67,7 +67,7 @@ def token(
         return
     output.note(
         "First the token, which is told only here (Authorization: Bearer ...), then what the\n"
-        "settings of each sidecar get; it is believed from the next start on."
+        "settings file of each sidecar gets; it is believed within a second."
     )
     print(made)
     print(

@@ -77,7 +77,10 @@ def serve(
     settings = configuration.load(options.file(), os.environ, flags)
     allowed = configuration.allow_list(settings)
     policy = seed_policy(settings.model, version or (), default, shadow or (), allowed)
-    become_server(configuration.ServeSpec(settings, policy))
+    file = options.file()
+    # What is no file, as a pipe, is read once.
+    again = str(file.absolute()) if file is not None and file.is_file() else ""
+    become_server(configuration.ServeSpec(settings, policy, again))
 
 
 def become_server(spec: configuration.ServeSpec) -> None:

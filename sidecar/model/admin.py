@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,6 +54,45 @@ class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(ge=0.1, le=300)] = 10.0  # of a request, and for its head
     connections: Annotated[int, Meta(ge=4, le=100_000)] = 256
     failures: Annotated[int, Meta(ge=1, le=1000)] = 10  # of one peer in a minute; of all ten times
+
+
+Credential = AdminToken | AdminCertificate
+
+
+def credential_changes(
+    before: Sequence[Credential], after: Sequence[Credential]
+) -> dict[str, list[str]]:
+    """Return what became of credentials, by whose they are: `added`, `removed` and `changed`.
+
+    Told are names, roles and kinds; of what proves them only that it is another.
+    """
+    old, new = ({one.name: one for one in ones} for ones in (before, after))
+    changed = [
+        _change(one, new[name])
+        for name, one in sorted(old.items())
+        if name in new and new[name] != one
+    ]
+    told = {
+        "added": [_told(one) for name, one in sorted(new.items()) if name not in old],
+        "removed": [_told(one) for name, one in sorted(old.items()) if name not in new],
+        "changed": changed,
+    }
+    return {what: ones for what, ones in told.items() if ones}
+
+
+def _told(one: Credential) -> str:
+    return f"{one.name} ({one.role}, {_kind(one)})"
+
+
+def _kind(one: Credential) -> str:
+    return "token" if isinstance(one, AdminToken) else "certificate"
+
+
+def _change(old: Credential, new: Credential) -> str:
+    changes = [] if old.role == new.role else [f"{old.role} -> {new.role}"]
+    if structs.replace(old, role=new.role) != new:
+        changes.append(f"another {_kind(new)}")
+    return f"{new.name}: {', '.join(changes)}"
 
 
 _SAN: Final = re.compile(r"(URI|DNS|email):\S+")

@@ -26,6 +26,7 @@ class Kind(Enum):
     REVOKE = "revoke"
     UNREVOKE = "unrevoke"
     KEYS = "keys"  # other keys are believed
+    CREDENTIALS = "credentials"  # others may use the admin surface
     LOGIN = "login"  # to the admin surface, taken or refused
     DENIED = "denied"  # a request got no version
     DECISION = "decision"  # it got one

@@ -66,7 +66,7 @@ class ServerTls:
     def _look(self) -> tuple[Stamp | None, ...]:
         settings = self._settings
         return tuple(
-            _stamp_if_any(Path(file))
+            stamp_if_any(Path(file))
             for file in (settings.cert_file, settings.key_file, settings.client_ca_file)
             if file is not None
         )
@@ -150,7 +150,8 @@ def stamp_of(file: Path) -> Stamp:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _stamp_if_any(file: Path) -> Stamp | None:
+def stamp_if_any(file: Path) -> Stamp | None:
+    """Return what changes when a file does; None while it cannot be looked at."""
     try:
         return stamp_of(file)
     except OSError:

@@ -13,7 +13,7 @@ import msgspec
 from sidecar.app.admin import administering
 from sidecar.app.auditing import auditing
 from sidecar.audit.entry import Entry
-from sidecar.config import Config
+from sidecar.config import Config, ServeSpec
 from sidecar.model.admin import AdminToken, Role
 from sidecar.model.audit import AuditSettings, OnFailure
 from sidecar.model.policy import Policy, Version
@@ -130,6 +130,7 @@ async def desk(
     tmp_path: Path,
     config: Config = WITH_TOKENS,
     on_failure: OnFailure = OnFailure.OPEN,
+    file: str = "",
 ) -> AsyncIterator[Desk]:
     """Serve the API by these settings, on the store of `valkey`, which has a policy of `fraud`."""
     folder = tmp_path / "audit"
@@ -153,7 +154,12 @@ async def desk(
         async with (
             auditing(config, metrics) as audit,
             administering(
-                config, listening, audit, metrics, unready=unready, exposition=exposition
+                ServeSpec(config, file=file),
+                listening,
+                audit,
+                metrics,
+                unready=unready,
+                exposition=exposition,
             ),
         ):
             yield Desk(listening.getsockname()[1], store, metrics, folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +12,14 @@ from msgspec.structs import replace
 
 from sidecar import config
 from sidecar.errors import ConfigError
-from sidecar.model.admin import AdminSettings
-from tests.admin.desk import WITH_TOKENS, desk
+from sidecar.model.admin import AdminCertificate, AdminSettings, AdminToken, credential_changes
+from tests.admin.desk import WITH_TOKENS, desk, token_of
 from tests.support.certificates import write_certificate
+from tests.support.messages import PATIENCE_S
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    from collections import Counter
     from pathlib import Path
 
     from tests.support.valkey import Valkey
@@ -111,3 +115,94 @@ async def test_a_write_under_way_at_a_stop_is_done_and_audited(
 
     assert late.status == 408
     assert [one.kind for one in at.audited() if one.kind == "revoke"] == ["revoke"]
+
+
+def test_what_became_of_credentials_is_told_by_name_and_without_what_proves_them() -> None:
+    token = AdminToken("a", "viewer", "a" * 64)
+    certificate = AdminCertificate("c", "admin", cn="c")
+    changes = credential_changes(
+        [token, certificate, AdminToken("gone", "admin", "b" * 64)],
+        [
+            AdminCertificate("a", "viewer", san="DNS:a"),
+            AdminCertificate("c", "operator", cn="other"),
+            AdminToken("new", "operator", "c" * 64),
+        ],
+    )
+
+    assert changes == {
+        "added": ["new (operator, token)"],
+        "removed": ["gone (admin, token)"],
+        "changed": ["a: another certificate", "c: admin -> operator, another certificate"],
+    }
+    assert credential_changes([token], [token]) == {}
+
+
+ONE = BEARER.format("a", HASH)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (ONE + BEARER.format("a", "b" * 64), "rmv.toml:6: admin_tokens[1].name: `a` is somebody"),
+        (ONE.replace("admin_tokens", "admin_token"), "rmv.toml:1: admin_token: unknown setting"),
+        (ONE + 'workers = "many"', "rmv.toml:1: admin_tokens[0]: unknown setting `workers`"),
+        (CERTIFICATE.format("c", 'cn = "c"'), "rmv.toml:1: admin_certificates: has no effect"),
+        ("workers = 0\n" + ONE, "rmv.toml:1: workers"),
+    ],
+)
+def test_what_is_wrong_with_a_file_that_is_read_again_has_its_line(
+    text: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rmv.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        config.with_credentials(config.Config(), file, {})
+
+
+def test_credentials_are_all_that_is_taken_over_from_a_file_that_is_read_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rmv.toml"
+    file.write_text('listen = ":1"\nworkers = 7\n' + ONE + TLS)
+    before = config.Config(workers=2, admin_tokens=(AdminToken("b", "admin", "b" * 64),))
+
+    after = config.with_credentials(before, file, {})
+
+    assert after == replace(before, admin_tokens=(AdminToken("a", "viewer", HASH),))
+    by_environment = {"RMV_ADMIN_TOKENS": f'[{{"name":"e","role":"admin","sha256":"{HASH}"}}]'}
+    after = config.with_credentials(before, file, by_environment)
+    assert after.admin_tokens == (AdminToken("e", "admin", HASH),)
+
+
+async def test_a_fault_while_credentials_are_read_is_followed_by_another_look(
+    valkey: Valkey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted_faults: Counter[str],
+) -> None:
+    faults = 3
+
+    def failing(given: config.Config, file: Path, environ: dict[str, str]) -> config.Config:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise ZeroDivisionError
+        return config.with_credentials(given, file, environ)
+
+    monkeypatch.setattr("sidecar.app.credentials.with_credentials", failing)
+    monkeypatch.setattr("sidecar.app.credentials.LOOK_S", 0.01)
+    monkeypatch.setattr("sidecar.runtime.tasks.REST_S", 0.01)
+    file = tmp_path / "rmv.toml"
+    sha256 = hashlib.sha256(token_of("viewer").encode()).hexdigest()
+    file.write_text(BEARER.format("viewer", sha256))
+    async with desk(valkey, tmp_path, config.Config(), file=str(file)) as running:
+
+        async def is_let_in() -> bool:
+            return (await running.call("GET", "/api/v1/status", role="viewer")).status == 200
+
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_let_in():  # noqa: ASYNC110 -- nobody else tells of it
+                await asyncio.sleep(0.01)
+
+    assert counted_faults == {"admin": 3}

@@ -81,7 +81,7 @@ def test_a_file_describes_a_sidecar_without_any_policy(becomes: Becomes, tmp_pat
 
     became = becomes("--config", file)
 
-    assert became.spec == ServeSpec(config=Config(no_auth=True, prefix="other"))
+    assert became.spec == ServeSpec(config=Config(no_auth=True, prefix="other"), file=str(file))
 
 
 def test_the_file_may_be_named_by_the_environment_or_before_the_command(
