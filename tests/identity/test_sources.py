@@ -62,6 +62,21 @@ async def test_a_file_is_read_again_when_it_has_changed_and_only_then(
     assert await source.read() is None
 
 
+async def test_a_secret_counts_only_where_the_settings_name_its_algorithm(
+    tmp_path: Path, rs256: Signer, hs256: Signer
+) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_bytes(jwks(rs256.jwk, hs256.jwk))
+    asked = IdentitySettings(ISSUER, AUDIENCE, jwks_file=str(file), algorithms=("RS256", "HS256"))
+
+    usual = await jwks_source(file).read()
+
+    assert kids(usual) == ["rsa-1"]
+    assert usual is not None
+    assert [reason for reason in usual.refused if "HS256 is not among" in reason]
+    assert kids(await source_of(asked).read()) == ["rsa-1", "hmac-1"]
+
+
 async def test_a_file_that_is_no_good_is_a_fault_until_it_is_mended(
     tmp_path: Path, rs256: Signer
 ) -> None:
