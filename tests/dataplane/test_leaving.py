@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.certificates import write_certificate
 from tests.support.messages import PATIENCE_S
 from tests.support.proxy import chain, policy, proxy
 from tests.support.upstream import (
@@ -77,6 +79,52 @@ async def test_a_post_that_meets_a_connection_just_closed_is_sent_on_another(log
 
             assert (await client.until(b"ok")).startswith(b"HTTP/1.1 200 OK\r\n")
             second.bare.close()
+
+
+async def test_a_post_that_meets_a_connection_by_tls_just_closed_is_sent_on_another(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert_file, key_file = write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))  # whom the system trusts
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+
+    def serve() -> ssl.SSLSocket:
+        """Answer one request on a new connection, in a thread of its own."""
+        bare, _ = listening.accept()
+        bare.settimeout(PATIENCE_S)
+        peer = context.wrap_socket(bare, server_side=True)
+        seen = b""
+        while not seen.endswith(b"\r\n\r\nab" if seen.startswith(b"POST") else b"\r\n\r\n"):
+            seen += peer.recv(65_536)
+        asked.append(seen)
+        peer.sendall(ANSWER)
+        return peer
+
+    asked: list[bytes] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(PATIENCE_S)
+    url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+    async with proxy(policy({"v1": url}), log) as running:
+        with (
+            closing(listening),
+            closing(socket.create_connection(("127.0.0.1", running.port))) as own,
+        ):
+            client = Plain(own)
+            own.sendall(GET)
+            first = await asyncio.to_thread(serve)
+            await client.until(b"ok")
+
+            own.sendall(POST)  # both are with the kernel before the sidecar hears of either
+            first.setblocking(False)  # noqa: FBT003 -- the name is Python's
+            with pytest.raises(ssl.SSLWantReadError):  # the other side's end is not here yet
+                first.unwrap()
+            socket.socket.close(first)
+            second = await asyncio.to_thread(serve)
+
+            assert (await client.until(b"ok")).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert [one[:4] for one in asked] == [b"GET ", b"POST"]
+            second.close()
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
