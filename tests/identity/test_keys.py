@@ -208,6 +208,13 @@ def test_what_is_no_key_set_is_refused(raw: bytes) -> None:
         load_jwks(raw, PUBLIC)
 
 
+def test_what_is_no_key_among_keys_refuses_the_set(rs256: Signer) -> None:
+    raw = jwks(rs256.jwk).replace(b"]}", b', "key"]}')
+
+    with pytest.raises(KeySetError, match="a key is not an object"):
+        load_jwks(raw, PUBLIC)
+
+
 def test_repeated_members_of_a_key_refuse_the_set(rs256: Signer) -> None:
     raw = jwks(rs256.jwk).replace(b'"kty"', b'"use": "enc", "use": "sig", "kty"')
 

@@ -130,6 +130,18 @@ def test_a_token_that_is_believed_again_is_told_apart(
     assert not revocations.is_revoked(token("t-1" if value else "", issued_s=1000)) or value
 
 
+def test_that_one_is_believed_again_is_told_whatever_else_is_taken_back_after_it() -> None:
+    revocations = heeded()
+    revocations.put(RevokedKey("t-1"), "")
+    revocations.take()
+
+    revocations.put(RevokedKey("t-1"), None)
+    revocations.put(RevokedKey("t-2"), "")
+
+    assert revocations.take() == Changes(frozenset({"t-1", "t-2"}), frozenset(), is_lifted=True)
+    assert not revocations.take().is_lifted
+
+
 def test_what_changed_does_not_pile_up_where_nobody_takes_it() -> None:
     revocations = Revocations()
 
