@@ -244,3 +244,25 @@ async def test_a_server_that_dies_costs_no_entry() -> None:
     faults, (chain,), _ = verified(lines, is_whole=False)
     assert not faults
     assert chain.is_ended
+
+
+async def test_a_server_that_hangs_is_not_waited_for_without_end() -> None:
+    async with running_valkey() as valkey:
+        store = RedisStore(valkey.url)
+        settings = AuditSettings(stream=True, on_failure=OnFailure.CLOSED)
+        log = log_of(settings, sinks=[StreamSink(store, keep=1000)])
+        await log.start()
+        valkey.pause()
+        try:
+            _note(log, 3)
+            await eventually(lambda: log.is_refusing)
+        finally:
+            valkey.resume()
+        await eventually(lambda: not log.is_refusing)
+        await log.close()
+        lines = [line async for _, line in store.audit()]
+        await store.close()
+
+    kinds = {one.seq: one.kind for one in map(decode, lines)}  # a batch may be there twice
+    assert list(kinds.values()) == ["begin", "denied", "denied", "denied", "end"]
+    assert not verified(lines, is_whole=False).faults
