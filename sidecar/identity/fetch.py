@@ -6,7 +6,9 @@ Only the control process loads this: aiohttp has no place in a worker.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+from errno import errorcode
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
@@ -62,13 +64,29 @@ async def fetch(place: Place) -> bytes:
     except TimeoutError as error:
         raise FetchError("timeout", f"no whole answer in {TIMEOUT_S:g} seconds") from error
     except aiohttp.ClientSSLError as error:
-        raise FetchError("tls", str(error)) from error
+        raise FetchError("tls", _unreached(error)) from error
     except ssl.SSLError as error:
         raise FetchError("tls", error.reason or str(error)) from error
-    except (aiohttp.ClientConnectorError, OSError, UnicodeError) as error:  # of a name to look up
+    except aiohttp.ClientConnectorError as error:
+        raise FetchError("connect", _unreached(error)) from error
+    except (OSError, UnicodeError) as error:  # of a name to look up
         raise FetchError("connect", str(error)) from error
     except aiohttp.ClientError as error:
         raise FetchError("answer", str(error) or type(error).__name__) from error
+
+
+def _unreached(error: aiohttp.ClientConnectorError) -> str:
+    """Say who was not reached, and why: aiohttp tells of its own settings, too."""
+    cause: Exception = error.os_error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message
+    elif isinstance(cause, OSError) and cause.errno and cause.errno in errorcode:
+        why = os.strerror(cause.errno)  # asyncio's own text has the address once more
+    else:
+        why = str(cause)
+    return f"cannot connect to {error.host}:{error.port}: {why}"
 
 
 def _session(ca_file: str) -> aiohttp.ClientSession:

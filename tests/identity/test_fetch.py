@@ -126,6 +126,22 @@ async def test_who_does_not_listen_or_speaks_no_http_is_told_apart() -> None:
     assert await cause_of(at(server.url)) == "connect"
 
 
+async def test_whom_it_could_not_reach_is_told_and_why(tmp_path: Path) -> None:
+    async def told(place: Place) -> str:
+        with pytest.raises(FetchError) as caught:
+            await fetch(place)
+        return str(caught.value)
+
+    tls = write_certificate(tmp_path)
+    async with key_server(KEYS, tls=tls) as server:
+        nobody = await told(at(server.jwks_url))
+    address = server.url.removeprefix("https://")
+    gone = await told(at(server.jwks_url, tls[0]))
+
+    assert nobody.startswith(f"cannot connect to {address}: self-signed certificate")
+    assert gone == f"cannot connect to {address}: Connection refused"
+
+
 # --- discovery ----------------------------------------------------------------------------------
 
 
