@@ -15,11 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from sidecar.cli.demo import checkout as material
 from sidecar.cli.demo import children, command, story
@@ -31,12 +32,15 @@ from sidecar.cli.demo.screen import Screen
 from sidecar.cli.demo.wire import connected
 from sidecar.errors import ConfigError
 from tests.support.offline import KeptReport, label, offline_pairs
+from tests.support.upstream import scripted_upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 PATIENCE_S = 50
 DEMO = (sys.executable, "-m", "sidecar", "demo")
+NOT_HTTP = b"\x00\xff GET / HTTP/1.1\r\n\r\n"
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: turn/1\r\n"
 ANY_PORT = ("--listen", "127.0.0.1:0")
 
 
@@ -246,7 +250,7 @@ async def test_a_folder_to_keep_must_be_new_or_empty(temporary: Path) -> None:
         await show(exits=True, listen="127.0.0.1:0", keep=temporary)
 
 
-async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_and_web_sockets_pass(
+async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_and_upgrades_pass(
     temporary: Path,
 ) -> None:
     async with running(temporary, *ANY_PORT) as demo:
@@ -261,12 +265,14 @@ async def test_while_it_is_up_a_plain_redis_write_moves_one_tenant_and_web_socke
             while after == before:
                 after = await decisions(demo, folder)
         echo = await echoed(demo)
+        turned = await turned_round(demo, folder / "valkey.sock")
         report = await ran_as_printed(demo, "shadow report tumor@v3")
         status = await demo.end(signal.SIGINT)
 
     assert before == {"acme": ("v1", "SPLIT:canary"), "globex": ("v2", "RULE:globex")}
     assert after == {**before, "acme": ("v2", "PINNED")}
     assert echo == ("ünïcode", b"\0\xff")
+    assert turned == NOT_HTTP[::-1]
     assert report.startswith("# Shadow test of tumor v3\n")
     assert {"## Against v1", "## Against v2"} <= set(report.splitlines())
     assert status == 0
@@ -304,6 +310,36 @@ async def echoed(demo: Demo) -> tuple[str, bytes]:
         return text, await web_socket.receive_bytes(timeout=PATIENCE_S)
 
 
+async def turned_round(demo: Demo, store: Path) -> bytes:
+    """Add a version that speaks a protocol of its own, ask for it, and return what it says."""
+
+    async def turn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Turning\r\n" + UPGRADE + b"\r\n")
+        writer.write((await reader.readexactly(len(NOT_HTTP)))[::-1])
+        await reader.read()
+
+    [(url, file)] = re.findall(r"curl -i (\S+) \\\n +-H @(\S+acme) ", demo.text)
+    asked = {"Host": "demo", "X-Model": "tumor", "X-Model-Version": "turner", **read_headers(file)}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in asked.items()).encode()
+    head = b"GET / HTTP/1.1\r\n" + lines + UPGRADE + b"\r\n"
+    place = urlsplit(url)
+    async with scripted_upstream(conversation=turn) as upstream, asyncio.timeout(PATIENCE_S):
+        async with Redis(unix_socket_path=str(store)) as redis:
+            document = msgspec.json.decode(await redis.get("rmv:policy:tumor") or b"")
+            document["versions"]["turner"] = {"endpoints": [upstream.url]}
+            await redis.set("rmv:policy:tumor", msgspec.json.encode(document))
+        said = turned = b""
+        while not said.startswith(b"HTTP/1.1 101 "):  # until the edit is in force
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)
+            writer.write(head)
+            said = await reader.readuntil(b"\r\n\r\n")
+            writer.write(NOT_HTTP)
+            turned = await reader.readexactly(len(NOT_HTTP))
+            writer.close()
+    return turned
+
+
 async def ran_as_printed(demo: Demo, words: str) -> str:
     """Run the printed command that has these words; return what it says."""
     [options] = re.findall(rf"{re.escape(words)}(.*)\n", demo.text)
@@ -317,9 +353,9 @@ async def ran_as_printed(demo: Demo, words: str) -> str:
     return text.decode()
 
 
-def read_headers(file: Path) -> dict[str, str]:
+def read_headers(file: str | Path) -> dict[str, str]:
     """Read a file as `curl -H @FILE` does."""
-    return dict(line.split(": ") for line in file.read_text().splitlines())
+    return dict(line.split(": ") for line in Path(file).read_text().splitlines())
 
 
 def read_bytes(file: Path) -> bytes:
