@@ -14,8 +14,10 @@ from sidecar.cli.audit import When
 from sidecar.cli.options import commands
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.trail import Files, From, Trail, trail_of
+from sidecar.errors import Code
 from sidecar.model.audit import Kind
 from sidecar.model.policy import Audited, Lineage, Policy
+from sidecar.model.record import CLIENT_GONE, CLIENT_GONE_STATUS
 from sidecar.policy import codec
 from sidecar.policy.lineage import digest
 from sidecar.policy.problem import PolicyError
@@ -26,6 +28,7 @@ MAX_RECENT = 10_000  # entries; what is written twice stands within some batches
 MIN_COMMIT_CHARS = 7  # git's own shortest abbreviation
 FIELDS = ("training_data", "feature_set", "config", "image", "git", "run", "registry", "digest")
 
+_IN_ITS_PLACE = {**{one.slug: one.status for one in Code}, CLIENT_GONE: CLIENT_GONE_STATUS}
 _DECISION = b'"kind":"%b"' % Kind.DECISION.value.encode()
 _LOST = b'"kind":"%b"' % Kind.LOST.value.encode()
 
@@ -197,9 +200,17 @@ async def _count(
             known.lost += number if isinstance(number, int) else 0
             continue
         known.span.add(entry.at_s)
-        if entry.version and not entry.code:  # else the version has given no answer
+        if _has_begun(entry):
             of = Served(entry.tenant, entry.model, entry.version, entry.lineage, entry.revision)
             served.setdefault(of, Span()).add(entry.at_s)
+
+
+def _has_begun(entry: Entry) -> bool:
+    """Return whether a version began to answer, be it that the answer was cut short.
+
+    Whoever read a part has it. What the sidecar tells in its place has the status of its code.
+    """
+    return bool(entry.version) and entry.status != _IN_ITS_PLACE.get(entry.code)
 
 
 def _answers(served: dict[Served, Span], found: Versions, known: Known) -> list[Answers]:
@@ -343,8 +354,9 @@ def _limits(found: Versions, known: Known) -> Iterator[str]:
         )
     for one in found.built:
         if one.unaudited:
+            revisions = "revision" if len(one.unaudited) == 1 else "revisions"
             yield (
-                f"{one.model}@{one.version}: without `audit: decisions` in revisions "
+                f"{one.model}@{one.version}: without `audit: decisions` in {revisions} "
                 f"{_ranges(one.unaudited)}: who got its answers then is not known"
             )
     if known.lost:

@@ -17,7 +17,7 @@ from sidecar.decide import Pending, Verdict
 from sidecar.errors import Code
 from sidecar.model.decision import Cause, Decision
 from sidecar.model.identity import ANONYMOUS
-from sidecar.model.record import ExchangeRecord
+from sidecar.model.record import CLIENT_GONE, CLIENT_GONE_STATUS, ExchangeRecord
 from sidecar.runtime import faults
 from sidecar.upstream.breaker import Turn
 from sidecar.upstream.contract import ResponseSink
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 MAX_UNSENT_BYTES: Final = 64 * 1024  # of a body that arrives before there is an upstream
 SWITCHED: Final = 101
-CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
-CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
 _REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be sent again when a connection dies unanswered (RFC 9110 section 9.2.2)."""
 

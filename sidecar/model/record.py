@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from sidecar.model.decision import Decision
+
+CLIENT_GONE: Final = "client-gone"  # recorded, never sent: nobody is there to read it
+CLIENT_GONE_STATUS: Final = 499  # nginx's, known to every log reader
 
 
 class ExchangeRecord(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -178,6 +178,29 @@ def test_a_request_that_failed_got_no_answer_of_the_version(credit: Rmv, tmp_pat
     assert told["known"]["span"]["answers"] == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "answers"),
+    [
+        (200, "client-gone", 1),
+        (200, "upstream-failed", 1),
+        (200, "upstream-timeout", 1),
+        (101, "drained", 1),
+        (500, "", 1),  # the version's own
+        (499, "client-gone", 0),
+        (504, "upstream-timeout", 0),
+        (503, "overloaded", 0),
+    ],
+)
+def test_an_answer_that_was_cut_short_is_one_and_an_error_in_its_place_is_none(
+    credit: Rmv, tmp_path: Path, status: int, code: str, answers: int
+) -> None:
+    event = served(credit, "acme", "v1", T0, status=status, code=code)
+
+    told = json.loads(recalled(credit, kept(tmp_path, event), "run=r1", "--json").out)
+
+    assert sum(one["span"]["answers"] for one in told["answers"]) == answers
+
+
 def test_answers_from_before_the_lineage_was_told_are_told_apart(
     store: Rmv, tmp_path: Path
 ) -> None:
