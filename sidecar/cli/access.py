@@ -87,7 +87,7 @@ async def access(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="Which model; of a caller: default all.",
             autocompletion=complete_model,
         ),

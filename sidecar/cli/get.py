@@ -41,7 +41,7 @@ async def get(
     model: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...", help="Which models; default: all.", autocompletion=complete_model
+            metavar="MODEL", help="Which models; default: all.", autocompletion=complete_model
         ),
     ] = None,
     form: Annotated[

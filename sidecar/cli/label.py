@@ -43,7 +43,7 @@ async def label(
     version: Annotated[
         str,
         typer.Argument(
-            metavar="[VERSION]",
+            metavar="VERSION",
             help="The version, or a label of it.",
             autocompletion=complete_version,
             show_default=False,

@@ -53,7 +53,7 @@ Model = Annotated[
 MaybeModel = Annotated[
     str,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="The model; default: all, or the one of the document.",
         autocompletion=complete_model,
         show_default=False,

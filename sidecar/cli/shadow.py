@@ -80,7 +80,7 @@ async def list_(
     session: Session,
     *,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Only of this model.")
+        str | None, typer.Argument(metavar="MODEL", help="Only of this model.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Ended tests, too.")] = False,
 ) -> None:

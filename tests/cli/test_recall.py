@@ -223,7 +223,7 @@ def test_revisions_of_which_no_decision_was_audited_are_named(store: Rmv, tmp_pa
 
     ran = recalled(store, kept(tmp_path, served(store, "acme", "v1", T0)), "run=r1")
 
-    assert "credit@v1: without `audit: decisions` in revisions 1: " in ran.err
+    assert "credit@v1: without `audit: decisions` in revision 1: " in ran.err
 
 
 def test_entries_that_were_lost_are_told(credit: Rmv, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_every_command_says_what_it_does(rmv: Rmv, name: str) -> None:
 
     assert ran.code == 0
     assert ran.out.startswith(f"Usage: rmv {name} ")
+    assert "[[" not in ran.out  # brackets of ours in those of the option parser
 
 
 def test_the_version_is_that_of_the_package(rmv: Rmv) -> None:
