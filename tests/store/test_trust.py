@@ -84,6 +84,16 @@ def test_a_newer_policy_of_any_trusted_key_comes_into_force(trust: Trust) -> Non
     assert (default_of(live), live.faults, trust.refused()) == ("v2", {}, {})
 
 
+def test_a_good_policy_ends_the_refusal_of_the_one_before_it(trust: Trust) -> None:
+    live = live_with(trust)
+    live.put_policy("fraud", signed("v2", 6, EVE))
+    assert trust.refused() == {"unknown-key": 1}
+
+    live.put_policy("fraud", signed("v2", 6))
+
+    assert (default_of(live), live.faults, trust.refused()) == ("v2", {}, {})
+
+
 def test_the_same_policy_again_is_as_good_as_it_was(trust: Trust) -> None:
     live = live_with(trust)
     live.put_policy("fraud", b"{")
