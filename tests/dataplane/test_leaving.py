@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.dataplane.listener import SWEEP_S
 from tests.support.certificates import write_certificate
 from tests.support.messages import PATIENCE_S
 from tests.support.proxy import chain, policy, proxy
@@ -182,6 +183,11 @@ async def test_a_client_that_leaves_while_its_upstream_takes_no_more_is_noticed_
 
         assert (await running.recorded())[0]["code"] == "client-gone"
         assert loop.time() - began_s < SOON_S
+
+
+def test_clients_are_looked_at_often_enough_to_notice_within_a_second() -> None:
+    """A slow machine would fail a test that measures it."""
+    assert SWEEP_S <= 0.5
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_noticed(log: Path) -> None:
