@@ -303,6 +303,44 @@ def test_each_refusal_is_told_once_with_its_reason(
     assert [(one["key"], one["reason"]) for one in told] == [("rmv:pin:fraud:acme", "not signed")]
 
 
+GOOD = ANN.mark(ACME, "v1", T)
+
+
+@pytest.mark.parametrize(
+    ("before", "refused", "cause", "after"),
+    [
+        (None, "v2", "unsigned", None),  # set by somebody, and taken away
+        (None, "v2", "unsigned", GOOD),
+        (GOOD, GOOD.replace("v1", "v2"), "forged", GOOD),  # overwritten, and put back
+        (GOOD, None, "deleted", GOOD),
+        (GOOD, None, "deleted", ANN.mark(ACME, "", T + 1)),
+    ],
+    ids=["gone", "signed", "put back", "undeleted", "ended"],
+)
+def test_a_refusal_is_over_with_what_was_refused(
+    trust: Trust, before: str | None, refused: str | None, cause: str, after: str | None
+) -> None:
+    live = live_with(trust)
+    live.put_pin("fraud", "acme", before)
+
+    live.put_pin("fraud", "acme", refused)
+    assert trust.refused() == {cause: 1}
+
+    live.put_pin("fraud", "acme", after)
+    assert trust.refused() == {}
+
+
+@pytest.mark.parametrize(("before", "refused"), [(None, "v2"), (GOOD, "v2"), (GOOD, None)])
+def test_what_is_refused_again_is_told_again(
+    trust: Trust, caplog: pytest.LogCaptureFixture, before: str | None, refused: str | None
+) -> None:
+    live = live_with(trust)
+    for text in (before, refused, before, refused, before):
+        live.put_pin("fraud", "acme", text)
+
+    assert [one.message for one in caplog.records].count("key cannot be followed") == 2
+
+
 def test_what_is_refused_is_held_only_so_often(trust: Trust) -> None:
     for number in range(MAX_REFUSED + 10):
         trust.admit(PinKey("fraud", f"t{number}"), "v2")
