@@ -232,6 +232,31 @@ def test_a_pin_that_ends_in_the_store_a_moment_early_was_not_deleted_by_anybody(
     assert (pin_of(live, "acme"), trust.refused()) == (None, {})
 
 
+def test_a_pin_with_an_end_is_deleted_by_nobody_before_it() -> None:
+    clock = HandClock()
+    trust = trust_in(ANN, clock=clock)
+    live = live_with(trust)
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T, T + 60_000))
+
+    clock.advance(30.0)
+    live.put_pin("fraud", "acme", None)
+
+    assert (pin_of(live, "acme"), trust.refused()) == ("v2", {"deleted": 1})
+    clock.advance(30.0)
+    end_expired(live)
+    assert (pin_of(live, "acme"), trust.refused()) == (None, {})
+
+
+def test_a_pin_that_was_ended_may_be_deleted_by_anybody(trust: Trust) -> None:
+    live = live_with(trust)
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "v2", T))
+    live.put_pin("fraud", "acme", ANN.mark(ACME, "", T + 1))
+
+    live.put_pin("fraud", "acme", None)
+
+    assert (pin_of(live, "acme"), trust.refused()) == (None, {})
+
+
 def test_a_pin_that_is_renewed_outlives_the_end_of_the_former(trust: Trust) -> None:
     clock = HandClock()
     live = live_with(trust_in(ANN, clock=clock))
