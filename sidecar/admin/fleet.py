@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
+from sidecar.runtime.tasks import repeat
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -70,9 +72,11 @@ class WorkerFleet:
 
     async def keep_reading(self) -> None:
         """Read the metrics again and again, lest they die with their worker."""
-        while True:
-            sizes = await self._read()
-            await asyncio.sleep(max(READ_EVERY_S, max(sizes.values(), default=0) / READ_BYTES_S))
+        await repeat(self._keep_reading, part="metrics")
+
+    async def _keep_reading(self) -> None:
+        sizes = await self._read()
+        await asyncio.sleep(max(READ_EVERY_S, max(sizes.values(), default=0) / READ_BYTES_S))
 
     async def _read(self) -> dict[str, int]:
         """Note what every worker has counted; return the sizes of the answers that came."""

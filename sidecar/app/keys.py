@@ -6,11 +6,12 @@ import asyncio
 import random
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.app.spec import KEYS, UNKNOWN_KEY
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.identity.holding import encode
+from sidecar.runtime.questions import UnansweredError
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sidecar.runtime.clock import Clock
     from sidecar.runtime.questions import Line
     from sidecar.telemetry.metrics import Metrics
+
+RETELL_S: Final = 1.0  # after a worker could not take keys in
 
 
 class KeyDesk:
@@ -79,12 +82,16 @@ class KeyDesk:
             keeper.measure()
 
     async def _tell(self, line: Line) -> None:
-        with suppress(OSError):  # it has ended
+        with suppress(ConnectionError):  # it has ended
             while True:
                 news = self._news
                 holdings = tuple(keeper.holding() for keeper in self._keepers.values())
-                await line.ask_patiently(f"{KEYS} {encode(holdings)}")
-                await news.wait()
+                try:
+                    await line.ask_patiently(f"{KEYS} {encode(holdings)}")
+                except (UnansweredError, TimeoutError):  # else it would go by other keys for good
+                    await asyncio.sleep(RETELL_S)
+                else:
+                    await news.wait()
 
     def _on_news(self) -> None:
         self._news.set()

@@ -9,6 +9,7 @@ from sidecar.app.spec import IDENTITIES, REVOCATIONS
 from sidecar.identity.cache import IdentityCache
 from sidecar.identity.holding import decode
 from sidecar.identity.issuers import Issuers
+from sidecar.runtime import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,5 +72,12 @@ class Tokens:
     def _forget(self) -> None:
         self._is_forgetting = False
         self._rests_until_s = asyncio.get_running_loop().time() + FORGET_S
-        changes = self._revocations.take()
-        self.identities.forget(changes.jtis, changes.tenants, is_lifted=changes.is_lifted)
+        self._forget_now()
+
+    def _forget_now(self) -> None:
+        try:
+            changes = self._revocations.take()
+            self.identities.forget(changes.jtis, changes.tenants, is_lifted=changes.is_lifted)
+        except Exception as error:  # noqa: BLE001 -- a token that was taken back is not to pass
+            faults.note("revocations", error)
+            self.identities.clear()

@@ -39,12 +39,13 @@ class Chain:
         is_last: bool = False,
     ) -> bytes:
         """Return the line, without its end, of an event that is encoded as a JSON object."""
-        seq = self.seq = self.seq + 1
+        seq = self.seq + 1
         line = self._form % (seq, self.head, event[1:])
         if is_last:
             line = b'%b,"last":true}' % line[:-1]
         if sign is not None:
             signature = base64.b64encode(sign(CONTEXT + line))
             line = b'%b,"signature":"%b"}' % (line[:-1], signature)
+        self.seq = seq
         self.head = head = hashlib.sha256(line).hexdigest().encode()
         return b'%b,"hash":"%b"}' % (line[:-1], head)

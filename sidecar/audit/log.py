@@ -14,10 +14,11 @@ from sidecar.audit.entry import Event, encode, event
 from sidecar.audit.outlet import BATCH, Outlet
 from sidecar.audit.strangers import Strangers
 from sidecar.model.audit import Kind, OnFailure
+from sidecar.runtime import faults
 from sidecar.runtime.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sidecar.audit.outlet import Sink
     from sidecar.model.audit import AuditSettings
@@ -105,10 +106,14 @@ class AuditLog:
 
     async def _keep_writing(self, outlet: Outlet) -> None:
         while not self._ending.is_set():
-            self._sum_up()
-            self._hand_on()
-            is_written = await outlet.flush()
-            self._look()
+            try:
+                self._sum_up()
+                self._hand_on()
+                is_written = await outlet.flush()
+                self._look()
+            except Exception as error:  # noqa: BLE001 -- what is told later is still to be written
+                faults.note("audit", error)
+                is_written = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S if is_written else RETRY_S):
                     await self._ending.wait()
@@ -122,10 +127,19 @@ class AuditLog:
         """Encode what has come, for each outlet the same bytes."""
         if self._events:
             events, self._events = self._events, []
-            bodies = [encode(one) for one in events]
+            bodies = list(self._encoded(events))
             for outlet in self._outlets:
                 outlet.put(bodies)
+                if len(bodies) < len(events):
+                    outlet.lose(len(events) - len(bodies), "fault")
             self._look()
+
+    def _encoded(self, events: list[Event]) -> Iterator[bytes]:
+        for one in events:
+            try:
+                yield encode(one)
+            except Exception as error:  # noqa: BLE001 -- the others have no part in it
+                faults.note("audit", error, kind=one.kind)
 
     def _look(self) -> None:
         """Note whether requests have to be refused."""

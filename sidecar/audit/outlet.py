@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sidecar.audit.entry import encode, event
 from sidecar.errors import AuditUnwritableError
 from sidecar.model.audit import Kind
+from sidecar.runtime import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,19 +94,23 @@ class Outlet:
             self._waiting.append(self._tell_lost())
         self._waiting.extend(events[:room] if room < len(events) else events)
         if room < len(events):
-            self._lose(len(events) - room)
+            self.lose(len(events) - room, "failing" if self.is_failing else "slow")
 
     async def flush(self) -> bool:
         """Write what waits; return whether the sink has taken all of it."""
         try:
             while self._unwritten or self._is_due():
-                self._unwritten = self._unwritten or self._link()
+                if not self._unwritten:
+                    self._link()
                 await self._sink.append(self._unwritten)
                 self._count("rmv_audit_entries_total", len(self._unwritten))
                 self._unwritten = []
             await self._sink.settle()
         except AuditUnwritableError as error:
-            self._note_failure(error)
+            self._note_failure(str(error))
+            return False
+        except Exception as error:  # noqa: BLE001 -- nobody knows whether it was written
+            self._note_failure(faults.note("audit", error))
             return False
         self._note_success()
         return True
@@ -128,18 +133,25 @@ class Outlet:
         age_s = self._clock.monotonic_s() - self._signed_s
         return self._sign is not None and age_s >= self._settings.checkpoint_s
 
-    def _link(self) -> list[bytes]:
-        """Return the next lines for the sink: entries, and the checkpoint if one is due."""
+    def _link(self) -> None:
+        """Make the next lines for the sink: entries, and the checkpoint if one is due.
+
+        One by one: what is linked, and nothing else, is there to be written, should the next fail.
+        """
         waiting, chain = self._waiting, self._chain
         if not waiting and self._lost:
             waiting.append(self._tell_lost())
+        lines = self._unwritten
         if not chain.seq:
-            return [self._sign_next(waiting.popleft())]
+            lines.append(self._sign_next(waiting[0]))
+            waiting.popleft()
+            return
         room = BATCH - 1 if self._sign is None else min(BATCH - 1, self._left_to_checkpoint())
-        lines = [chain.link(waiting.popleft()) for _ in range(min(len(waiting), room))]
+        for _ in range(min(len(waiting), room)):
+            lines.append(chain.link(waiting[0]))
+            waiting.popleft()
         if self._is_checkpoint_late() or (self._sign and not self._left_to_checkpoint()):
             lines.append(self._sign_next(self._tell(Kind.CHECKPOINT)))
-        return lines
 
     def _left_to_checkpoint(self) -> int:
         """Return how many entries there may be until the next has to be a checkpoint."""
@@ -158,10 +170,10 @@ class Outlet:
             facts["every_s"] = self._settings.checkpoint_s
         return encode(event(kind, self._clock.now_s(), facts))
 
-    def _lose(self, number: int) -> None:
+    def lose(self, number: int, cause: str) -> None:
+        """Tell, in the place where they would be, of so many events that are lost."""
         self._lost_since_s = self._lost_since_s if self._lost else self._clock.now_s()
         self._lost += number
-        cause = "failing" if self.is_failing else "slow"
         self._count("rmv_audit_lost_total", number, "cause", cause)
 
     def _tell_lost(self) -> bytes:
@@ -169,11 +181,9 @@ class Outlet:
         self._lost = 0
         return encode(event(Kind.LOST, self._clock.now_s(), facts))
 
-    def _note_failure(self, error: AuditUnwritableError) -> None:
+    def _note_failure(self, reason: str) -> None:
         if not self.is_failing:  # once: it is tried again all the time
-            _log.error(
-                "audit cannot be written", extra={"sink": self._sink.name, "reason": str(error)}
-            )
+            _log.error("audit cannot be written", extra={"sink": self._sink.name, "reason": reason})
         self.is_failing = True
         self._count("rmv_audit_write_errors_total", 1)
 

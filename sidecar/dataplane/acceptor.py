@@ -138,13 +138,13 @@ class Acceptor:
         self._resuming = self._loop.call_later(PAUSE_S, self._resume, turned_away)
 
     def _resume(self, turned_away: socket.socket | None) -> None:
+        self._loop.add_reader(self._listening, self._on_readable)
         if turned_away is not None:
             with suppress(OSError):
                 turned_away.recv(65_536)  # unread bytes would make this close a reset
             turned_away.close()
         if self._reserve is None:
             self._reserve = _open_reserve()
-        self._loop.add_reader(self._listening, self._on_readable)
 
 
 async def introduce(accepted: socket.socket) -> str | None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.identity.holding import Holding
 from sidecar.identity.keys import KeySetError
+from sidecar.runtime import faults
+from sidecar.runtime.tasks import repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,19 +103,23 @@ class Keeper:
 
     async def run(self) -> None:
         """Read whenever it is time, until cancelled."""
-        while True:
-            await self.step()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._wait_s()):
-                    await self._woken.wait()
-            self._woken.clear()
+        await repeat(self._turn, part="keys")
+
+    async def _turn(self) -> None:
+        await self.step()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s()):
+                await self._woken.wait()
+        self._woken.clear()
 
     async def step(self) -> None:
         """Do what is due now."""
-        if self._is_awaited or self._is_refreshed or self._monotonic_s() >= self._due_s:
-            await self._read()
-        if self._jwks and self._monotonic_s() - self._good_s >= self._max_age_s:
-            self._close()
+        try:
+            if self._is_awaited or self._is_refreshed or self._monotonic_s() >= self._due_s:
+                await self._read()
+        finally:  # whatever happens, keys grow too old
+            if self._jwks and self._monotonic_s() - self._good_s >= self._max_age_s:
+                self._close()
 
     def refresh(self) -> None:
         """Read now, or again after a read that is under way: it may miss what is new."""
@@ -144,8 +150,7 @@ class Keeper:
         except KeySetError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 -- whatever happens, keys have to grow too old
-            _log.exception("keys not read: a fault of the sidecar")
-            self._fail(KeySetError(f"a fault of the sidecar: {type(error).__name__}"))
+            self._fail(KeySetError(faults.note("keys", error, issuer=self.issuer)))
         else:
             self._succeed(keys)
         if is_awaited:
@@ -217,9 +222,11 @@ class Keeper:
         self._tell()
 
     def _tell(self, believed: tuple[str, ...] = (), digest: str = "") -> None:
-        if self.on_believed is not None:
-            self.on_believed(believed, digest)
-        self._on_news()
+        try:
+            if self.on_believed is not None:
+                self.on_believed(believed, digest)
+        finally:  # workers are to know of it in any case
+            self._on_news()
 
     def _spread(self, seconds: float) -> float:
         return seconds * (1 + JITTER * self._draw())

@@ -13,10 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from sidecar.runtime import faults
 from sidecar.runtime.questions import Line
 from sidecar.runtime.signals import RETIRE
 from sidecar.runtime.sockets import ignore_new_clients, stop_listening
-from sidecar.runtime.tasks import spawn, stop
+from sidecar.runtime.tasks import repeat, spawn, stop
 
 if TYPE_CHECKING:
     import socket
@@ -27,6 +28,7 @@ FIRST_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
 HEALTHY_S: Final = 10.0  # a worker that lived this long starts the backoff anew
 CANNOT_BEGIN: Final = 1  # exit status of a worker that has said why
+FAULTY_S: Final = 30.0  # for workers whose place has met a fault, to finish what they have
 KILL_GRACE_S: Final = 5.0  # past the drain time, before SIGKILL
 BEAT_S: Final = 1.0  # between two questions whether a worker still answers
 SUCCESSOR_POLL_S: Final = 0.05
@@ -167,8 +169,8 @@ class Workers:
         for place in self._places:
             name = f"worker {place.number}"
             self._keepers.append(spawn(self._keep(place), name=name))
-        self._replacer = spawn(self._replace_when_due(), name="replacement")
-        self._watcher = spawn(self._watch(), name="heartbeats")
+        self._replacer = spawn(repeat(self._replace_when_due, part="workers"), name="replacement")
+        self._watcher = spawn(repeat(self._watch, part="workers"), name="heartbeats")
 
     def replace(self) -> None:
         """Replace every worker by a new one, one after another; asked meanwhile, once more."""
@@ -193,27 +195,25 @@ class Workers:
             place.signal_all(signal.SIGKILL)
 
     async def _keep(self, place: Place) -> None:
-        if not await place.keep() and not self.is_hopeless:
+        if not await place.keep_whatever_happens() and not self.is_hopeless:
             self.is_hopeless = True
             self._on_hopeless()
 
     async def _replace_when_due(self) -> None:
-        while True:
-            await self._is_replacement_due.wait()
-            self._is_replacement_due.clear()
-            _log.info("replacing workers")
-            replaced = [await place.replace(self._patience) for place in self._places]
-            if all(replaced):
-                _log.info("workers replaced", extra={"workers": len(replaced)})
-            else:
-                extra = {"replaced": sum(replaced), "workers": len(replaced)}
-                _log.error("not every worker was replaced", extra=extra)
+        await self._is_replacement_due.wait()
+        self._is_replacement_due.clear()
+        _log.info("replacing workers")
+        replaced = [await place.replace(self._patience) for place in self._places]
+        if all(replaced):
+            _log.info("workers replaced", extra={"workers": len(replaced)})
+        else:
+            extra = {"replaced": sum(replaced), "workers": len(replaced)}
+            _log.error("not every worker was replaced", extra=extra)
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_S)
-            workers = [worker for place in self._places for worker in place.running]
-            await asyncio.gather(*map(self._look_at, workers))
+        await asyncio.sleep(BEAT_S)
+        workers = [worker for place in self._places for worker in place.running]
+        await asyncio.gather(*map(self._look_at, workers))
 
     async def _look_at(self, worker: Worker) -> None:
         """Kill a worker that has not answered for too long; its place starts another one."""
@@ -241,25 +241,37 @@ class Place:
         self._listening = listening
         self._crew = crew
         self._started = 0
+        self._is_first = True  # the worker that is to show that there can be one
         self._present: Worker | None = None
         self._is_ending = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
+    async def keep_whatever_happens(self) -> bool:
+        """Do as `keep`; after a fault begin anew, with other workers than there are."""
+        while True:
+            try:
+                return await self.keep()
+            except Exception as error:  # noqa: BLE001 -- a place that nobody keeps stays empty
+                faults.note("workers", error)
+            for worker in self.running:
+                worker.signal(RETIRE)
+                spawn(_end_in_time(worker, FAULTY_S), name="retirement")
+            await self._pause(MAX_BACKOFF_S)
+
     async def keep(self) -> bool:
         """Run a worker, and another whenever it ends unasked; False when it cannot begin."""
         clock = asyncio.get_running_loop().time
         backoff_s = FIRST_BACKOFF_S
-        is_first = True
         while not self._is_ending.is_set():
             began_s = clock()
             status = await self._run()
             if self._is_ending.is_set():
                 break
             is_healthy = clock() - began_s > HEALTHY_S
-            if is_first and not is_healthy and status == CANNOT_BEGIN:
+            if self._is_first and not is_healthy and status == CANNOT_BEGIN:
                 return False
-            is_first = False
+            self._is_first = False
             backoff_s = FIRST_BACKOFF_S if is_healthy else min(backoff_s * 2, MAX_BACKOFF_S)
             _log.error("worker died", extra={"worker": self.number, "status": status})
             await self._pause(backoff_s)
@@ -365,7 +377,10 @@ class Place:
         await worker.process.wait()
         await worker.line.ended()
         self.running.discard(worker)
-        self._crew.on_gone(worker.line)
+        try:
+            self._crew.on_gone(worker.line)
+        except Exception as error:  # noqa: BLE001 -- its place waits to hear that it is gone
+            faults.note("workers", error)
         worker.is_gone.set()
         if not self.running:
             self._is_empty.set()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from sidecar.runtime import faults
 from sidecar.runtime.tasks import spawn, stop
 
 if TYPE_CHECKING:
@@ -29,8 +30,12 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_QUESTION_BYTES: Final = 64 * 1024 * 1024
 DROPPED_BYTES: Final = 64 * 1024  # at a time, of questions that come too late
 MAX_WAITING: Final = 1_000  # questions to a process that hangs: more would only pile up
-_BEGUN, _ANSWER, _NOTICE = "begun", "answer", "notice"
+_BEGUN, _ANSWER, _FAILURE, _NOTICE = "begun", "answer", "failure", "notice"
 _LAST_WORD, _EXCUSE = "last word", "excuse"
+
+
+class UnansweredError(OSError):
+    """Whoever was asked met a fault in finding the answer; it has noted it."""
 
 
 class Line:
@@ -91,15 +96,25 @@ class Line:
             answer = self._waiting.popleft()
             if not answer.done():  # else it is late, and nobody waits for it any more
                 answer.set_result(text)
+        elif kind == _FAILURE:
+            answer = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(UnansweredError(text))
         elif kind == _NOTICE:
-            if self.on_notice is not None:
-                self.on_notice(text)
+            self._take_notice(text)
         elif kind == _LAST_WORD:
             self.last_word = text
         elif kind == _EXCUSE:
             self.excuse = text
         else:
             self.has_begun = True
+
+    def _take_notice(self, text: str) -> None:
+        try:
+            if self.on_notice is not None:
+                self.on_notice(text)
+        except Exception as error:  # noqa: BLE001 -- whoever gave notice has no part in it
+            faults.note("answers", error)
 
 
 class Answers:
@@ -173,7 +188,11 @@ async def _serve(
     with suppress(OSError):  # whoever asked is gone
         while question := (await reader.readline()).decode().strip():
             name, _, about = question.partition(" ")
-            writer.write(_spelled(_ANSWER, answers[name](about)))
+            try:
+                said = _spelled(_ANSWER, answers[name](about))
+            except Exception as error:  # noqa: BLE001 -- he is told, and the next gets an answer
+                said = _spelled(_FAILURE, faults.note("answers", error, question=name))
+            writer.write(said)
             await writer.drain()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import StoreUnavailableError, WrongTypeError
 from sidecar.model.context import Context
+from sidecar.runtime.tasks import repeat
 from sidecar.store.ring import Ring
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ class ContextWriter:
 
     async def run(self) -> None:
         """Move them every second until cancelled."""
-        while True:
-            await asyncio.sleep(INTERVAL_S)
-            await self.flush()
+        await repeat(self._turn, part="contexts")
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(INTERVAL_S)
+        await self.flush()
 
     async def flush(self) -> None:
         """Move what has been taken."""

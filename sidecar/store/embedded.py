@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sidecar.errors import ConfigError, StoreUnavailableError
+from sidecar.runtime.tasks import repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +120,9 @@ class EmbeddedServer:
         """Start the server again whenever it ends, until cancelled."""
         clock = asyncio.get_running_loop().time
         backoff_s = _FIRST_BACKOFF_S
-        while True:
+
+        async def restart() -> None:
+            nonlocal backoff_s
             began = clock()
             await self._ended()
             _log.error("embedded server ended", extra={"socket": str(self._socket)})
@@ -133,6 +136,8 @@ class EmbeddedServer:
                 _log.error("embedded server not restarted", extra={"reason": str(e)})
             else:
                 _log.warning("embedded server restarted", extra={"pid": self.pid})
+
+        await repeat(restart, part="store")
 
     async def stop(self) -> None:
         """End the server if it was started here: gently, and by force after five seconds.

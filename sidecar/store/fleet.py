@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from sidecar.errors import StoreUnavailableError
+from sidecar.runtime.tasks import repeat
 from sidecar.store.base import Instance
 from sidecar.store.client import bounded
 from sidecar.store.pulse import COUNT, FAULT, REFUSED, REVISION, UNREADY
@@ -48,17 +49,20 @@ class Heart:
         self._clock = clock
         self._told: dict[str, str] = {}
         self._is_failing = False
+        self._is_news = False
         self._has_swept = False  # names of workers that are long gone, once is enough
 
     async def run(self) -> None:
         """Beat; a store that does not answer is told again with the next beat."""
-        is_news = False
         try:
-            while True:
-                await self._try_tell(is_beat=not is_news)
-                is_news = await self._pulse.noticed(BEAT_EVERY_S)
+            await repeat(self._beat, part="heartbeat")
         finally:
             await self._leave()
+
+    async def _beat(self) -> None:
+        is_news, self._is_news = self._is_news, False
+        await self._try_tell(is_beat=not is_news)
+        self._is_news = await self._pulse.noticed(BEAT_EVERY_S)
 
     async def _try_tell(self, *, is_beat: bool) -> None:
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import ConfigError
 from sidecar.runtime.slices import Slice
+from sidecar.runtime.tasks import repeat
 from sidecar.store.keys import KillKey, PinKey, PolicyKey
 
 if TYPE_CHECKING:
@@ -107,12 +108,14 @@ class Ledger:
 
     async def run(self) -> None:
         """Write what is noted until cancelled."""
-        while True:
+        await repeat(self._turn, part="signatures")
+
+    async def _turn(self) -> None:
+        if not self._noted:
             await self._wake.wait()
             self._wake.clear()
-            while self._noted:
-                if not await self._write():
-                    await asyncio.sleep(_RETRY_S)
+        elif not await self._write():
+            await asyncio.sleep(_RETRY_S)
 
     async def close(self) -> None:
         """Write what is left, once `run` has ended, and let go of the file."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from sidecar.policy.steps import until
+from sidecar.runtime import faults
 from sidecar.runtime.slices import Slice, in_slices
 from sidecar.store.live import SMALL_BYTES
 
@@ -61,5 +62,8 @@ class Loader:
             while self._waiting:
                 model = next(iter(self._waiting))
                 raw = self._waiting.pop(model)
-                serves = await in_slices(self._live.taking(model, raw))
-                self._taken(model, raw, serves)
+                try:
+                    serves = await in_slices(self._live.taking(model, raw))
+                    self._taken(model, raw, serves)
+                except Exception as error:  # noqa: BLE001 -- the next reload has it again
+                    faults.note("policies", error, model=model)

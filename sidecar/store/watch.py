@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sidecar.errors import HistoryError, StoreUnavailableError
 from sidecar.policy.problem import PolicyError
-from sidecar.runtime import tasks
+from sidecar.runtime import faults, tasks
 from sidecar.runtime.slices import Slice, lasting
 from sidecar.store.client import FOREIGN_ERRORS
 from sidecar.store.doubts import NO_TEXT, Doubts
@@ -76,7 +76,10 @@ class Watcher:
         """Watch for ever: an error is logged, marks the policies stale, and starts over."""
         adopting = tasks.spawn(self._adopter.run(), name="policy-adoption")
         loading = tasks.spawn(self._loader.run(), name="policy-loading")
-        ending = tasks.spawn(self._end_expired(), name="signed-until")
+        helping = [adopting, loading]
+        if self._live.trust is not None:
+            expiring = tasks.repeat(self._end_expired, part="policies")
+            helping.append(tasks.spawn(expiring, name="signed-until"))
         try:
             while True:
                 await self._try_session()
@@ -86,16 +89,15 @@ class Watcher:
                 await asyncio.sleep(self._backoff_s * jitter)
                 self._backoff_s = min(self._backoff_s * 2, self._timing.max_backoff_s)
         finally:
-            await tasks.stop(adopting, loading, ending)
+            await tasks.stop(*helping)
 
     async def _end_expired(self) -> None:
         """End what is signed until a moment, for whom the store may be deaf or told otherwise."""
-        while self._live.trust is not None:
-            turn = Slice()
-            for _ in self._live.ending():
-                if turn.is_over():
-                    await turn.rest()
-            await asyncio.sleep(_END_EVERY_S)
+        turn = Slice()
+        for _ in self._live.ending():
+            if turn.is_over():
+                await turn.rest()
+        await asyncio.sleep(_END_EVERY_S)
 
     async def _try_session(self) -> None:
         try:
@@ -105,9 +107,8 @@ class Watcher:
             if trouble != self._trouble:
                 _log.warning("policy watch lost", extra={"reason": trouble})
             self._trouble = trouble
-        except Exception:  # noqa: BLE001 -- a bug may cost one session, never the watch
-            _log.exception("policy watch failed")
-            self._trouble = ""
+        except Exception as e:  # noqa: BLE001 -- a bug may cost one session, never the watch
+            self._trouble = faults.note("policies", e)
 
     async def _session(self) -> None:
         """Live through one connection; ends only with an error."""
@@ -379,7 +380,7 @@ class _Adopter:
                 except (StoreUnavailableError, PolicyError, HistoryError) as e:
                     _log.warning("policy not adopted", extra={"model": model, "reason": str(e)})
                 except Exception as e:  # noqa: BLE001 -- one model's oddity must not end adoption for all
-                    _log.exception("policy not adopted", extra={"model": model, "reason": repr(e)})
+                    faults.note("policies", e, model=model)
                 else:
                     if is_settled:
                         self._done[model] = raw, reached

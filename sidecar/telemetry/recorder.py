@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import replace
 
+from sidecar.runtime import faults
+
 if TYPE_CHECKING:
     from sidecar.model.record import ExchangeRecord
     from sidecar.telemetry.metrics import Metrics
@@ -65,17 +67,27 @@ class Recorder:
     def flush(self) -> None:
         """Count and write what has come since; called often enough that nobody waits for it."""
         records, self._records = self._records, []
-        self._metrics.observe(records)
+        try:
+            self._metrics.observe(records)
+        except Exception as error:  # noqa: BLE001 -- they are logged all the same
+            faults.note("record", error)
         if self._fd is None:
             return
         if records:
-            lines = self._encode([without_token(one) for one in records])
-            if len(self._backlog) + len(lines) > MAX_BACKLOG_BYTES:
-                self._metrics.events["rmv_log_lines_lost_total",] += len(records)
-            else:
-                self._backlog += lines
+            self._keep(records)
         if self._backlog:
             self._write(self._fd)
+
+    def _keep(self, records: list[ExchangeRecord]) -> None:
+        try:
+            lines = self._encode([without_token(one) for one in records])
+        except Exception as error:  # noqa: BLE001 -- what comes later is to be written all the same
+            faults.note("record", error)
+            lines = b""
+        if lines and len(self._backlog) + len(lines) <= MAX_BACKLOG_BYTES:
+            self._backlog += lines
+        else:
+            self._metrics.events["rmv_log_lines_lost_total",] += len(records)
 
     def _write(self, fd: int) -> None:
         try:

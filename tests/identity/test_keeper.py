@@ -14,12 +14,15 @@ from sidecar.identity.keeper import RETRY_S, UNKNOWN_KEY_S, Keeper
 from sidecar.identity.keys import KeySet, KeySetError, load_jwks
 from sidecar.model.issuer import IdentitySettings
 from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.tasks import spawn, stop
 from sidecar.telemetry.metrics import Metrics
 from tests.identity.minting import AUDIENCE, ISSUER, jwks
 from tests.support.clock import HandClock
 from tests.support.upstream import eventually
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from tests.identity.minting import Signer
 
 PUBLIC = ("RS256", "ES256", "EdDSA")
@@ -247,7 +250,7 @@ async def test_the_last_good_keys_are_kept_as_long_as_they_may_be(
 
 
 async def test_keys_grow_too_old_whatever_goes_wrong(
-    kept: Kept, caplog: pytest.LogCaptureFixture
+    kept: Kept, counted_faults: Counter[str]
 ) -> None:
     class UnforeseenError(Exception):
         pass
@@ -258,10 +261,32 @@ async def test_keys_grow_too_old_whatever_goes_wrong(
     kept.shelf.read = read  # type: ignore[method-assign]
     await kept.after(1.1 * REFRESH_S)
     assert kept.kids == ["rsa-1"]
-    assert "keys not read: a fault of the sidecar" in caplog.text
+    assert counted_faults == {"keys": 1}
 
     await kept.after(MAX_AGE_S)
     assert kept.kids == []
+
+
+async def test_workers_are_told_of_keys_and_these_are_kept_on_although_telling_audit_fails(
+    kept: Kept, counted_faults: Counter[str], es256: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_names: tuple[str, ...], _digest: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sidecar.runtime.tasks.REST_S", 0.01)
+    kept.keeper.on_believed = failing
+    running = spawn(kept.keeper.run(), name="keys")
+    kept.shelf.keys = keys_of(es256)
+    kept.keeper.refresh()
+    await eventually(lambda: kept.news >= 2)
+    assert kept.kids == [es256.kid]
+    kept.keeper.on_believed = None
+    reads = kept.shelf.reads
+    kept.keeper.refresh()
+    await eventually(lambda: kept.shelf.reads > reads)
+    await stop(running)
+
+    assert counted_faults == {"keys": 1}
 
 
 async def test_a_set_that_is_refused_replaces_nothing(kept: Kept) -> None:

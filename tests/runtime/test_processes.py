@@ -183,3 +183,81 @@ async def test_silence_lasts_from_the_first_question_without_an_answer() -> None
     assert worker.silence_s(answers=True, now_s=3604.0) == 0
     assert worker.silence_s(answers=False, now_s=3605.0) == 0
     await process.wait()
+
+
+async def is_followed(workers: Workers, former: Line) -> None:
+    """Expect that another worker comes in its place."""
+    await eventually(lambda: [one for one in workers.running() if one is not former] != [])
+
+
+async def test_a_place_that_meets_a_fault_is_kept_on_with_another_worker(
+    monkeypatch: pytest.MonkeyPatch, counted_faults: Counter[str]
+) -> None:
+    monkeypatch.setattr("sidecar.runtime.processes.MAX_BACKOFF_S", 0.01)
+    keep = Place._run  # noqa: SLF001
+    runs = 0
+
+    async def failing(place: Place) -> int | None:
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            raise ZeroDivisionError
+        return await keep(place)
+
+    monkeypatch.setattr(Place, "_run", failing)
+    async with one_worker(Sleepers(), SLOW) as workers:
+        [former] = workers.running()
+        workers.kill()
+
+        await is_followed(workers, former)
+        assert counted_faults == {"workers": 1}
+
+
+async def test_a_worker_whose_end_cannot_be_told_is_followed_by_another(
+    counted_faults: Counter[str],
+) -> None:
+    class Forgetful(Sleepers):
+        def on_gone(self, line: Line) -> None:
+            raise ZeroDivisionError
+
+    async with one_worker(Forgetful(), SLOW) as workers:
+        [former] = workers.running()
+        workers.kill()
+
+        await is_followed(workers, former)
+        assert counted_faults["workers"] >= 1
+
+
+async def test_workers_are_watched_and_replaced_after_faults(
+    monkeypatch: pytest.MonkeyPatch, counted_faults: Counter[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sidecar.runtime.processes.BEAT_S", 0.01)
+    monkeypatch.setattr("sidecar.runtime.tasks.REST_S", 0.01)
+    look_at, replace = Workers._look_at, Place.replace  # noqa: SLF001
+    looks = replacements = 0
+
+    async def failing_look(workers: Workers, worker: Worker) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise ZeroDivisionError
+        await look_at(workers, worker)
+
+    async def failing_replace(place: Place, patience: Patience) -> bool:
+        nonlocal replacements
+        replacements += 1
+        if replacements == 1:
+            raise ZeroDivisionError
+        return await replace(place, patience)
+
+    monkeypatch.setattr(Workers, "_look_at", failing_look)
+    monkeypatch.setattr(Place, "replace", failing_replace)
+    async with one_worker(Sleepers(), QUICK._replace(hang_s=1.0)) as workers:
+        [former] = workers.running()
+        workers.replace()
+        await eventually(lambda: counted_faults["workers"] == 2)
+        workers.replace()
+        await eventually(lambda: "worker not replaced" in caplog.text)
+
+        await eventually(lambda: "worker killed: it does not begin" in caplog.text)
+        await is_followed(workers, former)

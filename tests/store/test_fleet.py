@@ -15,6 +15,7 @@ from sidecar.store.pulse import Member, Pulse
 from tests.store.documents import GIVE_UP_S, document, policy, watching
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator, Callable
 
     import pytest
@@ -242,3 +243,24 @@ async def test_what_anybody_wrote_into_the_fleet_harms_nobody(
     assert (one.name, one.workers, one.revisions) == ("x", 2, {})
     committed = await redis_store.commit(policy(), expected=None, actor="eve", comment="")
     assert committed.revision == 1
+
+
+async def test_a_heart_beats_on_after_a_fault(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch, counted_faults: Counter[str]
+) -> None:
+    monkeypatch.setattr("sidecar.runtime.tasks.REST_S", 0.01)
+    async with beating(redis_store) as (pulse, live):
+        state, calls = pulse.state, 0
+
+        def failing() -> dict[str, str]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise ZeroDivisionError
+            return state()
+
+        monkeypatch.setattr(pulse, "state", failing)
+        live.put_policy("fraud", document(revision=7))
+
+        await told(redis_store, at(7))
+    assert counted_faults == {"heartbeat": 1}

@@ -19,6 +19,9 @@ from sidecar.store.watch import WatchTiming
 from tests.store.documents import default_of, document, eventually, pin_of, policy, watching
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from sidecar.store.keys import Key
     from tests.support.valkey import Valkey
 
 QUICK_RELOAD = WatchTiming(reload_every_s=0.05)
@@ -356,3 +359,25 @@ async def test_who_reconnects_keeps_what_a_key_of_another_type_stands_in_for(
         await eventually(lambda: not live.is_stale)
 
         assert (default_of(live), set(live.faults)) == ("v1", {"fraud"})
+
+
+async def test_a_fault_costs_a_session_of_the_watch_and_no_change(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch, counted_faults: Counter[str]
+) -> None:
+    live = LivePolicies()
+    put, faults = live.put, 1
+
+    def failing(key: Key, value: bytes | None) -> None:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise ZeroDivisionError
+        put(key, value)
+
+    monkeypatch.setattr(live, "put", failing)
+    await redis_store.commit(policy(), expected=None, actor="test", comment="")
+    async with watching(redis_store, live):
+        await redis_store.set_pin("fraud", "acme", "v2")
+        await eventually(lambda: pin_of(live, "acme") == "v2")
+
+    assert counted_faults == {"policies": 1}
