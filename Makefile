@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # The order is that of tests/conftest.py, which also says how many processes there are.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 # What runs through compiled modules is tested in that form; `tests/compiled` holds the list complete.
-COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests/test_decide.py tests/runtime/test_ids.py \
-	$(patsubst %,tests/identity/test_%.py,best_practices cache claims compact issuers jwk tokens) $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
+COMPILED_TESTS := tests/compiled tests/dataplane tests/upstream tests/wire tests/test_decide.py \
+	$(patsubst %,tests/runtime/test_%.py,ids inbox) $(patsubst %,tests/identity/test_%.py,best_practices cache claims compact issuers jwk tokens) $(patsubst %,tests/telemetry/test_%.py,metrics recorder sampler) \
 	$(patsubst %,tests/policy/test_%.py,bucket match resolver route ruleset segment snapshot sticky)
 INTERPRETED := $(BIN)/python -m pytest $(PARALLEL) $(filter-out tests/compiled,$(COMPILED_TESTS))
 
