@@ -33,10 +33,10 @@ class IdentityCache:
 
     At most `max_entries` (1 or more) are remembered, fewer where tokens are over `LARGE_BYTES`, and
     none is used from its identity's `expires_at_s` on. No number of tokens drives out those of a
-    tenant that takes up less, nor do tokens that come once drive out what is used: see `_Remembered`.
+    tenant that takes up less, nor do tokens that come once drive out what is used: `_Remembered`.
     Bad tokens are remembered apart, so they drive out no good one. A token of which `is_revoked`
     says so is a bad one. Every lookup adds one to `hits` (remembered), `misses` (verified now) or
-    `refused`.
+    `refused`; `too_long` of the latter were over their limit.
     """
 
     def __init__(
