@@ -14,6 +14,7 @@ from sidecar.admin.problems import Refusal, RefusedError, respond
 from sidecar.admin.routes import ROUTES, Call
 from sidecar.admin.writes import Expected
 from sidecar.errors import HistoryError, SidecarError, StoreUnavailableError
+from sidecar.runtime import faults
 from sidecar.runtime.tasks import spawn
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class AdminApi:
                 done.append(await work)
             except (RefusedError, SidecarError) as error:
                 failed.append(error)
+            except Exception as error:  # noqa: BLE001 -- told also where nobody waits any more
+                failed.append(_faulty(error))
 
         writing = spawn(run(), name="admin write")
         self._writing.add(writing)
@@ -163,6 +166,8 @@ def guarding(timeout_s: float) -> Middleware:
             answer = _of_http(error)
         except (RefusedError, SidecarError, TimeoutError) as error:
             answer = respond(_refused(error, timeout_s))
+        except Exception as error:  # noqa: BLE001 -- told as all else that is not done
+            answer = respond(_faulty(error))
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["Server"] = "rmv"
@@ -204,6 +209,11 @@ def _refused(error: Exception, timeout_s: float) -> RefusedError:
             return RefusedError(Refusal.CONFLICT, str(error))
         case _:
             return RefusedError(Refusal.INVALID, str(error))
+
+
+def _faulty(error: Exception) -> RefusedError:
+    """Note a fault; return what a client is told of it."""
+    return RefusedError(Refusal.SIDECAR_FAULT, faults.note("admin", error))
 
 
 def _of_http(error: web.HTTPException) -> web.Response:

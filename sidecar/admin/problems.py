@@ -38,6 +38,7 @@ class Refusal(Enum):
     INVALID = "invalid", 422, "Not valid"
     REVISION_REQUIRED = "revision-required", 428, "Revision required"
     TOO_MANY_FAILURES = "too-many-failures", 429, "Too many failures"
+    SIDECAR_FAULT = "sidecar-fault", 500, "Sidecar fault"
     STORE_UNAVAILABLE = "store-unavailable", 503, "Store unavailable"
     AUDIT_UNAVAILABLE = "audit-unavailable", 503, "Audit unavailable"
 

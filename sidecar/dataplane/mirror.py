@@ -64,7 +64,10 @@ class Copy(Copied):
         self._spared: tuple[ShadowLane, ...] = ()
         self._max_bytes = MAX_BYTES
         self.spent_s = -1.0  # CPU time, where it is measured
-        self._join(mirror, verdict)
+        try:
+            self._join(mirror, verdict)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is nothing to the client
+            self._spoil(error)
         self.versions = tuple([lane.version for lane in self._lanes])
 
     def _join(self, mirror: Mirror, verdict: Verdict) -> None:
@@ -72,8 +75,8 @@ class Copy(Copied):
         drawn, kept_bytes = verdict.shadows, 0
         for one in drawn.due:
             lane = mirror.lane(one, verdict, self.head.at_s)
-            lane.book.pending += 1
             cause = lane.objection(self.head)
+            lane.book.pending += 1
             if cause:
                 self._skipped += ((lane, cause),)
                 continue
@@ -97,16 +100,19 @@ class Copy(Copied):
         self.size += len(data)
         if not self._lanes or self._is_over:
             return
-        began_s = self._mirror.cpu_s() if self.spent_s >= 0 else 0.0
-        if self.size > self._max_bytes:
-            self._outgrow()
-        if self._lanes:
-            if self._mirror.memory.reserve(len(data)):
-                self._keep(data)
-            else:
-                self._skip_all(SKIP_MEMORY)
-        if self.spent_s >= 0:
-            self.spent_s += self._mirror.cpu_s() - began_s
+        try:
+            began_s = self._mirror.cpu_s() if self.spent_s >= 0 else 0.0
+            if self.size > self._max_bytes:
+                self._outgrow()
+            if self._lanes:
+                if self._mirror.memory.reserve(len(data)):
+                    self._keep(data)
+                else:
+                    self._skip_all(SKIP_MEMORY)
+            if self.spent_s >= 0:
+                self.spent_s += self._mirror.cpu_s() - began_s
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._spoil(error)
 
     def _keep(self, data: bytes | memoryview) -> None:
         if not self.body and isinstance(data, bytes):
@@ -138,7 +144,7 @@ class Copy(Copied):
         `serving` is the version that answered with `status`, which is 0 where its endpoint gave no
         whole answer.
         """
-        self._drop()
+        self._drop(SKIP_ABORTED)  # its request never became whole
         if took_s >= 0:
             for lane in self._lanes:
                 lane.book.copied_latency.note(took_s)
@@ -157,12 +163,17 @@ class Copy(Copied):
             trial.note_end()
         captured.release()
 
-    def _drop(self) -> None:
-        """Give the copy up, unless it was sent: its request never became whole."""
+    def _spoil(self, error: Exception) -> None:
+        """Note a fault, and give the copy up."""
+        faults.note("copying", error)
+        self._drop(SKIP_FAULT)
+
+    def _drop(self, cause: str) -> None:
+        """Give the copy up, unless it was sent."""
         if self._is_over:
             return
         self._is_over = True
-        self._skip_all(SKIP_ABORTED)
+        self._skip_all(cause)
         self._count(max(self.size, self.head.framing))
 
     def _outgrow(self) -> None:

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 from msgspec.structs import replace
 
 from sidecar.admin.problems import Refusal
@@ -23,6 +24,7 @@ from tests.docs.markdown import coded, page, table
 from tests.store.test_acl import USERS, url_of
 
 if TYPE_CHECKING:
+    from collections import Counter
     from pathlib import Path
 
     from sidecar.model.policy import Policy
@@ -327,3 +329,27 @@ async def test_the_api_has_the_rights_of_operators_where_its_own_url_says_so(
         assert (put.status, put.body["committed"]) == (200, True)
         revoked = "/api/v1/revocations/tokens/j1"
         assert (await at.call("PUT", revoked, {}, role="admin")).status == 200
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {"version": "v1"})])
+async def test_a_fault_is_told_as_a_problem_and_ends_no_other_call(
+    valkey: Valkey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted_faults: Counter[str],
+    method: str,
+    body: object,
+) -> None:
+    async def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError
+
+    async with desk(valkey, tmp_path) as at:
+        with monkeypatch.context() as patched:
+            for name in ("pins_of", "set_pin"):
+                patched.setattr(f"sidecar.store.redis.RedisStore.{name}", broken)
+            told = await at.call(method, f"{FRAUD}/pins/acme", body, role="operator")
+        assert (told.status, told.code) == (500, "sidecar-fault")
+        assert counted_faults == {"admin": 1}
+
+        again = await at.call("PUT", f"{FRAUD}/pins/acme", {"version": "v1"}, role="operator")
+        assert again.status == 200

@@ -728,3 +728,57 @@ async def test_what_copying_costs_is_measured(log: Path) -> None:
         assert sum(book.copied_latency.histogram().buckets.values()) == book.mirrored
         assert 0 < book.copies_timed <= 200 // 64
         assert book.copy_s > 0
+
+
+class FaultyLanes(dict[object, object]):
+    """Lanes of which none can be found, once."""
+
+    left = 1
+
+    def get(self, one: object, default: object = None) -> object:
+        if self.left:
+            self.left -= 1
+            raise ZeroDivisionError
+        return super().get(one, default)
+
+
+async def test_a_copy_that_cannot_be_begun_is_nothing_to_its_client(
+    log: Path, counted_faults: Counter[str]
+) -> None:
+    async with mirrored(log) as made:
+        await made.copy(GET)
+        await eventually(lambda: made.book.is_quiet)
+        mirror = made.proxy.listener.plane.mirror
+        mirror._lanes = FaultyLanes(mirror._lanes)  # type: ignore[assignment,arg-type]  # noqa: SLF001
+        for _ in range(2):
+            assert (await made.proxy.ask(GET)).status == 200
+        await eventually(lambda: made.book.mirrored == 2 and made.book.is_quiet)
+
+        assert counted_faults == {"copying": 1}
+        assert mirror.memory.free == Limits().mirror_memory_bytes
+
+
+async def test_a_body_that_cannot_be_copied_is_nothing_to_its_client(
+    log: Path, counted_faults: Counter[str]
+) -> None:
+    async with mirrored(log, methods=["POST"]) as made:
+        mirror = made.proxy.listener.plane.mirror
+        mirror._copies = 63  # the next is timed  # noqa: SLF001
+        calls, cpu_s = 0, mirror.cpu_s
+
+        def failing() -> float:
+            nonlocal calls
+            calls += 1
+            if calls == 3:  # as the body comes
+                raise ZeroDivisionError
+            return cpu_s()
+
+        mirror.cpu_s = failing
+        for _ in range(2):
+            assert (await made.proxy.ask(post(b"body"))).status == 200
+        await eventually(lambda: made.book.is_quiet)
+
+        assert made.book.skipped == {"fault": 1}
+        assert (made.book.eligible, made.book.mirrored) == (2, 1)
+        assert counted_faults == {"copying": 1}
+        assert mirror.memory.free == Limits().mirror_memory_bytes
