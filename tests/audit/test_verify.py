@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sidecar.audit.chain import HASH_TAIL, Chain
 from sidecar.audit.entry import decode
 from sidecar.audit.files import files_in
+from sidecar.audit.outlet import BATCH
 from sidecar.audit.verify import Head
 from sidecar.runtime.ed25519 import PrivateKey
 from tests.audit.chains import KEY, lines_in, rewrite, verified, write
@@ -316,6 +317,29 @@ async def test_lines_that_were_written_again_are_no_fault(lines: list[bytes]) ->
 
     assert not faults
     assert chain.repeated == 8
+
+
+def test_an_entry_of_long_ago_is_not_written_again_by_any_sink() -> None:
+    chain = Chain("worker-x")
+    long = [chain.link(b'{"at_s":1,"kind":"denied"}') for _ in range(BATCH + 1)]
+
+    within = verified([*long, long[1]], key=None)
+    (fault,) = verified([*long, long[0]], key=None).faults
+
+    assert (within.faults, within.chains[0].repeated) == ([], 1)
+    assert (fault.place, fault.seq) == (f"log:{len(long) + 1}", 1)
+    assert "out of order" in fault.what
+
+
+def test_a_first_entry_that_follows_another_one_is_named() -> None:
+    chain = Chain("worker-x")
+    chain.head = b"1" * 64  # of entries that were cut off before it was numbered anew
+    made = [chain.link(b'{"at_s":1,"kind":"denied"}') for _ in range(3)]
+
+    (fault,) = verified(made, key=None, is_whole=False).faults
+
+    assert (fault.place, fault.seq) == ("log:1", 1)
+    assert fault.what == "it is the first, yet was made after another"
 
 
 async def test_entries_behind_the_end_are_named(lines: list[bytes]) -> None:

@@ -311,6 +311,10 @@ def test_exempt_kills_switch_off_and_on_but_never_end_one_that_is_signed() -> No
     live.put_kill("fraud", "v2", None)
     assert live.snapshots["fraud"].kills == {"v2": "by ann"}
 
+    live.put_kill("fraud", "v2", ANN.mark(V2, "", T + 1))
+    live.put_kill("fraud", "v2", "by anybody again")  # a former signature is in nobody's way
+    assert live.snapshots["fraud"].kills == {"v2": "by anybody again"}
+
     live.put_pin("fraud", "acme", "v2")  # pins are not exempt
     assert pin_of(live, "acme") is None
 
