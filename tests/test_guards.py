@@ -12,6 +12,7 @@ from sidecar.app import keys as key_desk
 from sidecar.app.keys import KeyDesk
 from sidecar.app.spec import KEYS
 from sidecar.app.tokens import Tokens
+from sidecar.app.worker import Worker
 from sidecar.audit.entry import decode
 from sidecar.audit.files import FileSink
 from sidecar.config import Config
@@ -153,6 +154,20 @@ def test_exchanges_are_counted_and_logged_after_a_fault(
     assert len(log.read_bytes().splitlines()) == 1
     assert metrics.events["rmv_log_lines_lost_total",] == 1
     assert counted_faults == {"record": 1}
+
+
+async def test_a_change_of_policy_reaches_all_who_need_it_though_one_meets_a_fault(
+    monkeypatch: pytest.MonkeyPatch, counted_faults: Counter[str], tmp_path: Path
+) -> None:
+    worker = Worker(Config(no_auth=True, exchange_log=str(tmp_path / "log")))
+    monkeypatch.setattr(worker._health, "update", Faulty(worker._health.update))  # noqa: SLF001
+    assert worker.live.put_policy("fraud", document())
+    plane = worker._plane  # noqa: SLF001
+
+    assert plane.sampler.tally("fraud") is not None
+    assert await worker.pulse.noticed(0.0)
+    assert counted_faults == {"policies": 1}
+    worker.close()
 
 
 # --- of audit -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from aiohttp import web
 from sidecar.admin.api import asked_by, guarding
 from sidecar.errors import ConfigError
 from sidecar.policy.codec import MAX_DOCUMENT_BYTES
+from sidecar.runtime import faults
 from sidecar.runtime.tls import ServerTls
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def _renewing(files: ServerTls) -> ssl.SSLContext:
             files.reload()
         except ConfigError as error:
             _log.warning("admin TLS files refused: the former ones serve", extra={"reason": error})
+        except Exception as error:  # noqa: BLE001 -- as much as of files that are no good
+            faults.note("admin", error)
         handshake.context = files.context
 
     first.sni_callback = choose

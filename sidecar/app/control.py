@@ -242,12 +242,19 @@ async def _announce(config: Config, fleet: WorkerFleet) -> None:
     clock = asyncio.get_running_loop().time
     late_s = clock() + READY_WAIT_S
     is_late = False
-    while why := await fleet.unready():
+    while why := await _why_unready(fleet):
         if not is_late and clock() > late_s:
             is_late = True
             _log.error("not ready", extra={"why": why})
         await asyncio.sleep(READY_LATE_POLL_S if is_late else READY_POLL_S)
     _log.info("serving", extra={**_summary(config), "compiled": is_compiled()})
+
+
+async def _why_unready(fleet: WorkerFleet) -> str:
+    try:
+        return await fleet.unready()
+    except Exception as error:  # noqa: BLE001 -- asked again soon
+        return faults.note("workers", error)
 
 
 def _summary(config: Config) -> dict[str, object]:

@@ -335,11 +335,17 @@ class Worker:
         )
 
     def _on_policy_change(self, model: str) -> None:
+        self._metrics.count("rmv_policy_changes_total", "model", model)
+        # Each, whatever becomes of the others: nobody tells of the change again.
+        for tell in (self._update_health, self._plane.on_policy_change, self.pulse.notice):
+            try:
+                tell(model)
+            except Exception as error:  # noqa: BLE001 -- see above
+                faults.note("policies", error, model=model)
+
+    def _update_health(self, model: str) -> None:
         snapshot = self.live.snapshots.get(model)
         self._health.update(model, None if snapshot is None else snapshot.policy)
-        self._plane.on_policy_change(model)
-        self._metrics.count("rmv_policy_changes_total", "model", model)
-        self.pulse.notice(model)
 
     def _totals(self) -> dict[str, int]:
         self._recorder.flush()

@@ -10,6 +10,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Final
 
+from sidecar.runtime import faults
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,7 +56,14 @@ class Watchdog:
             beat_s = self._beat_s
             if beat_s != told_s and time.monotonic() - beat_s - BEAT_S > STALL_S:
                 told_s = beat_s
-                _log.warning("event loop stalled", extra={"where": self._where()})
+                self._tell()
+
+    def _tell(self) -> None:
+        try:
+            where = self._where()
+        except Exception as error:  # noqa: BLE001 -- the next stall is to be told as well
+            where = faults.note("watchdog", error)
+        _log.warning("event loop stalled", extra={"where": where})
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 -- its one use
