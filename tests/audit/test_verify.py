@@ -319,6 +319,28 @@ async def test_lines_that_were_written_again_are_no_fault(lines: list[bytes]) ->
     assert chain.repeated == 8
 
 
+async def test_a_number_that_is_left_out_is_named_though_every_hash_fits(
+    lines: list[bytes],
+) -> None:
+    skipping = _forged(lines[16], b'"seq":17,', b'"seq":20,')
+
+    (fault,) = verified([*lines[:16], skipping], key=None).faults
+
+    assert (fault.place, fault.seq) == ("log:17", 20)
+    assert fault.what == "entries 17 to 19 are missing before it"
+
+
+async def test_a_changed_copy_that_is_put_in_puts_nobody_else_in_the_wrong(
+    lines: list[bytes],
+) -> None:
+    copy = lines[4].replace(b"acme", b"evil")
+
+    (fault,) = verified([*lines[:25], copy, *lines[25:]]).faults
+
+    assert (fault.place, fault.seq) == ("log:26", 5)
+    assert "changed" in fault.what
+
+
 def test_an_entry_of_long_ago_is_not_written_again_by_any_sink() -> None:
     chain = Chain("worker-x")
     long = [chain.link(b'{"at_s":1,"kind":"denied"}') for _ in range(BATCH + 1)]
