@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 MAX_REQUESTS: Final = 32  # begun in one turn of the loop
+MAX_UNWRITTEN_BYTES: Final = 64 * 1024  # as of TCP; of TLS, uvloop would hold eight times as many
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
 
@@ -175,7 +176,10 @@ class ClientConnection(Client):
             if callers is not None:
                 addresses = [address] if self._peer is None else [address, self._peer]
                 self.caller = callers.of(self.transport.get_extra_info("peercert"), addresses)
-            scheme = "http" if self.transport.get_extra_info("ssl_object") is None else "https"
+            scheme = "http"
+            if self.transport.get_extra_info("ssl_object") is not None:
+                scheme = "https"
+                self.transport.set_write_buffer_limits(MAX_UNWRITTEN_BYTES)
             self.forwarded_lines = (
                 f"X-Forwarded-For: {self._peer or address}\r\n"
                 f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: "
@@ -400,6 +404,10 @@ class ClientConnection(Client):
             self._keep_pace(exchange, end - pos)
             self._hasten()
         return end
+
+    def room(self) -> int:
+        """Return what is left of the body; what comes after it is parsed, not passed on."""
+        return self.left
 
     def take_read(self, read: memoryview) -> None:
         """Hand on a part of the long body in hand, and what comes after it like all else."""

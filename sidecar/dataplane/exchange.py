@@ -451,6 +451,11 @@ class Exchange(ResponseSink):
 
     # --- 4. The response -----------------------------------------------------------------------
 
+    @property
+    def copies(self) -> bool:
+        """Whether bytes for the client are encrypted at once, however slowly it takes them."""
+        return self.client.transport.get_extra_info("ssl_object") is not None
+
     def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Pass a 1xx on; HTTP/1.0 knows none (RFC 9110 section 15.2)."""
         self.replay = None  # the upstream is at work on it

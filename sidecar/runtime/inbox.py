@@ -7,11 +7,15 @@ from typing import Final, Protocol
 LONG_BYTES: Final = 512 * 1024  # that are still to come of a body
 _BUFFER_BYTES: Final = 1024 * 1024
 _MAX_KEPT: Final = 4  # buffers
-_SCRATCH_BYTES: Final = 256 * 1024  # the loop reads as much for others
+_COMMON_BYTES: Final = 256 * 1024  # the loop reads as much for others
 
 
 class Reader(Protocol):
     """The part of a connection in use."""
+
+    def room(self) -> int:
+        """Return how many bytes may come at once, should they be many."""
+        ...
 
     def take_read(self, read: memoryview) -> None:
         """Take bytes where they lie: whoever keeps a part of `read` keeps its buffer."""
@@ -56,7 +60,7 @@ class Inbox:
                 return buffer
         if len(self._buffers) >= _MAX_KEPT:
             if not self.scratch:
-                self.scratch = bytearray(_SCRATCH_BYTES)
+                self.scratch = bytearray(_COMMON_BYTES)
             return self.scratch
         buffer = bytearray(_BUFFER_BYTES)
         self._buffers.append(buffer)
@@ -87,9 +91,9 @@ class BufferedReads:
         self._buffer = bytearray()
 
     def get_buffer(self, _size_hint: int) -> memoryview:
-        """Return where to read into."""
+        """Return where to read into: what has to be copied, or parsed, is not read so far ahead."""
         self._buffer = self._inbox.buffer()
-        return memoryview(self._buffer)
+        return memoryview(self._buffer)[: max(self._reader.room(), _COMMON_BYTES)]
 
     def buffer_updated(self, size: int) -> None:
         """Hand on what was read where it lies."""

@@ -36,6 +36,10 @@ class Transport(Protocol):
         """Read no more while `high` bytes wait for who has paused; of TLS only."""
         ...
 
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Have the protocol pause writing while more than `high` bytes wait."""
+        ...
+
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the socket has not taken yet."""
         ...

@@ -77,6 +77,7 @@ class UpstreamConnection(Response):
         self._began_at = 0  # of them, those before the request in hand
         self._is_tunnel = False
         self._is_buffered = False  # reads come by `take_read`
+        self._is_copied = False  # and are by the sink
         self._small = 0  # responses since one that was large
         self._has_closed = False  # the upstream: by a FIN, or where there is TLS by close_notify
 
@@ -182,6 +183,10 @@ class UpstreamConnection(Response):
             self._read(sink, data)
         except Exception as error:  # noqa: BLE001 -- whatever it is, nobody waits for what is lost
             self._break(sink, error)
+
+    def room(self) -> int:
+        """Return what is left of a body, as long as nobody has to hold it in a copy."""
+        return 0 if self._is_copied else self._left
 
     def take_read(self, read: memoryview) -> None:
         """Take bytes that are worth leaving where they lie, if they are of a body."""
@@ -403,8 +408,10 @@ class UpstreamConnection(Response):
 
     def _choose_reads(self) -> None:
         """Be read into the inbox from a large response on, and no more after many small ones."""
-        if self._left >= LARGE_BYTES:
+        sink = self.sink
+        if self._left >= LARGE_BYTES and sink is not None:
             self._small = 0
+            self._is_copied = sink.copies
             if not self._is_buffered and self.transport.get_extra_info("ssl_object") is None:
                 self._is_buffered = True
                 self.transport.set_protocol(BufferedReads(self, self._keeper.turns.inbox))

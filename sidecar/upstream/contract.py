@@ -30,6 +30,11 @@ class Response:
 class ResponseSink:
     """Who asked. Called in order: interim*, head, data*, then end or lost; or lost alone."""
 
+    @property
+    def copies(self) -> bool:
+        """Whether it holds what it is given in copies, until somebody takes them."""
+        return False
+
     @abstractmethod
     def on_interim_head(self, response: Response, out: Pieces) -> None:
         """Take a 1xx head; append to `out` what to pass on."""

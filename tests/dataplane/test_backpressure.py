@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PIECE = bytes(64 * 1024)
 TOTAL = 64 * 1024 * 1024
+HELD_BY_TLS = 400 * 1024  # a read, and what may wait besides; not counted what TCP holds
 SMALL = bytes(8 * 1024)
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 # What the kernel's buffers of two connections take, and the sidecar's; far below TOTAL.
@@ -145,6 +146,12 @@ async def test_a_client_that_does_not_read_whole_answers_is_cut_off_in_time(log:
         await eventually(lambda: proxy.metrics.gauges["rmv_connections"] == 0)
 
 
+def by_tls(folder: Path) -> tuple[ServerTls, ssl.SSLContext]:
+    cert_file, key_file = write_certificate(folder)
+    tls = ServerTls(TlsSettings(str(cert_file), str(key_file)))
+    return tls, ssl.create_default_context(cafile=str(cert_file))
+
+
 @asynccontextmanager
 async def overfull(
     log: Path, clock: HandClock, requests: bytes, folder: Path | None = None
@@ -167,11 +174,7 @@ async def overfull(
             await asyncio.sleep(0)
         writer.close()
 
-    tls = trusted = None
-    if folder is not None:
-        cert_file, key_file = write_certificate(folder)
-        tls = ServerTls(TlsSettings(str(cert_file), str(key_file)))
-        trusted = ssl.create_default_context(cafile=str(cert_file))
+    tls, trusted = (None, None) if folder is None else by_tls(folder)
     async with chain(log, overfill, clock=clock, tls=tls) as (running, _):
         client = Client(*await asyncio.open_connection("localhost", running.port, ssl=trusted))
         await client.send(requests)
@@ -185,6 +188,29 @@ async def test_an_answer_is_whole_for_who_takes_it_late_by_tls(log: Path, tmp_pa
         await asyncio.sleep(LINGER_S + 0.5)  # by the loop's clock: what it may do by itself
         await client.head()
         assert len(await client.rest()) == size
+
+
+async def test_little_of_an_answer_waits_in_the_sidecar_for_who_does_not_read_by_tls(
+    log: Path, tmp_path: Path
+) -> None:
+    sent = 0
+
+    async def pour(_request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+        while sent < TOTAL:
+            writer.write(PIECE)
+            await writer.drain()
+            sent += len(PIECE)
+
+    tls, trusted = by_tls(tmp_path)
+    async with chain(log, pour, tls=tls) as (running, _):
+        client = Client(*await asyncio.open_connection("localhost", running.port, ssl=trusted))
+        await client.send(GET)
+        await stalled(lambda: sent)
+        (held,) = getattr(running.listener, "_clients")  # noqa: B009 -- as above
+        assert held.transport.get_write_buffer_size() < HELD_BY_TLS
+        client.writer.transport.abort()
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["alone", "with a request after it"])
