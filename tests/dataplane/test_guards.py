@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sidecar.dataplane import listener
-from sidecar.model.limits import Timeouts
+from sidecar.dataplane.flow import UPSTREAM_FULL, Reading
+from sidecar.model.limits import Limits, Timeouts
 from sidecar.model.tls import TlsSettings
 from sidecar.runtime.tls import ServerTls
 from sidecar.upstream.dial import Dial
 from tests.support.certificates import write_certificate
-from tests.support.proxy import chain
-from tests.support.upstream import ANSWER, eventually, never
+from tests.support.proxy import chain, policy, proxy
+from tests.support.upstream import ANSWER, eventually, never, scripted_upstream
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -335,6 +336,152 @@ async def test_a_request_that_cannot_be_written_late_is_answered_at_once(
         assert counted_faults == {"turn": 1}
 
 
+async def test_a_fault_as_an_endpoint_is_lost_leaves_nobody_waiting(
+    log: Path, counted_faults: Counter[str]
+) -> None:
+    is_due = asyncio.Event()
+
+    async def leaving(_request: Received, writer: asyncio.StreamWriter) -> None:
+        await is_due.wait()
+        writer.close()
+
+    async with chain(log, leaving) as (running, upstream):
+        async with running.client() as client:
+            await client.send(GET)
+            await eventually(lambda: len(upstream.received) == 1)
+            held = connection(running)
+            held.transport = FaultyWrites(held.transport)  # type: ignore[assignment]
+            is_due.set()
+
+            assert await client.rest() == b""
+        upstream.script = ANSWER
+        await is_sound(running)
+        assert counted_faults == {"upstream": 1, "client": 1}  # nor could the problem be written
+
+
+async def test_a_fault_in_a_tunnel_ends_both_of_its_ends(
+    log: Path, counted_faults: Counter[str]
+) -> None:
+    is_due = asyncio.Event()
+
+    async def switch(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        await is_due.wait()
+        writer.write(b"hello")
+
+    asking = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    async with chain(log, switch) as (running, upstream):
+        async with running.client() as client:
+            await client.send(asking)
+            await client.head()
+            held = connection(running)
+            held.transport = FaultyWrites(held.transport)  # type: ignore[assignment]
+            is_due.set()
+
+            assert await client.rest() == b""
+        await eventually(lambda: upstream.lost == 1)
+        [one] = await running.recorded()
+        assert (one["status"], one["code"]) == (101, "sidecar-fault")
+        upstream.script = ANSWER
+        await is_sound(running)
+        assert counted_faults == {"upstream": 1}
+
+
+class FaultyPauses(FaultyWrites):
+    """A transport that cannot be paused or resumed."""
+
+    def pause_reading(self) -> None:
+        raise ZeroDivisionError
+
+    resume_reading = pause_reading
+
+
+@pytest.mark.parametrize("call", ["pause_writing", "resume_writing"])
+async def test_a_fault_of_backpressure_from_a_client_ends_its_request(
+    log: Path, counted_faults: Counter[str], call: str
+) -> None:
+    async with chain(log, never) as (running, upstream), running.client() as client:
+        await client.send(GET)
+        await eventually(lambda: len(upstream.received) == 1)
+        held = connection(running)
+        exchange = held._current  # noqa: SLF001
+        assert exchange is not None
+        assert exchange.upstream is not None
+        exchange.upstream.transport = FaultyPauses(exchange.upstream.transport)  # type: ignore[assignment]
+        exchange.upstream.is_reading = call == "pause_writing"
+        getattr(held, call)()
+
+        assert (await client.answer()).code == "sidecar-fault"
+        client.close()
+        upstream.script = ANSWER
+        await is_sound(running)
+        assert counted_faults == {"client": 1}
+
+
+@pytest.mark.parametrize("call", ["pause_writing", "resume_writing"])
+async def test_a_fault_of_backpressure_from_an_endpoint_ends_its_request(
+    log: Path, counted_faults: Counter[str], call: str
+) -> None:
+    async with chain(log, never) as (running, upstream), running.client() as client:
+        await client.send(GET)
+        await eventually(lambda: len(upstream.received) == 1)
+        held = connection(running)
+        exchange = held._current  # noqa: SLF001
+        assert exchange is not None
+        assert exchange.upstream is not None
+        reading = held.reading = Reading(FaultyPauses(held.transport))  # type: ignore[arg-type]
+        reading._reasons = UPSTREAM_FULL if call == "resume_writing" else 0  # noqa: SLF001
+        getattr(exchange.upstream, call)()
+
+        assert (await client.answer()).code == "sidecar-fault"
+        client.close()
+        upstream.script = ANSWER
+        await is_sound(running)
+        assert counted_faults["upstream"] == 1
+
+
+async def test_a_fault_once_keys_have_come_ends_who_waited_for_them(
+    log: Path, counted_faults: Counter[str]
+) -> None:
+    async with chain(log, never) as (running, upstream), running.client() as client:
+        plane = running.listener.plane
+        await client.send(GET)
+        await eventually(lambda: len(upstream.received) == 1)
+        exchange = connection(running)._current  # noqa: SLF001
+        assert exchange is not None
+        plane.decide = Faulty(plane.decide)  # type: ignore[assignment]
+        exchange.on_keys()
+
+        assert (await client.answer()).code == "sidecar-fault"
+        client.close()
+        upstream.script = ANSWER
+        await is_sound(running)
+        assert counted_faults == {"client": 1}
+
+
+async def test_a_fault_in_the_answer_of_a_shadow_ends_that_copy_alone(
+    log: Path, counted_faults: Counter[str]
+) -> None:
+    async with scripted_upstream() as first, scripted_upstream() as second:
+        document = policy({"v1": first.url, "v2": second.url}, shadows=[{"version": "v2"}])
+        async with proxy(document, log) as running:
+            assert (await running.ask(GET)).status == 200
+            mirror = running.listener.plane.mirror
+            [book] = mirror.books.values()
+            await eventually(lambda: book.is_quiet)
+            statuses = list(book.statuses)
+            book.statuses.clear()  # so that none can be counted
+            assert (await running.ask(GET)).status == 200
+            await eventually(lambda: book.failed == {"lost": 1})
+            book.statuses += statuses
+            assert (await running.ask(GET)).status == 200
+            await eventually(lambda: book.mirrored == 3 and book.is_quiet)
+
+            assert mirror.memory.free == Limits().mirror_memory_bytes
+            assert not mirror.upstreams._groups["m", "v2"].pools[0]._failures  # noqa: SLF001
+    assert counted_faults == {"upstream": 1}
+
+
 # --- of the sweep -------------------------------------------------------------------------------
 
 
@@ -379,3 +526,26 @@ async def test_a_client_whose_timeout_fails_is_closed_and_the_others_have_theirs
         assert counted_faults == {"client": 3}
         upstream.script = ANSWER
         await is_sound(running)
+
+
+async def test_an_endpoint_that_cannot_be_swept_keeps_nobody_in_line_for_ever(
+    log: Path, counted_faults: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_dial: Dial) -> None:
+        raise ZeroDivisionError
+
+    async with (
+        chain(log, never, timeouts=Timeouts(queue_s=0.1)) as (running, upstream),
+        running.client() as first,
+        running.client() as second,
+    ):
+        await first.send(GET)
+        await eventually(lambda: len(upstream.received) == 1)
+        monkeypatch.setattr(Dial, "refresh", broken)
+        [pool] = group(running).pools
+        pool._is_used = True  # noqa: SLF001
+        group(running).limit(1, 5)
+        answer = await second.ask(GET)
+
+        assert answer.code == "overloaded"
+        assert counted_faults["sweep"] >= 1
