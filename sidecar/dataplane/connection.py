@@ -12,7 +12,7 @@ from sidecar.dataplane.flow import PIPELINED, UNCONNECTED, UPSTREAM_FULL, Readin
 from sidecar.errors import Code
 from sidecar.model.request import RequestHead
 from sidecar.runtime import faults
-from sidecar.runtime.inbox import LONG_BYTES, BufferedReads
+from sidecar.runtime.inbox import LONG_BYTES, MAX_UNWRITTEN_BYTES, BufferedReads
 from sidecar.runtime.tcp import Socket, has_failed, has_left, has_taken_all
 from sidecar.wire import fields as wire
 from sidecar.wire.chunks import ChunkedBody
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 CR: Final = 13  # as a byte: to look for bytes of length 1 takes longer
 LINGER_S: Final = 2.0  # for a client that is still sending when its answer is out (RFC 9112 9.6)
 MAX_REQUESTS: Final = 32  # begun in one turn of the loop
-MAX_UNWRITTEN_BYTES: Final = 64 * 1024  # as of TCP; of TLS, uvloop would hold eight times as many
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 _NOT_TUNNELED: Final = frozenset((b"h2c", b"h2"))  # requests in it would pass undecided
 
@@ -406,8 +405,12 @@ class ClientConnection(Client):
         return end
 
     def room(self) -> int:
-        """Return what is left of the body; what comes after it is parsed, not passed on."""
-        return self.left
+        """Return what is left of the body, as long as nobody has to hold it in a copy.
+
+        What comes after it is parsed, not passed on.
+        """
+        upstream = None if self._current is None else self._current.upstream
+        return 0 if upstream is not None and upstream.is_tls else self.left
 
     def take_read(self, read: memoryview) -> None:
         """Hand on a part of the long body in hand, and what comes after it like all else."""

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 LONG_BYTES: Final = 512 * 1024  # that are still to come of a body
 _BUFFER_BYTES: Final = 1024 * 1024
 _MAX_KEPT: Final = 4  # buffers
+MAX_UNWRITTEN_BYTES: Final = 64 * 1024  # by TLS as by TCP; uvloop would hold eight times as many
 _COMMON_BYTES: Final = 256 * 1024  # the loop reads as much for others
 
 

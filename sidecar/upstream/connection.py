@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.runtime import faults
-from sidecar.runtime.inbox import BufferedReads
+from sidecar.runtime.inbox import MAX_UNWRITTEN_BYTES, BufferedReads
 from sidecar.runtime.tcp import Socket, bytes_acked, has_unread
 from sidecar.upstream.contract import Response
 from sidecar.wire.chunks import ChunkedBody
@@ -57,6 +57,7 @@ class UpstreamConnection(Response):
         self.idle_since_s = -1.0  # what its keeper notes; 0 while in use
         self.is_reading = True
         self.is_sent = False  # the sink says so when the request is written whole
+        self.is_tls = False  # so that it copies what it is sent
         self._keeper = keeper
         self._outbox = keeper.turns.outbox
         self._monotonic_s = monotonic_s
@@ -168,6 +169,9 @@ class UpstreamConnection(Response):
     def connection_made(self, transport: object) -> None:
         """Keep the transport."""
         self.transport = cast("Transport", transport)
+        if self.transport.get_extra_info("ssl_object") is not None:
+            self.is_tls = True
+            self.transport.set_write_buffer_limits(MAX_UNWRITTEN_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on in one piece what this read amounts to."""

@@ -213,6 +213,40 @@ async def test_little_of_an_answer_waits_in_the_sidecar_for_who_does_not_read_by
         client.writer.transport.abort()
 
 
+async def test_little_of_a_body_waits_in_the_sidecar_for_an_endpoint_that_does_not_read_by_tls(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls, _ = by_tls(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "localhost.pem"))  # what it believes
+    ends = asyncio.Event()
+    sent = 0
+
+    async def take_none(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ends.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(take_none, "127.0.0.1", 0, ssl=tls.context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, proxy(policy({"v1": url}), log) as running, running.client() as client:
+
+        async def pour() -> None:
+            nonlocal sent
+            client.writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+            while sent < TOTAL:
+                client.writer.write(PIECE)
+                await client.writer.drain()
+                sent += len(PIECE)
+
+        pouring = asyncio.ensure_future(pour())
+        await stalled(lambda: sent)
+        (held,) = getattr(running.listener, "_clients")  # noqa: B009 -- as above
+        exchange = getattr(held, "_current")  # noqa: B009 -- as above
+        assert exchange.upstream.transport.get_write_buffer_size() < HELD_BY_TLS
+        pouring.cancel()
+        client.writer.transport.abort()
+        ends.set()
+
+
 @pytest.mark.parametrize("number", [1, 2], ids=["alone", "with a request after it"])
 async def test_an_answer_is_whole_for_who_takes_it_in_time(log: Path, number: int) -> None:
     clock = HandClock()
