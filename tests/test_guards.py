@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sidecar.admin.fleet import WorkerFleet
 from sidecar.app import keys as key_desk
+from sidecar.app.control import _announce, _renew
 from sidecar.app.keys import KeyDesk
 from sidecar.app.spec import KEYS
 from sidecar.app.tokens import Tokens
@@ -282,6 +284,32 @@ async def test_a_worker_that_could_not_take_keys_in_is_told_again(
 
     assert [one.issuer for one in decode_keys(told[0])] == [ISSUER]
     assert counted_faults == {"answers": 1}
+
+
+def test_sighup_renews_what_it_can(counted_faults: Counter[str]) -> None:
+    renewed: list[str] = []
+    failing = Faulty(print)
+    _renew((failing, lambda: renewed.append("workers")))  # type: ignore[arg-type]
+
+    assert renewed == ["workers"]
+    assert counted_faults == {"renewal": 1}
+
+
+async def test_who_waits_until_all_are_ready_waits_on_after_a_fault(
+    counted_faults: Counter[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fleet:
+        def __init__(self) -> None:
+            self.unready = Faulty(self.ready)
+
+        async def ready(self) -> str:
+            return ""
+
+    with caplog.at_level(logging.INFO):
+        await _announce(Config(no_auth=True), Fleet())  # type: ignore[arg-type]
+
+    assert "serving" in [one.message for one in caplog.records]
+    assert counted_faults == {"workers": 1}
 
 
 async def test_metrics_are_read_after_a_fault(

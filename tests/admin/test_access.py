@@ -13,12 +13,14 @@ from sidecar.admin.routes import ROUTES
 from sidecar.config import Config
 from sidecar.model.admin import RANKS, AdminCertificate, AdminSettings
 from sidecar.model.tls import TlsSettings
+from sidecar.runtime.tls import ServerTls
 from tests.admin.desk import ROLES, WITH_TOKENS, desk, token_of
 from tests.dataplane.test_tls_peers import trusting
 from tests.support.certificates import write_certificate
 from tests.support.clock import HandClock
 
 if TYPE_CHECKING:
+    from collections import Counter
     from pathlib import Path
 
     from tests.admin.desk import Desk, Told
@@ -270,6 +272,25 @@ async def test_certificates_are_believed_by_their_names_and_renewed_without_a_re
             await at.send(ask, context)
         assert (await at.send(ask, trusting(cert_file))).status == 401
     assert [one.facts["by"] for one in at.audited() if one.reason == "first-use"] == ["certificate"]
+
+
+async def test_a_fault_as_certificates_are_looked_at_leaves_the_former_ones_in_force(
+    valkey: Valkey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted_faults: Counter[str],
+) -> None:
+    def broken(_files: ServerTls) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ServerTls, "reload", broken)
+    cert_file, key_file = write_certificate(tmp_path)
+    config = replace(WITH_TOKENS, admin_tls=TlsSettings(str(cert_file), str(key_file)))
+    ask = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with desk(valkey, tmp_path, config) as at:
+        assert (await at.send(ask, trusting(cert_file))).status == 200
+
+    assert counted_faults == {"admin": 1}
 
 
 async def test_a_common_name_counts_alone_and_gives_its_role_and_no_other(
