@@ -87,12 +87,16 @@ class BigBody:
 
 
 class Growth:
-    """How far the resident memory of a process has risen above where it stood at first."""
+    """How far the resident memory of a process rises above `most`, which it has had before.
 
-    def __init__(self, pid: int) -> None:
-        self.bytes = 0
+    Not above what it has at first: the allocator keeps 2 MiB of what was freed, or has just given
+    them back, and that is no growth.
+    """
+
+    def __init__(self, pid: int, most: int) -> None:
+        self.most = most
         self._pid = pid
-        self._first = resident_bytes(pid)
+        self._before = most
 
     async def follow(self) -> None:
         """Look again and again."""
@@ -102,7 +106,12 @@ class Growth:
 
     def look(self) -> None:
         """Look once."""
-        self.bytes = max(self.bytes, resident_bytes(self._pid) - self._first)
+        self.most = max(self.most, resident_bytes(self._pid))
+
+    @property
+    def bytes(self) -> int:
+        """How far it has risen."""
+        return self.most - self._before
 
 
 class Passage:
@@ -112,6 +121,7 @@ class Passage:
         self.address = ("", 0)
         self.worker = 0  # its pid
         self.body = BigBody(0)
+        self._most = 0  # bytes that the worker has had
 
     async def upload(self, body: BigBody) -> int:
         """Send a body up; return by how many bytes the worker grew."""
@@ -165,13 +175,14 @@ class Passage:
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[Growth]:
-        growth = Growth(self.worker)
+        growth = Growth(self.worker, self._most or resident_bytes(self.worker))
         following = asyncio.ensure_future(growth.follow())
         try:
             yield growth
         finally:
             following.cancel()
             growth.look()
+            self._most = growth.most
 
 
 @asynccontextmanager
