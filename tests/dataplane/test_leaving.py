@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.dataplane.listener import SWEEP_S
+from sidecar.model.limits import Timeouts
 from tests.support.certificates import write_certificate
 from tests.support.messages import PATIENCE_S
 from tests.support.proxy import chain, policy, proxy
@@ -183,6 +184,41 @@ async def test_a_client_that_leaves_while_its_upstream_takes_no_more_is_noticed_
 
         assert (await running.recorded())[0]["code"] == "client-gone"
         assert loop.time() - began_s < SOON_S
+
+
+async def test_a_client_that_leaves_while_its_connection_opens_has_asked_nothing(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert_file, key_file = write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))  # whom the system trusts
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+
+    def shake_hands(bare: socket.socket) -> ssl.SSLSocket:
+        bare.settimeout(PATIENCE_S)
+        return context.wrap_socket(bare, server_side=True)
+
+    def answer(peer: ssl.SSLSocket) -> bytes:
+        seen = peer.recv(65_536)
+        peer.sendall(ANSWER)
+        return seen
+
+    patience = Timeouts(connect_s=PATIENCE_S, drain_idle_s=0.05)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        listening.settimeout(PATIENCE_S)
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        async with proxy(policy({"v1": url}), log, timeouts=patience) as running:
+            async with running.client() as client:
+                await client.send(b"GET /first HTTP/1.1\r\nHost: h\r\n\r\n")
+                bare, _ = await asyncio.to_thread(listening.accept)
+            assert (await running.recorded())[0]["code"] == "client-gone"
+
+            with closing(await asyncio.to_thread(shake_hands, bare)) as peer:
+                pool = running.listener.plane.upstreams.group([url]).pick()
+                await eventually(lambda: pool.outstanding == 0)
+                asking = asyncio.ensure_future(running.ask(GET))
+                assert (await asyncio.to_thread(answer, peer)).startswith(b"GET / ")
+                assert (await asking).status == 200
 
 
 def test_clients_are_looked_at_often_enough_to_notice_within_a_second() -> None:
