@@ -103,7 +103,8 @@ class Watcher:
         try:
             await self._session()
         except FOREIGN_ERRORS as e:
-            trouble = str(e) or type(e).__name__
+            silent = "it did not answer in time" if isinstance(e, TimeoutError) else ""
+            trouble = str(e) or silent or type(e).__name__
             if trouble != self._trouble:
                 _log.warning("policy watch lost", extra={"reason": trouble})
             self._trouble = trouble

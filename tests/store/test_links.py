@@ -69,12 +69,16 @@ async def test_a_wait_that_is_cut_short_loses_no_change() -> None:
         await link.close()
 
 
-async def test_a_silent_link_is_stale_and_heals_when_it_speaks() -> None:
+async def test_a_silent_link_is_stale_and_heals_when_it_speaks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with linked() as (one, link, live):
         link.is_silent = True
         await one.client.set("rmv:pin:fraud:acme", "v2")
         await eventually(lambda: live.is_stale)
         assert default_of(live) == "v1"
+        lost = next(one for one in caplog.records if one.message == "policy watch lost")
+        assert vars(lost)["reason"] == "it did not answer in time"
 
         link.is_silent = False
 
