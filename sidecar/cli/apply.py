@@ -13,17 +13,19 @@ import typer
 from sidecar.cli import documents, output
 from sidecar.cli.committing import commit, conflict
 from sidecar.cli.failure import advised
-from sidecar.cli.options import Actor, Comment, SigningKey, commands, user
+from sidecar.cli.options import Actor, Comment, SigningKey, Timeout, Wait, commands, user
 from sidecar.cli.review import Review, as_json, compared, review, show, spell
 from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.signing import sign_with
 from sidecar.cli.validate import Files
+from sidecar.cli.waiting import wait_for
 from sidecar.config import allow_list
 from sidecar.errors import SidecarError, StoreConflictError
 from sidecar.model.identity import JSON
 from sidecar.model.policy import Policy
 from sidecar.policy.diff import fingerprint
 from sidecar.policy.problem import PolicyError
+from sidecar.runtime.clock import SystemClock
 from sidecar.store.base import Store
 
 DIFFERENT = 1
@@ -82,6 +84,8 @@ async def apply(
     keep_edits: Annotated[
         bool, typer.Option("--keep-edits", help="Leave models alone that were edited so.")
     ] = False,
+    wait: Wait = False,
+    timeout_s: Timeout = None,
     key: SigningKey = None,
 ) -> None:
     """Commit policy documents that differ from the store's.
@@ -91,14 +95,14 @@ async def apply(
     edit into the files.
     """
     _check_prune(file, prune=prune)
-    if force and keep_edits:
-        msg = "--force overwrites edits, --keep-edits does not: give one of them"
-        raise typer.BadParameter(msg)
+    _expect_one(force, keep_edits, "--force overwrites edits, --keep-edits does not: give one")
+    _expect_one(dry_run, wait, "--dry-run changes nothing: there is nothing to --wait for")
     sign_with(session, key)
     reviews = await _reviews(session.store, _read(file, session), prune=prune)
     edited = [] if force else [one for one in reviews if one.is_loss]
     if edited and not keep_edits:
         raise _refusal(session, edited)
+    began_s = SystemClock().monotonic_s()
     outcomes: list[Outcome] = []
     try:
         for one in reviews:
@@ -111,6 +115,8 @@ async def apply(
     finally:
         if session.as_json:
             output.emit(outcomes)
+    if wait and (revisions := _in_force(outcomes)):
+        await wait_for(session, revisions, began_s, timeout_s)
 
 
 @app.command("diff")
@@ -143,6 +149,17 @@ async def apply_policy(store: Store, policy: Policy, actor: str, comment: str) -
     if found.undone:
         raise EditedError(_edited(found))
     return await carry_out(store, found, actor, comment)
+
+
+def _expect_one(first: bool, second: bool, why: str) -> None:
+    if first and second:
+        raise typer.BadParameter(why)
+
+
+def _in_force(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return the revisions by which sidecars decide once they have come along."""
+    gone = {"deleted", "kept", "refused"}
+    return {one.model: one.revision for one in outcomes if one.outcome not in gone}
 
 
 def _check_prune(file: Sequence[Path], *, prune: bool) -> None:

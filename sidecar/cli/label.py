@@ -15,7 +15,7 @@ from sidecar.cli.names import Model, complete_label, complete_version
 from sidecar.cli.options import Actor, Comment, SigningKey, Timeout, Wait, commands, user
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.signing import expect_believed, sign_with
-from sidecar.cli.waiting import WAIT_S, wait_for
+from sidecar.cli.waiting import wait_for
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
 from sidecar.policy.problem import PolicyError
@@ -84,7 +84,7 @@ async def label(
     if not session.as_json:
         was = " already" if after == before else f", was {before}" if before else ""
         output.say(f"{model}: {_said(name, after)}{was} (revision {now})")
-    waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
+    waited = await wait_for(session, {model: now}, began_s, timeout_s) if wait else None
     if session.as_json:
         told = {"model": model, "label": name, "version": after, "before": before}
         output.emit({**told, "revision": now, "waited": waited})

@@ -33,7 +33,7 @@ from sidecar.cli.review import (
 )
 from sidecar.cli.session import Session, with_store
 from sidecar.cli.signing import UnbelievedError, doubt_of, sign_with
-from sidecar.cli.waiting import WAIT_S, wait_for
+from sidecar.cli.waiting import wait_for
 from sidecar.config import allow_list
 from sidecar.errors import SidecarError
 from sidecar.model.policy import Policy
@@ -118,7 +118,7 @@ async def rollback(
         is_changed = bool(changes or base.replaces)
         output.say(_outcome(model, entry.revision, at, is_changed=is_changed))
         show(changes, sys.stdout)
-    waited = await wait_for(session, model, now, began_s, timeout_s or WAIT_S) if wait else None
+    waited = await wait_for(session, {model: now}, began_s, timeout_s) if wait else None
     if session.as_json:
         told = {"model": model, "revision": now, "rolled_back_to": entry.revision}
         against = {"compared_with": base.compared_with}

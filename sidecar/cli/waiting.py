@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 
@@ -53,15 +54,20 @@ async def acknowledged(
 
 
 async def wait_for(
-    session: Session, model: str, revision: int, began_s: float, timeout_s: float
+    session: Session, revisions: Mapping[str, int], began_s: float, timeout_s: float | None
 ) -> Acknowledged:
-    """Wait as `acknowledged` does, and tell people how long it took."""
-    reached = await acknowledged(
-        session.store, model, revision, began_s=began_s, timeout_s=timeout_s, clock=SystemClock()
-    )
+    """Wait as `acknowledged` does for a revision of each model; tell people how long it took."""
+    clock, ends_s = SystemClock(), timeout_s or WAIT_S
+    reached = Acknowledged(0, 0.0)
+    for model, revision in revisions.items():
+        last = await acknowledged(
+            session.store, model, revision, began_s=began_s, timeout_s=ends_s, clock=clock
+        )
+        reached = Acknowledged(max(reached.instances, last.instances), last.seconds)
     if not session.as_json:
+        them = "it" if len(revisions) == 1 else "them"
         output.say(
-            f"{_decide(reached.instances)} by it, after {reached.seconds * 1000:.0f} ms"
+            f"{_decide(reached.instances)} by {them}, after {reached.seconds * 1000:.0f} ms"
             if reached.instances
             else "no sidecar is live: nobody had to be waited for"
         )

@@ -15,7 +15,7 @@ from sidecar.cli.review import review
 from sidecar.errors import StoreConflictError
 from sidecar.policy import codec
 from sidecar.store.memory import MemoryStore
-from tests.cli.conftest import POLICY
+from tests.cli.conftest import POLICY, key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -352,3 +352,26 @@ def test_a_diff_tells_of_an_edit_that_would_be_lost(
 
     assert ran.out == 'tumor (revision 0)\n  ~ default: "v2" -> "v1"\n'
     assert ran.err.startswith("warning: tumor was edited since it was last applied: a direct edit")
+
+
+def test_it_waits_until_every_sidecar_decides_by_what_the_files_say(
+    tumor: Rmv, redis: Redis, tmp_path: Path
+) -> None:
+    folder = write(tmp_path, tumor=TO_V2, fraud=FRAUD)
+    alone = tumor("apply", "-f", folder, "--wait")
+    told = {"sidecar": "host", "revision:tumor": "2", "revision:fraud": "1"}
+    redis.hset(key("fleet", "host:1"), mapping=told)  # type: ignore[arg-type]  # stub
+    redis.expire(key("fleet", "host:1"), 600)
+    redis.zadd(key("fleet"), {"host:1": 1})
+
+    there = tumor("apply", "-f", folder, "--wait")
+    write(tmp_path, tumor=TO_V2, fraud=FRAUD.replace("serve: v2", "serve: v1"))
+    behind = tumor("apply", "-f", folder, "--wait", "--timeout", "1s")
+    as_json = tumor("apply", "-f", folder, "--wait", "--timeout", "1s", "--json")
+    pointless = tumor("apply", "-f", folder, "--wait", "--dry-run")
+
+    assert alone.out.splitlines()[-1] == "no sidecar is live: nobody had to be waited for"
+    assert there.out.splitlines()[-1].startswith("1 sidecar decides by them, after ")
+    assert (there.code, behind.code, as_json.code, pointless.code) == (0, 1, 1, 2)
+    assert "fraud: revision 2 is committed, but 1 of 1 sidecars do not decide by it" in behind.err
+    assert [one["outcome"] for one in json.loads(as_json.out)] == ["unchanged", "unchanged"]
