@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from sidecar.app.spec import IDENTITIES, REVOCATIONS
-from sidecar.identity.cache import IdentityCache
+from sidecar.identity.cache import MISSING, IdentityCache
 from sidecar.identity.holding import decode
 from sidecar.identity.issuers import Issuers
 from sidecar.runtime import faults
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sidecar.store.revocations import Revocations
     from sidecar.telemetry.metrics import Metrics
 
+NOBODY: Final = f"{MISSING}, and nothing else that is believed here says who calls"
 FORGET_S: Final = 0.02  # between two looks through all identities, each of which takes 1 ms
 _LOOKUPS: Final = "rmv_identity_lookups_total", "outcome"
 
@@ -36,7 +37,11 @@ class Tokens:
         limits = config.limits
         self.issuers = Issuers(config.believed, ask, clock.monotonic_s)
         self.identities = IdentityCache(
-            self.issuers, limits.identities, limits.token_bytes, revocations.is_revoked
+            self.issuers,
+            limits.identities,
+            limits.token_bytes,
+            revocations.is_revoked,
+            NOBODY if config.callers.are_believed else MISSING,
         )
         self._revocations = revocations
         self._is_forgetting = False

@@ -18,6 +18,7 @@ MAX_REFUSALS = 256  # with tokens of 8 KiB that is 2 MiB; clients repeat few bad
 LARGE_BYTES: Final = 2048  # of a token: it takes up the room of one more, and so on from there
 MAX_FINGERPRINTS: Final = 4  # for each key; two where a tenant keeps what it has
 LOOKED_AT: Final = 16  # tenants, to find one that has many tokens: Redis finds old keys like this
+MISSING: Final = "the request carries no bearer token"
 
 
 class Verifier(Protocol):
@@ -36,7 +37,7 @@ class IdentityCache:
     tenant that takes up less, nor do tokens that come once drive out what is used: `_Remembered`.
     Bad tokens are remembered apart, so they drive out no good one. A token of which `is_revoked`
     says so is a bad one. Every lookup adds one to `hits` (remembered), `misses` (verified now) or
-    `refused`; `too_long` of the latter were over their limit.
+    `refused`; `too_long` of the latter were over their limit. Who shows no token is told `missing`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class IdentityCache:
         max_entries: int,
         max_token_bytes: int,
         is_revoked: Callable[[Identity], bool] | None = None,
+        missing: str = MISSING,
     ) -> None:
         self.hits = 0
         self.misses = 0
@@ -53,6 +55,7 @@ class IdentityCache:
         self._verifier = verifier
         self._max_token_bytes = max_token_bytes
         self._is_revoked = is_revoked
+        self._missing = missing
         self._identities = _Remembered(max_entries)
         self._refusals = _Refusals(MAX_REFUSALS)
         self._known = self._identities.entries  # the hit path has no attribute to spare
@@ -134,7 +137,7 @@ class IdentityCache:
         scheme, _, rest = (authorization or b"").partition(b" ")
         token = rest.strip(b" ")
         if scheme.lower() != b"bearer" or not token:
-            raise TokenRefused(Code.TOKEN_MISSING, "the request carries no bearer token")
+            raise TokenRefused(Code.TOKEN_MISSING, self._missing)
         # The field is what is remembered, so spaces before the token count as well.
         if len(rest) > self._max_token_bytes:
             self.too_long += 1

@@ -74,6 +74,8 @@ async def test_headers_from_anywhere_else_tell_nothing(tmp_path: Path, networks:
 
         assert answer.status == 401
         assert b"token-missing" in answer.body
+        told = b"nothing else that is believed here says who calls"
+        assert (told in answer.body) == bool(networks)
         assert up.received == []
 
 
