@@ -15,6 +15,9 @@ class Taker:
         self.kept: list[memoryview] = []
         self.copied: list[bytes] = []
 
+    def room(self) -> int:
+        return MIB
+
     def take_read(self, read: memoryview) -> None:
         self.kept.append(read)
 
