@@ -16,12 +16,11 @@ import typer
 from sidecar.audit.entry import Entry
 from sidecar.audit.verify import ChainReport, Fault, Head, Verifier
 from sidecar.cli import durations, output
-from sidecar.cli.options import commands, one_of
+from sidecar.cli.options import ago_or_at, commands, one_of
 from sidecar.cli.session import Session, failing_with, with_store
 from sidecar.cli.trail import Files, Found, From, Trail, entries, trail_of, trails
 from sidecar.errors import SidecarError
 from sidecar.model.audit import Kind
-from sidecar.policy import moment
 from sidecar.runtime.clock import SystemClock
 
 FOLLOW_S = 0.5
@@ -37,21 +36,8 @@ audit = typer.Typer(
 app.add_typer(audit, name="audit")
 
 
-def _when(text: str) -> float:
-    """Read a moment, or how long ago it was; return epoch seconds."""
-    try:
-        return SystemClock().now_s() - durations.parse(text)
-    except ValueError:
-        pass
-    try:
-        return moment.seconds(text)
-    except ValueError as error:
-        msg = f"`{text}` is neither a time (2026-11-23T13:00:00Z) nor how long ago (15m, 1h, 2d)"
-        raise typer.BadParameter(msg) from error
-
-
 When = Annotated[
-    float | None, typer.Option(parser=_when, help="A time, or how long ago.", metavar="TIME")
+    float | None, typer.Option(parser=ago_or_at, help="A time, or how long ago.", metavar="TIME")
 ]
 
 Kinds = Annotated[

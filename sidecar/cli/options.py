@@ -16,6 +16,7 @@ from msgspec import Struct
 from sidecar import config as configuration
 from sidecar.cli import durations
 from sidecar.policy import moment
+from sidecar.runtime.clock import SystemClock
 
 Redis = Annotated[
     str | None,
@@ -49,6 +50,19 @@ def _moment(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+def ago_or_at(text: str) -> float:
+    """Read how long ago a moment was, or the moment; return epoch seconds."""
+    try:
+        return SystemClock().now_s() - durations.parse(text)
+    except ValueError:
+        pass
+    try:
+        return moment.seconds(text)
+    except ValueError as error:
+        msg = f"`{text}` is neither a time (2026-11-23T13:00:00Z) nor how long ago (15m, 1h, 2d)"
+        raise typer.BadParameter(msg) from error
+
+
 Kind = TypeVar("Kind", bound=Enum)
 
 
@@ -78,8 +92,8 @@ Before = Annotated[
     float | None,
     typer.Option(
         "--before",
-        parser=_moment,
-        help="Issued before; default: now. 2026-11-23T13:00:00Z.",
+        parser=ago_or_at,
+        help="Issued before: 2026-11-23T13:00:00Z, or how long ago. Default: now.",
         metavar="TIME",
     ),
 ]

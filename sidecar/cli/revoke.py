@@ -75,7 +75,7 @@ async def revoke(
     else:
         _refuse(bool(reason), "--reason is for one token: a tenant's key holds the moment")
         # Up to the next second: `iat` has whole ones, and a token of this one may be the thief's.
-        before_s = float(math.ceil(SystemClock().now_s())) if before is None else before
+        before_s = float(math.ceil(SystemClock().now_s() if before is None else before))
         await session.store.set_cutoff(name, before_s, ttl_s=ttl)
         told = {"tenant": name, "before_s": before_s, "ttl_s": ttl}
         words = f"tokens of {name} from before {durations.clock(before_s)} are revoked{term}"

@@ -75,6 +75,19 @@ def test_a_tenant_is_cut_off_at_the_end_of_this_second(store: Rmv, redis: Redis)
     assert before_s <= stored <= time.time() + 1  # noqa: TID251
 
 
+def test_a_tenant_is_cut_off_at_how_long_ago_a_moment_was(store: Rmv) -> None:
+    first_s = time.time() - 7200  # noqa: TID251 -- the command reads the same clock
+
+    ran = store("revoke", "tenant", "acme", "--before", "2h", "--json")
+    neither = store("revoke", "tenant", "acme", "--before", "yesterday")
+
+    before_s = json.loads(ran.out)["before_s"]
+    assert before_s == int(before_s)
+    assert first_s <= before_s <= time.time() - 7200 + 1  # noqa: TID251
+    assert neither.code == 2
+    assert "`yesterday` is neither a time" in neither.err
+
+
 def test_a_tenant_is_cut_off_at_a_moment(store: Rmv, redis: Redis) -> None:
     ran = store("revoke", "tenant", "acme", "--before", "2026-11-23T13:00:00Z")
 
