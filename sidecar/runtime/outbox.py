@@ -7,6 +7,7 @@ from collections import deque
 from typing import Protocol
 
 from sidecar.runtime import faults
+from sidecar.runtime.tcp import readable
 
 
 class Writer(Protocol):
@@ -14,6 +15,14 @@ class Writer(Protocol):
 
     def write_out(self) -> None:
         """Write it, if it is still to be written."""
+        ...
+
+    def kept_fd(self) -> int:
+        """Return a descriptor that must have nothing to read when this is written, or -1."""
+        ...
+
+    def withhold(self) -> None:
+        """Learn that it has; nothing is to be written."""
         ...
 
     def on_fault(self) -> None:
@@ -38,10 +47,15 @@ class Outbox:
 
     def _write(self) -> None:
         writers = self._writers
+        # One system call for all: what has come since the sockets were read is seen as well.
+        unasked = readable([writer.kept_fd() for writer in writers])
         while writers:
             writer = writers.popleft()
             try:
-                writer.write_out()
+                if unasked and writer.kept_fd() in unasked:
+                    writer.withhold()
+                else:
+                    writer.write_out()
             except Exception as error:  # noqa: BLE001 -- the others have no part in it
                 faults.note("turn", error)
                 writer.on_fault()

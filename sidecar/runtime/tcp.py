@@ -54,9 +54,15 @@ def has_left(connection: Socket) -> bool:
     return bool(_told(connection, _GONE))
 
 
-def has_unread(connection: Socket) -> bool:
-    """Return whether there is something to read, be it the end or a failure."""
-    return bool(_told(connection, select.POLLIN))
+def readable(fds: list[int]) -> list[int]:
+    """Return those descriptors that have something to read, an end or a failure; -1 is none."""
+    poll = select.poll()
+    number = 0
+    for fd in fds:
+        if fd >= 0:
+            poll.register(fd, select.POLLIN)
+            number += 1
+    return [fd for fd, _ in poll.poll(0)] if number else []
 
 
 def has_taken_all(connection: Socket) -> bool:

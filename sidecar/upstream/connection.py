@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.runtime import faults
 from sidecar.runtime.inbox import MAX_UNWRITTEN_BYTES, BufferedReads
-from sidecar.runtime.tcp import Socket, bytes_acked, has_unread
+from sidecar.runtime.tcp import Socket, bytes_acked, readable
 from sidecar.upstream.contract import Response
 from sidecar.wire.chunks import ChunkedBody
 from sidecar.wire.fields import passable_trailers
@@ -58,6 +58,7 @@ class UpstreamConnection(Response):
         self.is_reading = True
         self.is_sent = False  # the sink says so when the request is written whole
         self.is_tls = False  # so that it copies what it is sent
+        self._fd = -1
         self._keeper = keeper
         self._outbox = keeper.turns.outbox
         self._monotonic_s = monotonic_s
@@ -104,18 +105,15 @@ class UpstreamConnection(Response):
             self._unsent = data
             self._outbox.add(self)
             return
-        if self._is_answered_unasked(len(data)):
-            self._withhold([data])
+        if self._is_withheld([data]):
             return
         self.write_out()
         self.transport.write(data)
 
     def send_pieces(self, pieces: Pieces) -> None:
         """Write request bytes that are not worth joining, by one system call."""
-        size = sum(map(len, pieces))
-        self._sent_bytes += size
-        if self._is_answered_unasked(size):
-            self._withhold(pieces)
+        self._sent_bytes += sum(map(len, pieces))
+        if self._is_withheld(pieces):
             return
         self.write_out()
         self.transport.writelines(pieces)
@@ -126,6 +124,19 @@ class UpstreamConnection(Response):
         if data is not None and not self.transport.is_closing():
             self._unsent = None
             self.transport.write(data)
+
+    def kept_fd(self) -> int:
+        """Return what must have nothing to read before the request in hand is begun to be written.
+
+        A connection that has served none may have: TLS sends tickets first of all.
+        """
+        if not self.served or not self._is_unwritten() or self.transport.is_closing():
+            return -1
+        return self._fd
+
+    def withhold(self) -> None:
+        """End the connection with nothing of the request written, so that it may be sent again."""
+        self.transport.abort()
 
     def pause(self) -> None:
         """Stop reading the response: whoever takes it is full."""
@@ -169,6 +180,9 @@ class UpstreamConnection(Response):
     def connection_made(self, transport: object) -> None:
         """Keep the transport."""
         self.transport = cast("Transport", transport)
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None:
+            self._fd = cast("Socket", raw).fileno()
         if self.transport.get_extra_info("ssl_object") is not None:
             self.is_tls = True
             self.transport.set_write_buffer_limits(MAX_UNWRITTEN_BYTES)
@@ -324,20 +338,20 @@ class UpstreamConnection(Response):
         else:
             self._lose("connection lost" if exc is None else f"connection lost: {exc}")
 
-    def _is_answered_unasked(self, size: int) -> bool:
-        """Return whether something is here before the first `size` bytes of a request are written.
+    def _is_withheld(self, pieces: Pieces) -> bool:
+        """Return whether the beginning of a request is not written, for something is here before.
 
-        What is sent late is sure of that without a system call: all reads come before it.
+        What is written late is looked after by the outbox.
         """
         late = 0 if self._unsent is None else len(self._unsent)
+        size = sum(map(len, pieces))
         if not self.served or self._sent_bytes - late - size != self._began_at:
             return False
-        return has_unread(cast("Socket", self.transport.get_extra_info("socket")))
-
-    def _withhold(self, pieces: Pieces) -> None:
-        """End the connection with nothing of the request written, so that it may be sent again."""
+        if not readable([self._fd]):
+            return False
         self._unsent = b"".join([self._unsent or b"", *pieces])
-        self.transport.abort()
+        self.withhold()
+        return True
 
     def _is_unwritten(self) -> bool:
         """Return whether no byte of the request in hand has been written."""

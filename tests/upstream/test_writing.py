@@ -150,13 +150,14 @@ LENGTH = b"Content-Length: 70000\r\n\r\n" + bytes(70_000)  # written in two piec
 CHUNKS = (
     b"Transfer-Encoding: chunked\r\n\r\n" + (b"2710\r\n%b\r\n" % bytes(10_000)) * 7 + b"0\r\n\r\n"
 )
+LATE = b"Content-Length: 5000\r\n\r\n" + bytes(5_000)
 
 
-@pytest.mark.parametrize("rest", [LENGTH, CHUNKS], ids=["in pieces", "joined"])
-async def test_an_answer_that_is_here_before_a_large_request_answers_nothing(
+@pytest.mark.parametrize("rest", [LENGTH, CHUNKS, LATE], ids=["in pieces", "joined", "late"])
+async def test_an_answer_that_is_here_before_a_request_is_written_answers_nothing(
     tmp_path: Path, rest: bytes
 ) -> None:
-    """A large request is written at once, and not after all that has come is read."""
+    """A large one is written at once; a small one in the next turn, when sockets have been read."""
     writers: list[asyncio.StreamWriter] = []
 
     async def note(_request: Received, writer: asyncio.StreamWriter) -> None:
@@ -171,12 +172,15 @@ async def test_an_answer_that_is_here_before_a_large_request_answers_nothing(
         client, drain = ClientConnection(running.listener.plane, Clients(1)), Drain()
         client.connection_made(drain)
 
-        writers[0].write(UNASKED)  # is in the kernel by now
+        if rest is LATE:  # in the turn in which it is written, just before
+            asyncio.get_running_loop().call_soon(writers[0].write, UNASKED)
+        else:
+            writers[0].write(UNASKED)  # is in the kernel by now
         client.data_received(b"POST / HTTP/1.1\r\nHost: h\r\n" + rest)
 
         await eventually(lambda: drain.written.endswith(b"ok"))
         assert b"unasked" not in drain.written
-        assert [len(one.body) for one in server.received] == [2, 70_000]
+        assert [len(one.body) for one in server.received] == [2, 5_000 if rest is LATE else 70_000]
         client.connection_lost(None)
 
 
@@ -195,6 +199,11 @@ class Noting:
 
     def write_out(self) -> None:
         self.is_done = True
+
+    def kept_fd(self) -> int:
+        return -1
+
+    def withhold(self) -> None: ...
 
     def on_fault(self) -> None:
         self.is_told = True
