@@ -47,8 +47,12 @@ class Outbox:
 
     def _write(self) -> None:
         writers = self._writers
-        # One system call for all: what has come since the sockets were read is seen as well.
-        unasked = readable([writer.kept_fd() for writer in writers])
+        unasked: list[int] = []
+        try:
+            # One system call for all: what has come since the sockets were read is seen as well.
+            unasked = readable([writer.kept_fd() for writer in writers])
+        except Exception as error:  # noqa: BLE001 -- nobody is to wait for ever
+            faults.note("turn", error)
         while writers:
             writer = writers.popleft()
             try:

@@ -230,6 +230,19 @@ async def test_a_writer_that_fails_is_told_and_keeps_no_other_waiting(
     await eventually(lambda: again.is_done)
 
 
+class Unpollable(Noting):
+    def kept_fd(self) -> int:
+        raise ZeroDivisionError
+
+
+async def test_what_cannot_be_polled_is_written(counted_faults: Counter[str]) -> None:
+    outbox = Outbox()
+    outbox.add(writer := Unpollable())
+
+    await eventually(lambda: writer.is_done)
+    assert counted_faults == {"turn": 1}
+
+
 @pytest.mark.parametrize("sent", [b"", HEAD])
 async def test_a_request_of_which_nothing_is_written_is_unread(sent: bytes) -> None:
     async with connected() as (endpoint, connection):
